@@ -1,0 +1,278 @@
+// Package event names every fact that subsystems tell each other, as one
+// sealed sum type. An event commits together with the state change it reports
+// and carries what changed and the new version, so that no consumer has to ask
+// the producer. The package imports fleet only; it has no goroutines.
+package event
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/muster-iot/muster/internal/fleet"
+)
+
+// Event is one fact, named in the past tense. The set is closed: a new fact
+// fails the build of every consumer that has not decided about it.
+//
+//sumtype:decl
+type Event interface{ isEvent() }
+
+// Envelope is an event with its place in the log and its origin.
+type Envelope struct {
+	// Partition and Seq are set by the commit. Seq counts from 1 without gaps
+	// within a partition.
+	Partition uint32
+	Seq       uint64
+	Account   fleet.Account
+	At        time.Time
+	Actor     fleet.Actor
+	Event     Event
+}
+
+// Thing state carried by ThingCreated and ThingUpdated: all of it, since
+// attributes are few and projections need the whole set.
+type Thing struct {
+	Thing        string            `json:"thing"`
+	ThingID      string            `json:"thingId"`
+	TypeName     string            `json:"typeName,omitempty"`
+	Attributes   map[string]string `json:"attributes,omitempty"`
+	BillingGroup string            `json:"billingGroup,omitempty"`
+	Version      int64             `json:"version"`
+}
+
+// ThingCreated reports a new registry entry.
+type ThingCreated struct{ Thing }
+
+// ThingUpdated reports the thing as it is after the change.
+type ThingUpdated struct {
+	Thing
+	// PreviousTypeName is the type before the change.
+	PreviousTypeName string `json:"previousTypeName,omitempty"`
+}
+
+// ThingDeleted reports that a thing left the registry with all its
+// memberships; its shadows stay.
+type ThingDeleted struct {
+	Thing   string `json:"thing"`
+	ThingID string `json:"thingId"`
+	Version int64  `json:"version"`
+	// Groups are the groups, static and dynamic, that it was in.
+	Groups []string `json:"groups,omitempty"`
+}
+
+// ThingType state carried by the thing type events.
+type ThingType struct {
+	TypeName             string   `json:"typeName"`
+	TypeID               string   `json:"typeId"`
+	Description          string   `json:"description,omitempty"`
+	SearchableAttributes []string `json:"searchableAttributes,omitempty"`
+	Deprecated           bool     `json:"deprecated,omitempty"`
+	// DeprecationDate is zero unless Deprecated.
+	DeprecationDate time.Time `json:"deprecationDate,omitzero"`
+}
+
+// ThingTypeCreated reports a new type.
+type ThingTypeCreated struct{ ThingType }
+
+// ThingTypeUpdated reports a changed, deprecated or undeprecated type.
+type ThingTypeUpdated struct{ ThingType }
+
+// ThingTypeDeleted reports that a type is gone.
+type ThingTypeDeleted struct {
+	TypeName string `json:"typeName"`
+	TypeID   string `json:"typeId"`
+}
+
+// ThingGroup state carried by the group events.
+type ThingGroup struct {
+	Group       string            `json:"group"`
+	GroupID     string            `json:"groupId"`
+	Parent      string            `json:"parent,omitempty"`
+	Description string            `json:"description,omitempty"`
+	Attributes  map[string]string `json:"attributes,omitempty"`
+	Version     int64             `json:"version"`
+	// Ancestors runs from the root to the direct parent.
+	Ancestors []string `json:"ancestors,omitempty"`
+	// Query is the definition of a dynamic group and empty for a static one.
+	Query string `json:"query,omitempty"`
+	// CreatedAt orders dynamic groups by age (ten-group rule).
+	CreatedAt time.Time `json:"createdAt"`
+}
+
+// ThingGroupCreated reports a new static or dynamic group.
+type ThingGroupCreated struct{ ThingGroup }
+
+// ThingGroupUpdated reports the group as it is after the change.
+type ThingGroupUpdated struct{ ThingGroup }
+
+// ThingGroupDeleted reports that a group is gone, with its memberships and
+// policy attachments.
+type ThingGroupDeleted struct {
+	Group   string `json:"group"`
+	GroupID string `json:"groupId"`
+	Parent  string `json:"parent,omitempty"`
+	Dynamic bool   `json:"dynamic,omitempty"`
+}
+
+// MembershipChanged reports that a thing entered or left a group.
+type MembershipChanged struct {
+	Group   string `json:"group"`
+	Thing   string `json:"thing"`
+	Added   bool   `json:"added"`
+	Dynamic bool   `json:"dynamic,omitempty"`
+}
+
+// PrincipalAttached reports that a principal may act as a thing.
+type PrincipalAttached struct {
+	Thing     string `json:"thing"`
+	Principal string `json:"principal"`
+	// Exclusive is true for EXCLUSIVE_THING.
+	Exclusive bool `json:"exclusive,omitempty"`
+}
+
+// PrincipalDetached reports the end of an attachment.
+type PrincipalDetached struct {
+	Thing     string `json:"thing"`
+	Principal string `json:"principal"`
+}
+
+// PolicyChanged reports a change of a policy or of its versions.
+type PolicyChanged struct {
+	Policy string       `json:"policy"`
+	Change PolicyChange `json:"change"`
+	// VersionID is the version created, deleted or made default.
+	VersionID string `json:"versionId,omitempty"`
+	// DefaultVersionID is the version in force after the change; empty when
+	// the policy was deleted.
+	DefaultVersionID string `json:"defaultVersionId,omitempty"`
+}
+
+// PolicyChange says what happened to a policy.
+type PolicyChange string
+
+// Policy changes.
+const (
+	PolicyCreated           PolicyChange = "CREATED"
+	PolicyVersionCreated    PolicyChange = "VERSION_CREATED"
+	PolicyVersionDeleted    PolicyChange = "VERSION_DELETED"
+	PolicyDefaultVersionSet PolicyChange = "DEFAULT_VERSION_SET"
+	PolicyDeleted           PolicyChange = "DELETED"
+)
+
+// PolicyAttached reports that a policy applies to a target.
+type PolicyAttached struct {
+	Policy string `json:"policy"`
+	// Target is the ARN of a certificate or of a static thing group.
+	Target string `json:"target"`
+}
+
+// PolicyDetached reports that a policy no longer applies to a target.
+type PolicyDetached struct {
+	Policy string `json:"policy"`
+	Target string `json:"target"`
+}
+
+// CertificateCreated reports a new certificate.
+type CertificateCreated struct {
+	CertificateID string    `json:"certificateId"`
+	Status        string    `json:"status"`
+	NotAfter      time.Time `json:"notAfter"`
+}
+
+// CertificateStatusChanged reports a new certificate state.
+type CertificateStatusChanged struct {
+	CertificateID  string `json:"certificateId"`
+	Status         string `json:"status"`
+	PreviousStatus string `json:"previousStatus"`
+}
+
+// CertificateDeleted reports that a certificate left the registry.
+type CertificateDeleted struct {
+	CertificateID string `json:"certificateId"`
+}
+
+// ShadowUpdated reports an accepted shadow update.
+type ShadowUpdated struct {
+	Thing string `json:"thing"`
+	// Shadow is the shadow's name; empty for the classic one.
+	Shadow  string `json:"shadow,omitempty"`
+	Version int64  `json:"version"`
+	// Patch is the accepted state of the request:
+	// {"desired":{…},"reported":{…}}, where null removes.
+	Patch json.RawMessage `json:"patch"`
+	// Delta is the whole remaining difference after the update; empty when
+	// there is none.
+	Delta json.RawMessage `json:"delta,omitempty"`
+	// Timestamp is the time in whole seconds that the metadata of the
+	// patched leaves carries.
+	Timestamp int64 `json:"timestamp"`
+}
+
+// ShadowDeleted reports that a shadow is gone; Version is the deleted one.
+type ShadowDeleted struct {
+	Thing   string `json:"thing"`
+	Shadow  string `json:"shadow,omitempty"`
+	Version int64  `json:"version"`
+}
+
+// Session describes the connection of a presence event.
+type Session struct {
+	ClientID  string `json:"clientId"`
+	SessionID string `json:"sessionId"`
+	// Principal is the certificate id.
+	Principal string `json:"principal,omitempty"`
+	// ThingName is set for exclusive attachments only.
+	ThingName string `json:"thingName,omitempty"`
+	IPAddress string `json:"ipAddress,omitempty"`
+	// Version is shared by a connection's connect and disconnect and grows
+	// per client id.
+	Version int64 `json:"version"`
+	// Indexed says whether the connection counts for the thing named like
+	// the client id: it is attached to the presented certificate.
+	Indexed bool `json:"indexed,omitempty"`
+	// KeepAlive is the effective keep-alive in seconds.
+	KeepAlive int `json:"keepAlive,omitempty"`
+	// CleanSession is false for a persistent session.
+	CleanSession bool `json:"cleanSession,omitempty"`
+}
+
+// DeviceConnected reports an accepted connection; the envelope's At is the
+// time of the CONNACK.
+type DeviceConnected struct{ Session }
+
+// DeviceDisconnected reports the end of a connection.
+type DeviceDisconnected struct {
+	Session
+	// Reason is one of the thirteen disconnect reasons.
+	Reason string `json:"reason"`
+}
+
+// ConnectRefused reports a CONNECT that was not authorized.
+type ConnectRefused struct {
+	Session
+	Reason string `json:"reason"`
+}
+
+func (ThingCreated) isEvent()             {}
+func (ThingUpdated) isEvent()             {}
+func (ThingDeleted) isEvent()             {}
+func (ThingTypeCreated) isEvent()         {}
+func (ThingTypeUpdated) isEvent()         {}
+func (ThingTypeDeleted) isEvent()         {}
+func (ThingGroupCreated) isEvent()        {}
+func (ThingGroupUpdated) isEvent()        {}
+func (ThingGroupDeleted) isEvent()        {}
+func (MembershipChanged) isEvent()        {}
+func (PrincipalAttached) isEvent()        {}
+func (PrincipalDetached) isEvent()        {}
+func (PolicyChanged) isEvent()            {}
+func (PolicyAttached) isEvent()           {}
+func (PolicyDetached) isEvent()           {}
+func (CertificateCreated) isEvent()       {}
+func (CertificateStatusChanged) isEvent() {}
+func (CertificateDeleted) isEvent()       {}
+func (ShadowUpdated) isEvent()            {}
+func (ShadowDeleted) isEvent()            {}
+func (DeviceConnected) isEvent()          {}
+func (DeviceDisconnected) isEvent()       {}
+func (ConnectRefused) isEvent()           {}
