@@ -1,0 +1,321 @@
+// Package testkit starts what tests talk to: a built server as a child
+// process, a throw-away PostgreSQL, certificates. Only tests import it.
+package testkit
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Server is a `muster serve` child process with its own data folder and
+// loopback ports.
+type Server struct {
+	// DataDir holds credentials, ca.pem and, for the embedded store, state.
+	DataDir string
+	// HTTPAddr, MQTTAddr, TLSAddr and PlainMQTTAddr are host:port.
+	HTTPAddr, MQTTAddr, TLSAddr, PlainMQTTAddr string
+
+	t      testing.TB
+	binary string
+	extra  []string
+
+	mu     sync.Mutex
+	cmd    *exec.Cmd
+	exited chan struct{}
+	log    *lockedBuffer
+}
+
+// lockedBuffer collects output that a goroutine of exec writes.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// Binary returns the path of the built server: MUSTER_BIN, or a build of the
+// working tree.
+func Binary(t testing.TB) string {
+	t.Helper()
+	if path := os.Getenv("MUSTER_BIN"); path != "" {
+		return path
+	}
+	path := filepath.Join(t.TempDir(), "muster")
+	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", path, "github.com/muster-iot/muster/cmd/muster").CombinedOutput()
+	if err != nil {
+		t.Fatalf("build the server: %v\n%s", err, out)
+	}
+	return path
+}
+
+// Root returns the repository's root folder.
+func Root(t testing.TB) string {
+	t.Helper()
+	_, file, _, ok := runtime.Caller(0)
+	if !ok {
+		t.Fatal("no caller information")
+	}
+	return filepath.Dir(filepath.Dir(filepath.Dir(file)))
+}
+
+// FreePort returns a loopback port that was free a moment ago.
+func FreePort(t testing.TB) string {
+	t.Helper()
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// StartServer runs a server with extra flags and waits until it is ready. It
+// is killed when the test ends.
+func StartServer(t testing.TB, extra ...string) *Server {
+	t.Helper()
+	s := NewServer(t, t.TempDir(), extra...)
+	s.Start()
+	return s
+}
+
+// NewServer prepares a server without starting it.
+func NewServer(t testing.TB, dataDir string, extra ...string) *Server {
+	t.Helper()
+	s := &Server{
+		DataDir:       dataDir,
+		HTTPAddr:      FreePort(t),
+		MQTTAddr:      FreePort(t),
+		TLSAddr:       FreePort(t),
+		PlainMQTTAddr: FreePort(t),
+		t:             t,
+		binary:        Binary(t),
+		extra:         extra,
+		log:           &lockedBuffer{},
+	}
+	t.Cleanup(func() {
+		s.Kill()
+		if t.Failed() {
+			t.Logf("server log, last part:\n%s", tail(s.log.String(), 8000))
+		}
+	})
+	return s
+}
+
+func tail(text string, n int) string {
+	if len(text) > n {
+		return text[len(text)-n:]
+	}
+	return text
+}
+
+// Start runs the process and waits for /readyz.
+func (s *Server) Start() {
+	s.t.Helper()
+	args := append([]string{
+		"serve", "--data-dir", s.DataDir, "--http-addr", s.HTTPAddr, "--mqtt-addr", s.MQTTAddr,
+		"--tls-addr", s.TLSAddr, "--mqtt-insecure-addr", s.PlainMQTTAddr,
+	}, s.extra...)
+	cmd := exec.Command(s.binary, args...) //nolint:noctx // it outlives the call and is ended by Kill
+	cmd.Stdout, cmd.Stderr = s.log, s.log
+	if err := cmd.Start(); err != nil {
+		s.t.Fatalf("start the server: %v", err)
+	}
+	exited := make(chan struct{})
+	go func() {
+		defer close(exited)
+		_ = cmd.Wait() // the exit state is read from cmd.ProcessState
+	}()
+	s.mu.Lock()
+	s.cmd, s.exited = cmd, exited
+	s.mu.Unlock()
+	s.waitReady()
+}
+
+func (s *Server) waitReady() {
+	s.t.Helper()
+	Poll(s.t, 60*time.Second, "the server is ready", func() error {
+		select {
+		case <-s.exited:
+			s.t.Fatalf("the server ended:\n%s", tail(s.log.String(), 8000))
+		default:
+		}
+		req, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, "http://"+s.HTTPAddr+"/readyz", nil)
+		if err != nil {
+			return err
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("status %d", resp.StatusCode)
+		}
+		return nil
+	})
+}
+
+// PID returns the process id.
+func (s *Server) PID() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cmd.Process.Pid
+}
+
+// Log returns what the server has written so far.
+func (s *Server) Log() string { return s.log.String() }
+
+// Kill ends the process at once, as a power cut would end its memory.
+func (s *Server) Kill() { s.end(syscall.SIGKILL) }
+
+// Stop asks the process to end and waits for it.
+func (s *Server) Stop() { s.end(syscall.SIGTERM) }
+
+func (s *Server) end(signal syscall.Signal) {
+	s.mu.Lock()
+	cmd, exited := s.cmd, s.exited
+	s.mu.Unlock()
+	if cmd == nil {
+		return
+	}
+	_ = cmd.Process.Signal(signal) // it may have ended by itself
+	select {
+	case <-exited:
+	case <-time.After(30 * time.Second):
+		_ = cmd.Process.Kill() // it may have ended by itself
+		<-exited
+	}
+}
+
+// ExitCode returns the code of an ended process.
+func (s *Server) ExitCode() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	<-s.exited
+	return s.cmd.ProcessState.ExitCode()
+}
+
+// Muster runs a command of the binary against this server and returns what it
+// printed.
+func (s *Server) Muster(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, s.binary, args...)
+	cmd.Env = append(os.Environ(), "MUSTER_ENDPOINT_URL=http://"+s.HTTPAddr, "MUSTER_DATA_DIR="+s.DataDir)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return stdout.String(), fmt.Errorf("muster %s: %w\n%s%s", strings.Join(args, " "), err, stdout.String(), stderr.String())
+	}
+	return stdout.String(), nil
+}
+
+// CAPool returns the server's CA for clients.
+func (s *Server) CAPool() *x509.CertPool {
+	s.t.Helper()
+	pem, err := os.ReadFile(filepath.Join(s.DataDir, "ca.pem"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		s.t.Fatal("ca.pem holds no certificate")
+	}
+	return pool
+}
+
+// TLSConfig returns a client configuration that trusts the server and presents
+// the certificate.
+func (s *Server) TLSConfig(certificate tls.Certificate, alpn ...string) *tls.Config {
+	s.t.Helper()
+	return &tls.Config{
+		MinVersion:   tls.VersionTLS12,
+		RootCAs:      s.CAPool(),
+		ServerName:   "localhost",
+		Certificates: []tls.Certificate{certificate},
+		NextProtos:   alpn,
+	}
+}
+
+// Credentials returns the root access key of the data folder.
+func (s *Server) Credentials() (accessKeyID, secret string) {
+	s.t.Helper()
+	text, err := os.ReadFile(filepath.Join(s.DataDir, "credentials"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		name, value, _ := strings.Cut(line, "=")
+		switch strings.TrimSpace(name) {
+		case "aws_access_key_id":
+			accessKeyID = strings.TrimSpace(value)
+		case "aws_secret_access_key":
+			secret = strings.TrimSpace(value)
+		}
+	}
+	if accessKeyID == "" || secret == "" {
+		s.t.Fatal("the credentials file holds no key")
+	}
+	return accessKeyID, secret
+}
+
+// Poll calls try every few milliseconds until it returns nil, and fails the
+// test with its last error after the timeout.
+func Poll(t testing.TB, timeout time.Duration, what string, try func() error) {
+	t.Helper()
+	deadline := time.NewTimer(timeout)
+	defer deadline.Stop()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	last := errors.New("not tried")
+	for {
+		if last = try(); last == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			t.Fatalf("%s: not within %v: %v", what, timeout, last)
+		}
+	}
+}
+
+// RequireSuites reports whether a missing peer is a failure instead of a skip.
+func RequireSuites() bool { return os.Getenv("MUSTER_REQUIRE_SUITES") == "1" }
+
+// Need skips the test, saying why, unless the commands are on PATH; with
+// MUSTER_REQUIRE_SUITES=1 it fails instead.
+func Need(t testing.TB, commands ...string) {
+	t.Helper()
+	for _, c := range commands {
+		if _, err := exec.LookPath(c); err != nil {
+			if RequireSuites() {
+				t.Fatalf("needs %s: %v", c, err)
+			}
+			t.Skipf("needs %s, which is not installed", c)
+		}
+	}
+}
