@@ -1,0 +1,98 @@
+package fleetquery
+
+import (
+	"strings"
+	"unicode/utf8"
+)
+
+// Pattern is a term with wildcards: literal pieces with * and ? between them.
+type Pattern struct{ parts []part }
+
+// part is one piece of a pattern.
+type part struct {
+	kind partKind
+	// text is the folded literal of a partText.
+	text string
+}
+
+type partKind uint8
+
+// Kinds of pattern pieces.
+const (
+	partText partKind = iota
+	// partAny is *, any number of characters.
+	partAny
+	// partOne is ?, exactly one character.
+	partOne
+)
+
+// Prefix returns the literal text that every fitting word starts with.
+func (p Pattern) Prefix() string {
+	if len(p.parts) > 0 && p.parts[0].kind == partText {
+		return p.parts[0].text
+	}
+	return ""
+}
+
+// PrefixOnly reports whether the pattern is its prefix followed by one *, so
+// that every word with the prefix fits.
+func (p Pattern) PrefixOnly() bool {
+	return len(p.parts) == 2 && p.parts[0].kind == partText && p.parts[1].kind == partAny
+}
+
+// Leading reports whether the pattern starts with a wildcard.
+func (p Pattern) Leading() bool { return len(p.parts) > 0 && p.parts[0].kind != partText }
+
+// String renders the pattern with literal characters unescaped.
+func (p Pattern) String() string {
+	var b strings.Builder
+	for _, piece := range p.parts {
+		switch piece.kind {
+		case partAny:
+			b.WriteByte('*')
+		case partOne:
+			b.WriteByte('?')
+		case partText:
+			b.WriteString(piece.text)
+		}
+	}
+	return b.String()
+}
+
+// Match reports whether the whole folded word fits. Its cost is bounded by
+// the word's length times the pattern's: only the last * is tried again.
+func (p Pattern) Match(word string) bool {
+	i, retry, from := 0, -1, ""
+	for {
+		if i == len(p.parts) {
+			if word == "" {
+				return true
+			}
+		} else {
+			switch piece := p.parts[i]; piece.kind {
+			case partAny:
+				if i++; i == len(p.parts) {
+					return true
+				}
+				retry, from = i, word
+				continue
+			case partOne:
+				if _, n := utf8.DecodeRuneInString(word); n > 0 {
+					i, word = i+1, word[n:]
+					continue
+				}
+			case partText:
+				if rest, ok := strings.CutPrefix(word, piece.text); ok {
+					i, word = i+1, rest
+					continue
+				}
+			}
+		}
+		if retry < 0 || from == "" {
+			return false
+		}
+		_, n := utf8.DecodeRuneInString(from)
+		from = from[n:]
+		i, word = retry, from
+	}
+}
