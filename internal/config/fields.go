@@ -1,0 +1,166 @@
+package config
+
+import (
+	"strings"
+	"time"
+
+	"github.com/muster-iot/muster/internal/fleet"
+)
+
+// envPrefix starts every variable.
+const envPrefix = "MUSTER_"
+
+// field is one setting: where it is kept, what it is called, and what it is
+// when nobody says.
+type field struct {
+	path string
+	// text is the default as one would write it.
+	text  string
+	usage string
+	// reload marks what a running server takes over on SIGHUP.
+	reload bool
+	value  func(*Settings) value
+}
+
+// env is the field's variable.
+func (f *field) env() string {
+	return envPrefix + strings.ToUpper(strings.NewReplacer(".", "_", "-", "_").Replace(f.path))
+}
+
+// fields is the one table of settings, in the order of help and docs.
+func fields() []field {
+	return []field{
+		{"data-dir", "./muster-data", "folder for keys, certificates and the embedded store", false,
+			func(s *Settings) value { return (*text)(&s.DataDir) }},
+		{"region", "us-east-1", "region in ARNs and endpoint names", false,
+			func(s *Settings) value { return (*text)(&s.Region) }},
+		{"account-id", "000000000000", "default account, twelve digits", false,
+			func(s *Settings) value { return (*account)(&s.AccountID) }},
+		{"http-addr", "127.0.0.1:8080", "address of the API without TLS; loopback only, empty for none", false,
+			func(s *Settings) value { return (*text)(&s.HTTPAddr) }},
+		{"mqtt-addr", ":8883", "address of MQTT over mutual TLS, empty for none", false,
+			func(s *Settings) value { return (*text)(&s.MQTTAddr) }},
+		{"tls-addr", ":8443", "address of HTTPS and of MQTT chosen by ALPN, empty for none", false,
+			func(s *Settings) value { return (*text)(&s.TLSAddr) }},
+		{"mqtt-insecure-addr", "", "address of MQTT without TLS for tests; loopback only, empty for none", false,
+			func(s *Settings) value { return (*text)(&s.MQTTInsecureAddr) }},
+		{"store", StorePebble, "storage engine: pebble, or the postgres:// URL of a database", false,
+			func(s *Settings) value { return (*text)(&s.Store) }},
+		{"store-file", "", "file that holds the value of store, to keep a password out of the command line", false,
+			func(s *Settings) value { return (*text)(&s.StoreFile) }},
+		{"bus", busEmbedded, "traffic between nodes; this version offers embedded only", false,
+			func(s *Settings) value { return (*text)(&s.Bus) }},
+		{"endpoint", "localhost", "name that devices connect to; DescribeEndpoint answers it", false,
+			func(s *Settings) value { return (*text)(&s.Endpoint) }},
+		{"base-domain", "muster.internal", "domain of the accounts' endpoint names", false,
+			func(s *Settings) value { return (*text)(&s.BaseDomain) }},
+		{"tls-name", "", "further names or addresses in the server certificate; may be repeated", false,
+			func(s *Settings) value { return (*list)(&s.TLSNames) }},
+		{"tls-cert", "", "file with an own server certificate and its chain, PEM", true,
+			func(s *Settings) value { return (*text)(&s.TLSCert) }},
+		{"tls-key", "", "file with the key of tls-cert, PEM", true,
+			func(s *Settings) value { return (*text)(&s.TLSKey) }},
+		{"advertise", "", "HOST:PORT that devices reach mqtt-addr by, when it is not endpoint and that port", false,
+			func(s *Settings) value { return (*text)(&s.Advertise) }},
+		{"mqtt.profile", ProfileAWS, "aws keeps to AWS IoT's limits, standard follows the MQTT standard", false,
+			func(s *Settings) value { return (*text)(&s.MQTT.Profile) }},
+		{"tls.require-sni", "false", "refuse TLS connections that name no known endpoint", false,
+			func(s *Settings) value { return (*flag)(&s.TLS.RequireSNI) }},
+		{"log.level", "info", "debug, info, warn or error", true,
+			func(s *Settings) value { return (*text)(&s.Log.Level) }},
+		{"log.format", "text", "text or json", false,
+			func(s *Settings) value { return (*text)(&s.Log.Format) }},
+		{"eventlog.retention-age", "168h", "how long events are kept", false,
+			func(s *Settings) value { return (*duration)(&s.EventLog.RetentionAge) }},
+		{"eventlog.retention-bytes", "1GiB", "how many bytes of events are kept", false,
+			func(s *Settings) value { return (*size)(&s.EventLog.RetentionBytes) }},
+		{"shadow.require-thing", "false", "refuse shadows of names that are not in the registry", false,
+			func(s *Settings) value { return (*flag)(&s.Shadow.RequireThing) }},
+	}
+}
+
+// lookup finds a field by its path.
+func lookup(all []field, path string) (*field, bool) {
+	for i := range all {
+		if all[i].path == path {
+			return &all[i], true
+		}
+	}
+	return nil, false
+}
+
+// Default returns the settings that are in force when nothing is set.
+func Default() Settings {
+	var s Settings
+	for _, f := range fields() {
+		// The defaults are constants of this package and a test sets each.
+		_ = f.value(&s).Set(f.text) //nolint:errcheck // see above
+	}
+	return s
+}
+
+// Setting describes one setting for documentation.
+type Setting struct {
+	Path, Env, Default, Usage string
+	// Reloadable says that SIGHUP puts a new value in force.
+	Reloadable bool
+}
+
+// Describe lists all settings in order.
+func Describe() []Setting {
+	all := fields()
+	out := make([]Setting, len(all))
+	for i, f := range all {
+		out[i] = Setting{Path: f.path, Env: f.env(), Default: f.text, Usage: f.usage, Reloadable: f.reload}
+	}
+	return out
+}
+
+// Reload takes the reloadable settings of next into current. The second
+// result names the other settings that differ and need a restart.
+func Reload(current, next Settings) (merged Settings, needRestart []string) {
+	merged = current
+	for _, f := range fields() {
+		was, is := f.value(&merged), f.value(&next)
+		if was.String() == is.String() {
+			continue
+		}
+		if !f.reload {
+			needRestart = append(needRestart, f.path)
+			continue
+		}
+		_ = was.Set(is.String()) //nolint:errcheck // the text comes from a value that was accepted
+	}
+	return merged, needRestart
+}
+
+// account adapts fleet.Account to a settable value.
+type account fleet.Account
+
+// Set keeps the text; validation reports a wrong one with the others.
+func (a *account) Set(in string) error { *a = account(in); return nil }
+
+// String returns the number.
+func (a *account) String() string { return string(*a) }
+
+// Type names the kind in help.
+func (*account) Type() string { return "digits" }
+
+// duration adapts time.Duration.
+type duration time.Duration
+
+// Set accepts Go's notation, such as 90m or 168h.
+func (d *duration) Set(in string) error {
+	v, err := time.ParseDuration(in)
+	if err != nil {
+		return errDuration
+	}
+	*d = duration(v)
+	return nil
+}
+
+// String returns Go's notation.
+func (d *duration) String() string { return time.Duration(*d).String() }
+
+// Type names the kind in help.
+func (*duration) Type() string { return "duration" }

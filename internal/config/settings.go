@@ -1,0 +1,97 @@
+// Package config owns the server's settings: their names, defaults, sources
+// and rules. A setting has one name, a dotted kebab-case path, which is the
+// flag (--mqtt.profile), the key in the file (mqtt.profile, nested or dotted)
+// and the variable (MUSTER_MQTT_PROFILE); a flag wins over a variable, a
+// variable over the file, the file over the default. The package knows no
+// subsystem and opens no listener, and starts no goroutines.
+package config
+
+import (
+	"time"
+
+	"github.com/muster-iot/muster/internal/fleet"
+)
+
+// Settings is everything an operator can set. The table in fields.go holds
+// names, defaults and descriptions.
+type Settings struct {
+	DataDir          string
+	Region           string
+	AccountID        fleet.Account
+	HTTPAddr         string
+	MQTTAddr         string
+	TLSAddr          string
+	MQTTInsecureAddr string
+	// Store is "pebble" or a postgres:// URL, which may hold a password:
+	// never log it, log StoreEngine.
+	Store string
+	// StoreFile names a file that holds the value of Store, so that no
+	// password has to stand in a process list.
+	StoreFile  string
+	Bus        string
+	Endpoint   string
+	BaseDomain string
+	// TLSNames are further names in the generated server certificates.
+	TLSNames []string
+	TLSCert  string
+	TLSKey   string
+	// Advertise is the HOST:PORT that devices reach the MQTT listener by.
+	Advertise string
+	MQTT      MQTT
+	TLS       TLS
+	Log       Log
+	EventLog  EventLog
+	Shadow    Shadow
+}
+
+// MQTT are the broker's settings.
+type MQTT struct {
+	// Profile is ProfileAWS or ProfileStandard.
+	Profile string
+}
+
+// TLS are settings of the handshake.
+type TLS struct {
+	// RequireSNI refuses connections that name no known endpoint.
+	RequireSNI bool
+}
+
+// Log says what is logged and how.
+type Log struct {
+	Level  string
+	Format string
+}
+
+// EventLog bounds the kept events; the first limit that is reached trims.
+type EventLog struct {
+	RetentionAge   time.Duration
+	RetentionBytes int64
+}
+
+// Shadow are rules of the device shadows.
+type Shadow struct {
+	// RequireThing refuses shadows of names that are not in the registry.
+	RequireThing bool
+}
+
+// MQTT profiles.
+const (
+	// ProfileAWS keeps to AWS IoT's departures from the MQTT standard.
+	ProfileAWS = "aws"
+	// ProfileStandard lifts them.
+	ProfileStandard = "standard"
+)
+
+// StorePebble selects the embedded engine.
+const StorePebble = "pebble"
+
+// busEmbedded is the only bus of this version.
+const busEmbedded = "embedded"
+
+// StoreEngine names the engine without the address that may hold a password.
+func (s *Settings) StoreEngine() string {
+	if s.Store == StorePebble {
+		return StorePebble
+	}
+	return "postgres"
+}

@@ -1,0 +1,148 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Smallest retention: less would trim events before a restarting consumer
+// could read them.
+const (
+	minRetentionAge   = time.Minute
+	minRetentionBytes = 1 << 20
+)
+
+// Shapes of names.
+var (
+	regionPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$`)
+	hostPattern   = regexp.MustCompile(`^(\*\.)?([a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?\.)*[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?$`)
+)
+
+// maxHostLength is the limit of a DNS name.
+const maxHostLength = 253
+
+// checker collects broken rules.
+type checker struct{ problems []Problem }
+
+// require records a problem unless ok.
+func (c *checker) require(ok bool, path, rule string, args ...any) {
+	if !ok {
+		c.problems = append(c.problems, Problem{Path: path, Rule: fmt.Sprintf(rule, args...)})
+	}
+}
+
+// oneOf requires one of a few words.
+func (c *checker) oneOf(path, got string, allowed ...string) {
+	c.require(slices.Contains(allowed, got), path, "%q is none of %s", got, strings.Join(allowed, ", "))
+}
+
+// validate returns every broken rule.
+func (s *Settings) validate() []Problem {
+	c := &checker{}
+	c.require(s.DataDir != "", "data-dir", "must not be empty")
+	c.require(regionPattern.MatchString(s.Region), "region", "%q is not a region name: lower-case letters, digits and hyphens", s.Region)
+	c.require(s.AccountID.Valid(), "account-id", "%q is not twelve digits", string(s.AccountID))
+	s.validateListeners(c)
+	s.validateStore(c)
+	s.validateNames(c)
+	c.oneOf("mqtt.profile", s.MQTT.Profile, ProfileAWS, ProfileStandard)
+	c.oneOf("log.level", s.Log.Level, "debug", "info", "warn", "error")
+	c.oneOf("log.format", s.Log.Format, "text", "json")
+	c.require(s.EventLog.RetentionAge >= minRetentionAge, "eventlog.retention-age", "must be at least %v", minRetentionAge)
+	c.require(s.EventLog.RetentionBytes >= minRetentionBytes, "eventlog.retention-bytes", "must be at least 1MiB")
+	return c.problems
+}
+
+// validateListeners checks addresses: nothing without TLS leaves loopback.
+func (s *Settings) validateListeners(c *checker) {
+	listeners := []struct {
+		path, addr string
+		plain      bool
+	}{
+		{"http-addr", s.HTTPAddr, true},
+		{"mqtt-addr", s.MQTTAddr, false},
+		{"tls-addr", s.TLSAddr, false},
+		{"mqtt-insecure-addr", s.MQTTInsecureAddr, true},
+	}
+	taken := map[string]string{}
+	for _, l := range listeners {
+		if l.addr == "" {
+			continue
+		}
+		host, port, ok := splitAddr(l.addr)
+		c.require(ok, l.path, "%q is not HOST:PORT or :PORT", l.addr)
+		if !ok {
+			continue
+		}
+		c.require(!l.plain || loopback(host), l.path,
+			"%q is not a loopback address; without TLS Muster listens on 127.0.0.1, ::1 or localhost only", l.addr)
+		other, twice := taken[l.addr]
+		c.require(port == 0 || !twice, l.path, "%q is already taken by %s", l.addr, other)
+		taken[l.addr] = l.path
+	}
+	if s.Advertise != "" {
+		host, port, ok := splitAddr(s.Advertise)
+		c.require(ok && port != 0 && validHost(host), "advertise", "%q is not HOST:PORT", s.Advertise)
+	}
+}
+
+// validateStore checks the engine without ever repeating its URL, which may
+// hold a password.
+func (s *Settings) validateStore(c *checker) {
+	if s.Store != StorePebble {
+		u, err := url.Parse(s.Store)
+		ok := err == nil && (u.Scheme == "postgres" || u.Scheme == "postgresql") && (u.Host != "" || u.Query().Get("host") != "")
+		c.require(ok, "store", "is neither %s nor a postgres:// URL with a host", StorePebble)
+	}
+	c.require(s.Bus == busEmbedded || strings.HasPrefix(s.Bus, "nats://"), "bus", "%q is neither embedded nor a nats:// URL", s.Bus)
+	c.require(!strings.HasPrefix(s.Bus, "nats://"), "bus", "several nodes joined by NATS are not offered yet; use embedded")
+}
+
+// validateNames checks what goes into certificates and endpoints.
+func (s *Settings) validateNames(c *checker) {
+	c.require(validHost(s.Endpoint) && !strings.HasPrefix(s.Endpoint, "*"), "endpoint", "%q is not a host name or an IP address", s.Endpoint)
+	c.require(validHost(s.BaseDomain) && !strings.HasPrefix(s.BaseDomain, "*"), "base-domain", "%q is not a domain", s.BaseDomain)
+	for _, name := range s.TLSNames {
+		c.require(validHost(name), "tls-name", "%q is not a host name or an IP address", name)
+	}
+	c.require((s.TLSCert == "") == (s.TLSKey == ""), "tls-cert", "tls-cert and tls-key belong together; one of them is not set")
+}
+
+// splitAddr splits HOST:PORT; the host may be empty.
+func splitAddr(addr string) (host string, port uint64, ok bool) {
+	host, text, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", 0, false
+	}
+	port, err = strconv.ParseUint(text, 10, 16)
+	if err != nil || (host != "" && !validHost(host)) {
+		return "", 0, false
+	}
+	return host, port, true
+}
+
+// loopback reports whether only this machine can reach the host. A name other
+// than localhost is refused, since what it resolves to can change.
+func loopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.Unmap().IsLoopback()
+}
+
+// validHost accepts a DNS name, also with a leading wildcard label, and an IP
+// address without brackets.
+func validHost(host string) bool {
+	if _, err := netip.ParseAddr(host); err == nil {
+		return true
+	}
+	return len(host) <= maxHostLength && hostPattern.MatchString(host)
+}
