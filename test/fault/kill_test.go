@@ -1,0 +1,155 @@
+package fault_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/muster-iot/muster/internal/testkit"
+)
+
+const (
+	things = 50
+	// every paces one thing, so that all together make about 1,000 a second.
+	every = things * time.Second / 1000
+)
+
+// kills is how often a run kills the server: 20, or MUSTER_KILLS for long runs.
+func kills(t *testing.T) int {
+	t.Helper()
+	text := os.Getenv("MUSTER_KILLS")
+	if text == "" {
+		return 20
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatalf("MUSTER_KILLS: %v", err)
+	}
+	return n
+}
+
+// rig is a server under load and its journal.
+type rig struct {
+	t       *testing.T
+	server  *testkit.Server
+	journal *journal
+	writers []*writer
+}
+
+func newRig(t *testing.T, flags ...string) *rig {
+	t.Helper()
+	file, err := os.Create(filepath.Join(t.TempDir(), "accepted"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = file.Close() })
+	r := &rig{
+		t:       t,
+		server:  testkit.NewServer(t, t.TempDir(), append([]string{"--log.level", "warn"}, flags...)...),
+		journal: &journal{file: file, last: map[string]entry{}},
+	}
+	r.server.Start()
+	for i := range things {
+		name := fmt.Sprintf("t-%02d", i)
+		if _, err := r.server.Muster(t.Context(), "things", "create", name); err != nil {
+			t.Fatal(err)
+		}
+		r.writers = append(r.writers, &writer{thing: name, addr: r.server.PlainMQTTAddr, journal: r.journal})
+	}
+	return r
+}
+
+// load runs all writers until strike returns and the connections have ended.
+func (r *rig) load(strike func()) {
+	r.t.Helper()
+	ctx, cancel := context.WithCancel(r.t.Context())
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, w := range r.writers {
+		wg.Go(func() {
+			if err := w.run(ctx, every); err != nil {
+				r.t.Error(err)
+			}
+		})
+	}
+	strike()
+	cancel()
+	wg.Wait()
+}
+
+// verify checks every acknowledged version and the projections.
+func (r *rig) verify(round int) {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(r.t.Context(), 30*time.Second)
+	defer cancel()
+	for _, w := range r.writers {
+		if err := w.check(ctx, r.journal.last[w.thing]); err != nil {
+			r.t.Errorf("round %d: %v", round, err)
+		}
+	}
+	if out, err := r.server.Muster(ctx, "doctor"); err != nil {
+		r.t.Errorf("round %d: %v\n%s", round, err, out)
+	}
+	if r.t.Failed() {
+		r.t.FailNow()
+	}
+}
+
+func (r *rig) killing(rounds int) {
+	r.t.Helper()
+	random := rand.New(rand.NewPCG(1, uint64(rounds)))
+	for round := range rounds {
+		before := r.journal.count
+		pause := time.Duration(200+random.IntN(1000)) * time.Millisecond
+		r.load(func() {
+			<-time.After(pause)
+			r.server.Kill()
+		})
+		r.server.Start()
+		r.verify(round)
+		if r.journal.count == before {
+			r.t.Errorf("round %d: no update was accepted in %v", round, pause)
+		}
+	}
+	r.t.Logf("%d kills, %d accepted updates, none lost", rounds, r.journal.count)
+	if r.journal.count < rounds*50 {
+		r.t.Errorf("only %d updates were accepted: the load was too small to show anything", r.journal.count)
+	}
+}
+
+func TestKilledServerLosesNothingOnPebble(t *testing.T) {
+	newRig(t).killing(kills(t))
+}
+
+func TestKilledServerLosesNothingOnPostgreSQL(t *testing.T) {
+	database := testkit.StartPostgres(t)
+	newRig(t, "--store", database.DSN()).killing(kills(t))
+}
+
+// TestStoppedPostgreSQLLosesNothing stops the database at once under load; the
+// server stays up, refuses meanwhile, and goes on by itself.
+func TestStoppedPostgreSQLLosesNothing(t *testing.T) {
+	database := testkit.StartPostgres(t)
+	r := newRig(t, "--store", database.DSN())
+	r.load(func() {
+		<-time.After(time.Second)
+		database.StopImmediately(t)
+	})
+	database.Start(t)
+	testkit.Poll(t, 30*time.Second, "the server accepts again", func() error {
+		before := r.journal.count
+		r.load(func() { <-time.After(300 * time.Millisecond) })
+		if r.journal.count == before {
+			return fmt.Errorf("no update was accepted")
+		}
+		return nil
+	})
+	r.verify(0)
+	t.Logf("%d accepted updates across the stop, none lost", r.journal.count)
+}
