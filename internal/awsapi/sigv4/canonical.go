@@ -1,0 +1,151 @@
+package sigv4
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// canonicalRequest renders the text that is signed. The path is given apart,
+// because clients differ in how they normalize it.
+func canonicalRequest(r *http.Request, path, query string, signed []string, payloadHash string) string {
+	var b strings.Builder
+	b.WriteString(r.Method)
+	b.WriteByte('\n')
+	b.WriteString(path)
+	b.WriteByte('\n')
+	b.WriteString(query)
+	b.WriteByte('\n')
+	for _, name := range signed {
+		b.WriteString(name)
+		b.WriteByte(':')
+		b.WriteString(headerValue(r, name))
+		b.WriteByte('\n')
+	}
+	b.WriteByte('\n')
+	b.WriteString(strings.Join(signed, ";"))
+	b.WriteByte('\n')
+	b.WriteString(payloadHash)
+	return b.String()
+}
+
+// headerValue joins a header's values, each without surplus blanks. Host and
+// length are fields of a request rather than headers.
+func headerValue(r *http.Request, name string) string {
+	if name == "host" {
+		if r.Host == "" && r.URL != nil {
+			return r.URL.Host
+		}
+		return r.Host
+	}
+	values := r.Header.Values(name)
+	if name == "content-length" && len(values) == 0 && r.ContentLength >= 0 {
+		return strconv.FormatInt(r.ContentLength, 10)
+	}
+	folded := make([]string, len(values))
+	for i, value := range values {
+		folded[i] = strings.Join(strings.Fields(value), " ")
+	}
+	return strings.Join(folded, ",")
+}
+
+// sentPath returns the path as it travelled, still escaped.
+func sentPath(r *http.Request) string {
+	path, _, _ := strings.Cut(r.RequestURI, "?")
+	if !strings.HasPrefix(path, "/") {
+		path = r.URL.EscapedPath()
+	}
+	if path == "" {
+		return "/"
+	}
+	return path
+}
+
+// canonicalPaths returns the forms of the path that clients sign: as sent,
+// and, where that differs, with empty and dot segments removed as botocore
+// does. All services but s3 escape the escaped path once more.
+func canonicalPaths(service, path string) []string {
+	if service == serviceS3 {
+		return []string{path}
+	}
+	paths := []string{escape(path, true)}
+	if clean := normalize(path); clean != path {
+		paths = append(paths, escape(clean, true))
+	}
+	return paths
+}
+
+// normalize removes empty and dot segments and keeps a final slash.
+func normalize(path string) string {
+	var kept []string
+	for segment := range strings.SplitSeq(path, "/") {
+		switch segment {
+		case "", ".":
+		case "..":
+			if len(kept) > 0 {
+				kept = kept[:len(kept)-1]
+			}
+		default:
+			kept = append(kept, segment)
+		}
+	}
+	clean := "/" + strings.Join(kept, "/")
+	if strings.HasSuffix(path, "/") && clean != "/" {
+		clean += "/"
+	}
+	return clean
+}
+
+// canonicalQuery sorts the parameters and escapes them in the one way that
+// signing demands.
+func canonicalQuery(raw string) (string, error) {
+	if raw == "" {
+		return "", nil
+	}
+	var pairs []string
+	for part := range strings.SplitSeq(raw, "&") {
+		if part == "" {
+			continue
+		}
+		name, value, _ := strings.Cut(part, "=")
+		n, err := url.QueryUnescape(name)
+		if err != nil {
+			return "", fmt.Errorf("%w: query has a bad escape", ErrIncomplete)
+		}
+		v, err := url.QueryUnescape(value)
+		if err != nil {
+			return "", fmt.Errorf("%w: query has a bad escape", ErrIncomplete)
+		}
+		// The tab sorts before every escaped character, so that names sort
+		// before values.
+		pairs = append(pairs, escape(n, false)+"\t"+escape(v, false))
+	}
+	slices.Sort(pairs)
+	for i, pair := range pairs {
+		pairs[i] = strings.Replace(pair, "\t", "=", 1)
+	}
+	return strings.Join(pairs, "&"), nil
+}
+
+// escape percent-encodes everything but the unreserved characters and, if
+// asked, the slash.
+func escape(text string, keepSlash bool) string {
+	const digits = "0123456789ABCDEF"
+	var b strings.Builder
+	b.Grow(len(text))
+	for i := range len(text) {
+		c := text[i]
+		plain := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("-._~", c) >= 0
+		if plain || keepSlash && c == '/' {
+			b.WriteByte(c)
+			continue
+		}
+		b.WriteByte('%')
+		b.WriteByte(digits[c>>4])
+		b.WriteByte(digits[c&15])
+	}
+	return b.String()
+}
