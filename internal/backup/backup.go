@@ -293,8 +293,11 @@ func (c *chunkReader) Read(p []byte) (int, error) {
 			return 0, io.EOF
 		}
 		n, err := c.archive.Read(p)
-		if n > 0 || !errors.Is(err, io.EOF) {
-			return n, err
+		if err != nil && !errors.Is(err, io.EOF) {
+			return n, fmt.Errorf("read backup: %w", err)
+		}
+		if n > 0 || err == nil {
+			return n, nil
 		}
 		header, err := c.archive.Next()
 		if errors.Is(err, io.EOF) {
