@@ -1,0 +1,173 @@
+// Package adminapi is the REST front end under /ops/v1: what operators need
+// and AWS has no call for. It decodes, calls, encodes, and decides nothing; it
+// starts no goroutines.
+package adminapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+
+	"github.com/muster-iot/muster/internal/fault"
+)
+
+// Prefix is the path that all of this front end lies under.
+const Prefix = "/ops/v1/"
+
+// maxBody bounds a request body in bytes; no request here needs more.
+const maxBody = 64 << 10
+
+// Actions that the caller needs, on resource "*".
+const (
+	ActionBackup = "ops:Backup"
+	ActionDoctor = "ops:Doctor"
+)
+
+// Finding is one thing that doctor found wrong.
+type Finding struct {
+	// Check is the comparison that failed, for example "index".
+	Check string `json:"check"`
+	// Subject is the key or name that differs.
+	Subject string `json:"subject"`
+	Detail  string `json:"detail"`
+}
+
+// Report is what doctor looked at and found.
+type Report struct {
+	// Checked counts what each comparison looked at.
+	Checked  map[string]int `json:"checked"`
+	Findings []Finding      `json:"findings"`
+}
+
+// Options are the calls that this front end makes.
+type Options struct {
+	// Authorize authenticates a request, checks the action and returns a
+	// context that carries the actor.
+	Authorize func(r *http.Request, body []byte, action string) (context.Context, error)
+	// Backup streams an archive encrypted to an age recipient.
+	Backup func(ctx context.Context, w io.Writer, recipient string) error
+	// Doctor compares store, log and projections.
+	Doctor func(ctx context.Context) (Report, error)
+	Logger *slog.Logger
+}
+
+type handler struct{ o Options }
+
+// New returns the handler for everything under Prefix.
+func New(o Options) http.Handler {
+	h := &handler{o: o}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST "+Prefix+"backup", h.backup)
+	mux.HandleFunc("GET "+Prefix+"doctor", h.doctor)
+	mux.HandleFunc(Prefix, func(w http.ResponseWriter, r *http.Request) {
+		h.fail(w, r, fault.New(fault.ResourceNotFound, "%s %s is no operation of %s", r.Method, r.URL.Path, Prefix))
+	})
+	return mux
+}
+
+// backupInput is the body of POST /ops/v1/backup.
+type backupInput struct {
+	// Recipient is an age public key, age1….
+	Recipient string `json:"recipient"`
+}
+
+// enter reads the body and asks for permission.
+func (h *handler) enter(w http.ResponseWriter, r *http.Request, action string) (context.Context, []byte, error) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		return nil, nil, fault.Wrap(fault.InvalidRequest, err, "the body is longer than %d bytes or ends early", maxBody)
+	}
+	ctx, err := h.o.Authorize(r, body, action)
+	return ctx, body, err
+}
+
+func (h *handler) backup(w http.ResponseWriter, r *http.Request) {
+	ctx, body, err := h.enter(w, r, ActionBackup)
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	var in backupInput
+	if err := json.Unmarshal(body, &in); err != nil || in.Recipient == "" {
+		h.fail(w, r, fault.New(fault.InvalidRequest, `the body must be {"recipient":"age1…"}`))
+		return
+	}
+	out := &startedWriter{ResponseWriter: w}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	if err := h.o.Backup(ctx, out, in.Recipient); err != nil {
+		if !out.started {
+			w.Header().Del("Content-Type")
+			h.fail(w, r, err)
+			return
+		}
+		// The reader sees a broken stream, and the archive's authentication
+		// fails: nobody takes it for whole.
+		h.o.Logger.ErrorContext(ctx, "backup broke off", slog.Any("err", err))
+		panic(http.ErrAbortHandler)
+	}
+}
+
+func (h *handler) doctor(w http.ResponseWriter, r *http.Request) {
+	ctx, _, err := h.enter(w, r, ActionDoctor)
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	report, err := h.o.Doctor(ctx)
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	if report.Findings == nil {
+		report.Findings = []Finding{}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if err := json.NewEncoder(w).Encode(report); err != nil {
+		h.o.Logger.InfoContext(ctx, "caller left before the answer", slog.Any("err", err))
+	}
+}
+
+// statuses of the codes that these operations raise; others are 500.
+func status(code fault.Code) int {
+	switch code {
+	case fault.InvalidRequest:
+		return http.StatusBadRequest
+	case fault.Unauthorized, fault.Forbidden:
+		return http.StatusForbidden
+	case fault.ResourceNotFound:
+		return http.StatusNotFound
+	case fault.Unavailable:
+		return http.StatusServiceUnavailable
+	default:
+		return http.StatusInternalServerError
+	}
+}
+
+func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
+	coded := fault.From(err)
+	code := status(coded.Code)
+	if code >= http.StatusInternalServerError && !errors.Is(err, context.Canceled) {
+		h.o.Logger.ErrorContext(r.Context(), "operation failed", slog.String("path", r.URL.Path), slog.Any("err", err))
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("X-Amzn-ErrorType", string(coded.Code))
+	w.WriteHeader(code)
+	if err := json.NewEncoder(w).Encode(map[string]string{"message": coded.Message}); err != nil {
+		h.o.Logger.InfoContext(r.Context(), "caller left before the answer", slog.Any("err", err))
+	}
+}
+
+// startedWriter remembers whether the status line is out.
+type startedWriter struct {
+	http.ResponseWriter
+	started bool
+}
+
+// Write notes that the answer has begun.
+func (s *startedWriter) Write(p []byte) (int, error) {
+	s.started = true
+	return s.ResponseWriter.Write(p)
+}
