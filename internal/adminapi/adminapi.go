@@ -44,9 +44,9 @@ type Report struct {
 
 // Options are the calls that this front end makes.
 type Options struct {
-	// Authorize authenticates a request, checks the action and returns a
-	// context that carries the actor.
-	Authorize func(r *http.Request, body []byte, action string) (context.Context, error)
+	// Authorize authenticates a request, checks the action and returns the
+	// request with a context that carries the actor.
+	Authorize func(r *http.Request, body []byte, action string) (*http.Request, error)
 	// Backup streams an archive encrypted to an age recipient.
 	Backup func(ctx context.Context, w io.Writer, recipient string) error
 	// Doctor compares store, log and projections.
@@ -75,17 +75,20 @@ type backupInput struct {
 }
 
 // enter reads the body and asks for permission.
-func (h *handler) enter(w http.ResponseWriter, r *http.Request, action string) (context.Context, []byte, error) {
+func (h *handler) enter(w http.ResponseWriter, r *http.Request, action string) (*http.Request, []byte, error) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
-		return nil, nil, fault.Wrap(fault.InvalidRequest, err, "the body is longer than %d bytes or ends early", maxBody)
+		return r, nil, fault.Wrap(fault.InvalidRequest, err, "the body is longer than %d bytes or ends early", maxBody)
 	}
-	ctx, err := h.o.Authorize(r, body, action)
-	return ctx, body, err
+	authorized, err := h.o.Authorize(r, body, action)
+	if err != nil {
+		return r, nil, err
+	}
+	return authorized, body, nil
 }
 
 func (h *handler) backup(w http.ResponseWriter, r *http.Request) {
-	ctx, body, err := h.enter(w, r, ActionBackup)
+	r, body, err := h.enter(w, r, ActionBackup)
 	if err != nil {
 		h.fail(w, r, err)
 		return
@@ -97,7 +100,7 @@ func (h *handler) backup(w http.ResponseWriter, r *http.Request) {
 	}
 	out := &startedWriter{ResponseWriter: w}
 	w.Header().Set("Content-Type", "application/octet-stream")
-	if err := h.o.Backup(ctx, out, in.Recipient); err != nil {
+	if err := h.o.Backup(r.Context(), out, in.Recipient); err != nil {
 		if !out.started {
 			w.Header().Del("Content-Type")
 			h.fail(w, r, err)
@@ -105,18 +108,18 @@ func (h *handler) backup(w http.ResponseWriter, r *http.Request) {
 		}
 		// The reader sees a broken stream, and the archive's authentication
 		// fails: nobody takes it for whole.
-		h.o.Logger.ErrorContext(ctx, "backup broke off", slog.Any("err", err))
+		h.o.Logger.ErrorContext(r.Context(), "backup broke off", slog.Any("err", err))
 		panic(http.ErrAbortHandler)
 	}
 }
 
 func (h *handler) doctor(w http.ResponseWriter, r *http.Request) {
-	ctx, _, err := h.enter(w, r, ActionDoctor)
+	r, _, err := h.enter(w, r, ActionDoctor)
 	if err != nil {
 		h.fail(w, r, err)
 		return
 	}
-	report, err := h.o.Doctor(ctx)
+	report, err := h.o.Doctor(r.Context())
 	if err != nil {
 		h.fail(w, r, err)
 		return
@@ -126,7 +129,7 @@ func (h *handler) doctor(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	if err := json.NewEncoder(w).Encode(report); err != nil {
-		h.o.Logger.InfoContext(ctx, "caller left before the answer", slog.Any("err", err))
+		h.o.Logger.InfoContext(r.Context(), "caller left before the answer", slog.Any("err", err))
 	}
 }
 

@@ -101,7 +101,7 @@ func Decode(data []byte) (Envelope, error) {
 	if err := json.Unmarshal(s.Event, target.Interface()); err != nil {
 		return Envelope{}, fmt.Errorf("decode event %s: %w", s.Type, err)
 	}
-	e, ok := target.Elem().Interface().(Event)
+	e, ok := reflect.TypeAssert[Event](target.Elem())
 	if !ok {
 		return Envelope{}, fmt.Errorf("decode event: type %q is no event", s.Type)
 	}

@@ -20,8 +20,8 @@ func fill(v reflect.Value) {
 			v.Set(reflect.ValueOf(time.Unix(1_750_000_000, 5).UTC()))
 			return
 		}
-		for i := range v.NumField() {
-			fill(v.Field(i))
+		for _, field := range v.Fields() {
+			fill(field)
 		}
 	case reflect.String:
 		v.SetString("x")

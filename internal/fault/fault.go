@@ -87,8 +87,7 @@ func From(err error) *Error {
 	if err == nil {
 		return nil
 	}
-	var coded *Error
-	if errors.As(err, &coded) {
+	if coded, ok := errors.AsType[*Error](err); ok {
 		return coded
 	}
 	return &Error{Code: Internal, Message: "Internal failure", Cause: err}

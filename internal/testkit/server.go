@@ -7,7 +7,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -60,35 +59,35 @@ func (l *lockedBuffer) String() string {
 
 // Binary returns the path of the built server: MUSTER_BIN, or a build of the
 // working tree.
-func Binary(t testing.TB) string {
-	t.Helper()
+func Binary(tb testing.TB) string {
+	tb.Helper()
 	if path := os.Getenv("MUSTER_BIN"); path != "" {
 		return path
 	}
-	path := filepath.Join(t.TempDir(), "muster")
-	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", path, "github.com/muster-iot/muster/cmd/muster").CombinedOutput()
+	path := filepath.Join(tb.TempDir(), "muster")
+	out, err := exec.CommandContext(tb.Context(), "go", "build", "-o", path, "github.com/muster-iot/muster/cmd/muster").CombinedOutput()
 	if err != nil {
-		t.Fatalf("build the server: %v\n%s", err, out)
+		tb.Fatalf("build the server: %v\n%s", err, out)
 	}
 	return path
 }
 
 // Root returns the repository's root folder.
-func Root(t testing.TB) string {
-	t.Helper()
+func Root(tb testing.TB) string {
+	tb.Helper()
 	_, file, _, ok := runtime.Caller(0)
 	if !ok {
-		t.Fatal("no caller information")
+		tb.Fatal("no caller information")
 	}
 	return filepath.Dir(filepath.Dir(filepath.Dir(file)))
 }
 
 // FreePort returns a loopback port that was free a moment ago.
-func FreePort(t testing.TB) string {
-	t.Helper()
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+func FreePort(tb testing.TB) string {
+	tb.Helper()
+	l, err := (&net.ListenConfig{}).Listen(tb.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	defer l.Close()
 	return l.Addr().String()
@@ -96,31 +95,31 @@ func FreePort(t testing.TB) string {
 
 // StartServer runs a server with extra flags and waits until it is ready. It
 // is killed when the test ends.
-func StartServer(t testing.TB, extra ...string) *Server {
-	t.Helper()
-	s := NewServer(t, t.TempDir(), extra...)
+func StartServer(tb testing.TB, extra ...string) *Server {
+	tb.Helper()
+	s := NewServer(t, tb.TempDir(), extra...)
 	s.Start()
 	return s
 }
 
 // NewServer prepares a server without starting it.
-func NewServer(t testing.TB, dataDir string, extra ...string) *Server {
-	t.Helper()
+func NewServer(tb testing.TB, dataDir string, extra ...string) *Server {
+	tb.Helper()
 	s := &Server{
 		DataDir:       dataDir,
-		HTTPAddr:      FreePort(t),
-		MQTTAddr:      FreePort(t),
-		TLSAddr:       FreePort(t),
-		PlainMQTTAddr: FreePort(t),
-		t:             t,
-		binary:        Binary(t),
+		HTTPAddr:      FreePort(tb),
+		MQTTAddr:      FreePort(tb),
+		TLSAddr:       FreePort(tb),
+		PlainMQTTAddr: FreePort(tb),
+		t:             tb,
+		binary:        Binary(tb),
 		extra:         extra,
 		log:           &lockedBuffer{},
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		s.Kill()
-		if t.Failed() {
-			t.Logf("server log, last part:\n%s", tail(s.log.String(), 8000))
+		if tb.Failed() {
+			tb.Logf("server log, last part:\n%s", tail(s.log.String(), 8000))
 		}
 	})
 	return s
@@ -140,7 +139,7 @@ func (s *Server) Start() {
 		"serve", "--data-dir", s.DataDir, "--http-addr", s.HTTPAddr, "--mqtt-addr", s.MQTTAddr,
 		"--tls-addr", s.TLSAddr, "--mqtt-insecure-addr", s.PlainMQTTAddr,
 	}, s.extra...)
-	cmd := exec.Command(s.binary, args...) //nolint:noctx // it outlives the call and is ended by Kill
+	cmd := exec.CommandContext(context.WithoutCancel(s.t.Context()), s.binary, args...)
 	cmd.Stdout, cmd.Stderr = s.log, s.log
 	if err := cmd.Start(); err != nil {
 		s.t.Fatalf("start the server: %v", err)
@@ -284,21 +283,21 @@ func (s *Server) Credentials() (accessKeyID, secret string) {
 
 // Poll calls try every few milliseconds until it returns nil, and fails the
 // test with its last error after the timeout.
-func Poll(t testing.TB, timeout time.Duration, what string, try func() error) {
-	t.Helper()
+func Poll(tb testing.TB, timeout time.Duration, what string, try func() error) {
+	tb.Helper()
 	deadline := time.NewTimer(timeout)
 	defer deadline.Stop()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	last := errors.New("not tried")
 	for {
-		if last = try(); last == nil {
+		last := try()
+		if last == nil {
 			return
 		}
 		select {
 		case <-tick.C:
 		case <-deadline.C:
-			t.Fatalf("%s: not within %v: %v", what, timeout, last)
+			tb.Fatalf("%s: not within %v: %v", what, timeout, last)
 		}
 	}
 }
@@ -308,14 +307,14 @@ func RequireSuites() bool { return os.Getenv("MUSTER_REQUIRE_SUITES") == "1" }
 
 // Need skips the test, saying why, unless the commands are on PATH; with
 // MUSTER_REQUIRE_SUITES=1 it fails instead.
-func Need(t testing.TB, commands ...string) {
-	t.Helper()
+func Need(tb testing.TB, commands ...string) {
+	tb.Helper()
 	for _, c := range commands {
 		if _, err := exec.LookPath(c); err != nil {
 			if RequireSuites() {
-				t.Fatalf("needs %s: %v", c, err)
+				tb.Fatalf("needs %s: %v", c, err)
 			}
-			t.Skipf("needs %s, which is not installed", c)
+			tb.Skipf("needs %s, which is not installed", c)
 		}
 	}
 }

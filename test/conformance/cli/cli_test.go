@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -409,9 +410,9 @@ func TestErrorsNameFieldAndRule(t *testing.T) {
 
 	// A signature with the wrong key, and an unknown key.
 	good := o.env
-	o.env = append(good[:len(good):len(good)], "AWS_SECRET_ACCESS_KEY=wrong")
+	o.env = append(slices.Clip(good), "AWS_SECRET_ACCESS_KEY=wrong")
 	o.refused("403", "iot", "list-things")
-	o.env = append(good[:len(good):len(good)], "AWS_ACCESS_KEY_ID=AKIAXXXXXXXXXXXXXXXX")
+	o.env = append(slices.Clip(good), "AWS_ACCESS_KEY_ID=AKIAXXXXXXXXXXXXXXXX")
 	o.refused("403", "iot", "list-things")
 	o.env = good
 
