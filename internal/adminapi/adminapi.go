@@ -100,7 +100,7 @@ func (h *handler) backup(w http.ResponseWriter, r *http.Request) {
 	}
 	out := &startedWriter{ResponseWriter: w}
 	w.Header().Set("Content-Type", "application/octet-stream")
-	if err := h.o.Backup(r.Context(), out, in.Recipient); err != nil {
+	if err := h.o.Backup(r.Context(), out, in.Recipient); err != nil { //nolint:contextcheck // enter returned the same request with the actor
 		if !out.started {
 			w.Header().Del("Content-Type")
 			h.fail(w, r, err)
@@ -108,7 +108,7 @@ func (h *handler) backup(w http.ResponseWriter, r *http.Request) {
 		}
 		// The reader sees a broken stream, and the archive's authentication
 		// fails: nobody takes it for whole.
-		h.o.Logger.ErrorContext(r.Context(), "backup broke off", slog.Any("err", err))
+		h.o.Logger.ErrorContext(r.Context(), "backup broke off", slog.Any("err", err)) //nolint:contextcheck // as above
 		panic(http.ErrAbortHandler)
 	}
 }
@@ -119,7 +119,7 @@ func (h *handler) doctor(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, err)
 		return
 	}
-	report, err := h.o.Doctor(r.Context())
+	report, err := h.o.Doctor(r.Context()) //nolint:contextcheck // as above
 	if err != nil {
 		h.fail(w, r, err)
 		return

@@ -97,7 +97,7 @@ func FreePort(tb testing.TB) string {
 // is killed when the test ends.
 func StartServer(tb testing.TB, extra ...string) *Server {
 	tb.Helper()
-	s := NewServer(t, tb.TempDir(), extra...)
+	s := NewServer(tb, tb.TempDir(), extra...)
 	s.Start()
 	return s
 }
