@@ -1,0 +1,159 @@
+package deviceauth
+
+import (
+	"context"
+	"crypto/x509"
+	"log/slog"
+	"net/netip"
+
+	"github.com/muster-iot/muster/internal/fault"
+	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/iotpolicy"
+)
+
+// Request is a CONNECT to decide about.
+type Request struct {
+	// Certificate is the one that the peer proved to own; nil for none.
+	Certificate *x509.Certificate
+	ServerName  string
+	ClientID    string
+	// RemoteAddr is the peer's address, with or without port.
+	RemoteAddr string
+	// Persistent asks for a session that outlives the connection.
+	Persistent bool
+	// Will is nil without one.
+	Will *Will
+	// Plain marks the listener for tests, the only one on which a connection
+	// without certificate can be let in.
+	Plain bool
+}
+
+// Will is the part of a will that permissions are about.
+type Will struct {
+	Topic  string
+	Retain bool
+}
+
+// Admission is an accepted CONNECT.
+type Admission struct {
+	Account   fleet.Account
+	Principal fleet.Principal
+	// ThingName is set for exclusive attachments only, as in lifecycle events.
+	ThingName string
+	// Indexed says that the connection counts as that of the thing named like
+	// the client id.
+	Indexed bool
+	// Guard must be closed when the connection ends.
+	Guard *Guard
+}
+
+// Admit decides about a CONNECT: identity, then iot:Connect on the client id,
+// then the will's topic. It answers fault.Unauthorized without an acceptable
+// identity, fault.Forbidden without permission and fault.Unavailable when that
+// could not be found out; the reason is in the log.
+func (s *Service) Admit(ctx context.Context, r Request) (Admission, error) {
+	if r.Certificate == nil && r.Plain && s.allowAnonymous {
+		return s.admitAnonymous(r)
+	}
+	id, err := s.Identify(ctx, r.ServerName, r.Certificate)
+	if err != nil {
+		s.log.LogAttrs(ctx, slog.LevelInfo, "denied", slog.String("action", iotpolicy.ActionConnect),
+			slog.String("client_id", r.ClientID), slog.String("server_name", r.ServerName), slog.Any("err", err))
+		return Admission{}, err
+	}
+	g := s.newGuard(ctx, id, &r)
+	c, err := g.refresh(nil)
+	if err != nil {
+		g.reportFailure(err)
+	} else {
+		err = s.mayConnect(ctx, g, c, &r)
+	}
+	if err != nil {
+		g.Close()
+		return Admission{}, err
+	}
+	a := Admission{Account: id.Account, Principal: id.Principal, Guard: g}
+	if c.thing != nil && c.thing.Exclusive {
+		a.ThingName = c.thing.Name
+	}
+	a.Indexed = c.thing != nil && c.thing.Attached && c.thing.Name == r.ClientID
+	return a, nil
+}
+
+// admitAnonymous lets a connection of the plain listener do everything.
+func (s *Service) admitAnonymous(r Request) (Admission, error) {
+	account, err := s.account(r.ServerName)
+	if err != nil {
+		return Admission{}, fault.Wrap(fault.Unauthorized, err, "The server name selects no account")
+	}
+	principal := fleet.Principal{Kind: fleet.PrincipalAnonymous}
+	guard := &Guard{service: s, open: true}
+	return Admission{Account: account, Principal: principal, Guard: guard}, nil
+}
+
+// newGuard returns a guard that is subject to events and knows nothing yet.
+func (s *Service) newGuard(ctx context.Context, id Identity, r *Request) *Guard {
+	connection := context.WithoutCancel(ctx)
+	g := &Guard{
+		service: s,
+		id:      id,
+		caller:  caller{clientID: r.ClientID, sourceIP: address(r.RemoteAddr)},
+		loading: func() (context.Context, context.CancelFunc) {
+			return context.WithTimeout(connection, loadTimeout)
+		},
+	}
+	if r.Persistent {
+		g.caller.attributes = append(g.caller.attributes, iotpolicy.PersistentConnect)
+	}
+	if r.Will != nil {
+		g.caller.attributes = append(g.caller.attributes, iotpolicy.LastWill)
+	}
+	s.sessions.add(g)
+	return g
+}
+
+// mayConnect checks every permission that a CONNECT needs.
+func (s *Service) mayConnect(ctx context.Context, g *Guard, c *compiled, r *Request) error {
+	if c.refusal != "" {
+		err := fault.New(fault.Unauthorized, "%s", c.refusal)
+		s.log.LogAttrs(ctx, slog.LevelInfo, "denied", slog.String("action", iotpolicy.ActionConnect),
+			slog.String("client_id", r.ClientID), slog.Any("err", err))
+		return err
+	}
+	needs := [][3]string{{iotpolicy.ActionConnect, fleet.ARNClient, r.ClientID}}
+	if r.Will != nil {
+		needs = append(needs, [3]string{iotpolicy.ActionPublish, fleet.ARNTopic, r.Will.Topic})
+		if r.Will.Retain {
+			needs = append(needs, [3]string{iotpolicy.ActionRetainPublish, fleet.ARNTopic, r.Will.Topic})
+		}
+	}
+	for _, need := range needs {
+		resource := s.scope(g.id.Account).ARN(need[1], need[2])
+		if err := s.decide(ctx, &g.id, r.ClientID, c.set, need[0], resource); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// decide turns a decision into an error, and logs a refusal.
+func (s *Service) decide(ctx context.Context, id *Identity, clientID string, set *iotpolicy.Set, action, resource string) error {
+	if set.Decide(action, resource).Outcome == iotpolicy.Allowed {
+		return nil
+	}
+	d := s.deny(id, clientID, set, action, resource)
+	s.metrics.denials.WithLabelValues(action, d.Outcome.String()).Inc()
+	s.logDenial(ctx, d, 0)
+	return fault.Wrap(fault.Forbidden, d, "Not authorized to perform %s on %s", action, resource)
+}
+
+// address reads the peer's IP address; the zero value is an unknown one.
+func address(remote string) netip.Addr {
+	if with, err := netip.ParseAddrPort(remote); err == nil {
+		return with.Addr().Unmap().WithZone("")
+	}
+	if without, err := netip.ParseAddr(remote); err == nil {
+		return without.Unmap().WithZone("")
+	}
+	return netip.Addr{}
+}

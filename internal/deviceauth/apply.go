@@ -1,0 +1,98 @@
+package deviceauth
+
+import (
+	"github.com/muster-iot/muster/internal/event"
+	"github.com/muster-iot/muster/internal/fleet"
+)
+
+// Apply takes committed events in order. When it returns, no packet that
+// arrives later is decided by what they replaced, and the connections of
+// certificates that may no longer connect were told to end.
+//
+// An event that concerns one certificate or one thing is felt by its sessions
+// only; a policy, or one attached to a group, by all sessions of the account.
+func (s *Service) Apply(envelopes []event.Envelope) {
+	for i := range envelopes {
+		s.apply(envelopes[i].Account, envelopes[i].Event)
+	}
+}
+
+// apply finds the sessions that an event concerns.
+func (s *Service) apply(account fleet.Account, fact event.Event) {
+	switch e := fact.(type) {
+	case event.ThingUpdated:
+		s.sessions.touch(account, byThing, e.Thing.Thing)
+	case event.ThingDeleted:
+		s.sessions.touch(account, byThing, e.Thing)
+	case event.MembershipChanged:
+		if !e.Dynamic { // dynamic groups carry no policies
+			s.sessions.touch(account, byThing, e.Thing)
+		}
+	case event.ThingGroupDeleted:
+		if !e.Dynamic {
+			s.sessions.touchAccount(account)
+		}
+	case event.PrincipalAttached:
+		s.touchPrincipal(account, e.Principal)
+	case event.PrincipalDetached:
+		s.touchPrincipal(account, e.Principal)
+	case event.PolicyAttached:
+		s.touchTarget(account, e.Target)
+	case event.PolicyDetached:
+		s.touchTarget(account, e.Target)
+	case event.PolicyChanged:
+		if changesDecisions(e) {
+			s.sessions.touchAccount(account)
+		}
+	case event.CertificateStatusChanged:
+		s.certificateChanged(account, e.CertificateID, e.Status)
+	case event.CertificateDeleted:
+		s.certificateChanged(account, e.CertificateID, "")
+	case event.ThingCreated, event.ThingTypeCreated, event.ThingTypeUpdated, event.ThingTypeDeleted,
+		event.ThingGroupCreated, event.ThingGroupUpdated, event.CertificateCreated,
+		event.ShadowUpdated, event.ShadowDeleted,
+		event.DeviceConnected, event.DeviceDisconnected, event.ConnectRefused:
+		// Nothing that a permission depends on: a new thing, group or
+		// certificate is attached to nothing, and parents of groups never
+		// change.
+	}
+}
+
+// changesDecisions reports whether the version in force is another one.
+func changesDecisions(e event.PolicyChanged) bool {
+	switch e.Change {
+	case event.PolicyDefaultVersionSet, event.PolicyDeleted:
+		return true
+	case event.PolicyVersionCreated:
+		return e.VersionID == e.DefaultVersionID
+	case event.PolicyCreated, event.PolicyVersionDeleted:
+	}
+	return false
+}
+
+// certificateChanged ends the connections of a certificate unless it is
+// active.
+func (s *Service) certificateChanged(account fleet.Account, id, status string) {
+	revoked := status != StatusActive
+	s.sessions.setRevoked(account, id, revoked)
+	if revoked {
+		s.disconnect(account, id)
+	}
+}
+
+// touchPrincipal concerns the sessions of a certificate.
+func (s *Service) touchPrincipal(account fleet.Account, arn string) {
+	if parsed, ok := fleet.ParseARN(arn); ok && parsed.Kind == fleet.ARNCertificate {
+		s.sessions.touch(account, byPrincipal, parsed.Name)
+	}
+}
+
+// touchTarget concerns whoever a policy was attached to or detached from.
+func (s *Service) touchTarget(account fleet.Account, arn string) {
+	parsed, ok := fleet.ParseARN(arn)
+	if ok && parsed.Kind == fleet.ARNCertificate {
+		s.sessions.touch(account, byPrincipal, parsed.Name)
+		return
+	}
+	s.sessions.touchAccount(account)
+}

@@ -1,0 +1,64 @@
+package deviceauth
+
+import (
+	"context"
+
+	"github.com/muster-iot/muster/internal/fault"
+	"github.com/muster-iot/muster/internal/iotpolicy"
+)
+
+// Call is a request on the data plane over mutual TLS, outside any MQTT
+// connection.
+type Call struct {
+	// Action is for example iotpolicy.ActionGetThingShadow.
+	Action string
+	// Kind and Name make the ARN that the action is on. An empty Kind is an
+	// action without resource, which policies allow on an asterisk.
+	Kind, Name string
+	// RemoteAddr is the peer's address, with or without port.
+	RemoteAddr string
+}
+
+// Authorize decides about a call of an identified device. There is no
+// connection, so the variables of the client id and of the connection's thing
+// have no value, and policies of groups do not apply. It answers
+// fault.Forbidden, or fault.Unauthorized when the certificate was deactivated
+// since it was identified.
+func (s *Service) Authorize(ctx context.Context, id Identity, c Call) error {
+	if id.certificate == nil {
+		return fault.New(fault.Unauthorized, "A client certificate is required")
+	}
+	if _, err := s.activeCertificate(ctx, id.Account, id.Principal.ID); err != nil {
+		return err
+	}
+	if err := checkDates(id.certificate, s.now()); err != nil {
+		return err
+	}
+	set, err := s.compile(ctx, &id, &caller{sourceIP: address(c.RemoteAddr)}, nil)
+	if err != nil {
+		return err
+	}
+	resource := "*"
+	if c.Kind != "" {
+		resource = s.scope(id.Account).ARN(c.Kind, c.Name)
+	}
+	return s.decide(ctx, &id, "", set, c.Action, resource)
+}
+
+// Explain answers what an identified device could do as a client, and why, for
+// a session that need not exist.
+func (s *Service) Explain(ctx context.Context, id Identity, clientID, action, resource string) (iotpolicy.Explanation, error) {
+	thing, found, err := s.registry.ConnectionThing(ctx, id.Account, id.Principal.ARN, clientID)
+	if err != nil {
+		return iotpolicy.Explanation{}, unavailable(err)
+	}
+	as := &thing
+	if !found {
+		as = nil
+	}
+	set, err := s.compile(ctx, &id, &caller{clientID: clientID}, as)
+	if err != nil {
+		return iotpolicy.Explanation{}, err
+	}
+	return set.Explain(action, resource), nil
+}

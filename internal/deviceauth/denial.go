@@ -1,0 +1,121 @@
+package deviceauth
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/iotpolicy"
+)
+
+// DeniedError explains one refusal: what was asked for, what decided, and what
+// was missing. It is the cause of the fault.Forbidden that callers get.
+type DeniedError struct {
+	Account   fleet.Account
+	Principal fleet.Principal
+	ClientID  string
+	// Action and Resource name the permission that was missing.
+	Action   string
+	Resource string
+	Outcome  iotpolicy.Outcome
+	// Policy, Statement and Sid name an explicit denial's statement.
+	Policy    string
+	Statement int
+	Sid       string
+	// Considered are the policies in force, by name.
+	Considered []string
+	// Missing are the variables and condition keys without a value.
+	Missing []string
+	// Reason is set when not the policies but the certificate's state decided.
+	Reason string
+	// Hints are what is odd about the policies considered, for example that
+	// one names another region.
+	Hints []string
+}
+
+// Error returns the permission and the outcome.
+func (d *DeniedError) Error() string {
+	return fmt.Sprintf("%s on %s: %s", d.Action, d.Resource, d.Outcome)
+}
+
+// deny explains a decision that is not Allowed.
+func (s *Service) deny(id *Identity, clientID string, set *iotpolicy.Set, action, resource string) *DeniedError {
+	e := set.Explain(action, resource)
+	d := &DeniedError{
+		Account: id.Account, Principal: id.Principal, ClientID: clientID,
+		Action: action, Resource: resource, Outcome: e.Outcome,
+		Policy: e.Policy, Statement: e.Statement, Sid: e.Sid, Missing: e.Unresolved,
+	}
+	for _, p := range e.Considered {
+		d.Considered = append(d.Considered, p.Name)
+		for _, w := range p.Document.Lint(s.scope(id.Account)) {
+			d.Hints = append(d.Hints, fmt.Sprintf("%s[%d]: %s", p.Name, w.Statement, w.Text))
+		}
+	}
+	return d
+}
+
+// logDenial writes the line that says which permission was missing.
+func (s *Service) logDenial(ctx context.Context, d *DeniedError, suppressed int) {
+	attrs := []slog.Attr{
+		slog.String("account", string(d.Account)),
+		slog.String("action", d.Action),
+		slog.String("resource", d.Resource),
+		slog.String("client_id", d.ClientID),
+		slog.String("principal", d.Principal.ID),
+		slog.String("outcome", d.Outcome.String()),
+		slog.Any("policies", d.Considered),
+	}
+	if d.Reason != "" {
+		attrs = append(attrs, slog.String("reason", d.Reason))
+	}
+	if d.Policy != "" {
+		attrs = append(attrs, slog.String("policy", d.Policy), slog.Int("statement", d.Statement), slog.String("sid", d.Sid))
+	}
+	if len(d.Missing) > 0 {
+		attrs = append(attrs, slog.Any("missing", d.Missing))
+	}
+	if len(d.Hints) > 0 {
+		attrs = append(attrs, slog.Any("hints", d.Hints))
+	}
+	if suppressed > 0 {
+		attrs = append(attrs, slog.Int("suppressed", suppressed))
+	}
+	s.log.LogAttrs(ctx, slog.LevelInfo, "denied", attrs...)
+}
+
+const (
+	// denialWindow and denialsPerWindow bound the log lines of one session.
+	denialWindow     = 10 * time.Second
+	denialsPerWindow = 10
+	// denialRepeat is how often the same denial of a session is logged.
+	denialRepeat = time.Minute
+)
+
+// denialLimit keeps a device that is refused in a loop from flooding the log.
+type denialLimit struct {
+	mu         sync.Mutex
+	window     time.Time
+	lines      int
+	suppressed int
+}
+
+// take reports whether a line may be written now, and how many were not since
+// the last one.
+func (l *denialLimit) take(now time.Time) (suppressed int, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now.Sub(l.window) >= denialWindow {
+		l.window, l.lines = now, 0
+	}
+	if l.lines >= denialsPerWindow {
+		l.suppressed++
+		return 0, false
+	}
+	l.lines++
+	suppressed, l.suppressed = l.suppressed, 0
+	return suppressed, true
+}

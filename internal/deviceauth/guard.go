@@ -1,0 +1,289 @@
+package deviceauth
+
+import (
+	"context"
+	"crypto/x509"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/muster-iot/muster/internal/fault"
+	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/iotpolicy"
+)
+
+// Guard answers for the packets of one connection. It is safe for concurrent
+// use: deliveries ask it from the goroutines of the publishers.
+type Guard struct {
+	service *Service
+	id      Identity
+	caller  caller
+	// open guards of anonymous connections allow everything.
+	open bool
+	// loading returns a context for reading the registry on behalf of a
+	// packet: it has the values of the connection's, and its own deadline.
+	loading func() (context.Context, context.CancelFunc)
+
+	// epoch and accountEpoch only grow; their sum dates the compiled set.
+	epoch        atomic.Uint64
+	accountEpoch *atomic.Uint64
+	state        atomic.Pointer[compiled]
+	// compiling is held while the set is compiled, so that one packet does it
+	// and the others wait.
+	compiling sync.Mutex
+	denials   denialLimit
+
+	// links and closed belong to sessions.
+	links  [linkKinds]link
+	closed bool
+}
+
+// caller is what policies may know about a connection beside its certificate
+// and its thing.
+type caller struct {
+	clientID   string
+	sourceIP   netip.Addr
+	attributes []string
+}
+
+// compiled is a set with the answers that it gave.
+type compiled struct {
+	epoch uint64
+	set   *iotpolicy.Set
+	// thing is what the connection acts as; nil for none.
+	thing *Thing
+	// refusal says why the certificate may do nothing; then set is empty.
+	refusal string
+	cache   atomic.Pointer[cache]
+}
+
+// CanPublish decides iot:Publish and, for a retained message,
+// iot:RetainPublish.
+func (g *Guard) CanPublish(topic string, retain bool) bool {
+	return g.allows(iotpolicy.ActionPublish, fleet.ARNTopic, topic) &&
+		(!retain || g.allows(iotpolicy.ActionRetainPublish, fleet.ARNTopic, topic))
+}
+
+// CanSubscribe decides iot:Subscribe on the filter's own text, with the prefix
+// of a shared subscription.
+func (g *Guard) CanSubscribe(filter string) bool {
+	return g.allows(iotpolicy.ActionSubscribe, fleet.ARNTopicFilter, filter)
+}
+
+// CanReceive decides iot:Receive. For a topic with the prefix of a shared
+// subscription either form may allow, and a Deny of either refuses.
+func (g *Guard) CanReceive(topic string) bool {
+	rest, shared := strings.CutPrefix(topic, "$share/")
+	if !shared {
+		return g.allows(iotpolicy.ActionReceive, fleet.ARNTopic, topic)
+	}
+	_, plain, ok := strings.Cut(rest, "/")
+	if !ok || g.open {
+		return g.open
+	}
+	c := g.current()
+	if c == nil {
+		return false
+	}
+	scope := g.service.scope(g.id.Account)
+	prefixed := c.set.Decide(iotpolicy.ActionReceive, scope.ARN(fleet.ARNTopic, topic)).Outcome
+	if prefixed == iotpolicy.Allowed {
+		bare := c.set.Decide(iotpolicy.ActionReceive, scope.ARN(fleet.ARNTopic, plain)).Outcome
+		return bare != iotpolicy.ExplicitDeny
+	}
+	return prefixed != iotpolicy.ExplicitDeny && g.allows(iotpolicy.ActionReceive, fleet.ARNTopic, plain)
+}
+
+// Close ends the guard's share of events, so it must not be asked afterwards.
+// It may be called twice.
+func (g *Guard) Close() {
+	if !g.open {
+		g.service.sessions.remove(g)
+	}
+}
+
+// allows decides from the cache, or from the set and fills the cache.
+func (g *Guard) allows(action, kind, name string) bool {
+	if g.open {
+		return true
+	}
+	c := g.current()
+	if c == nil {
+		return false
+	}
+	if outcome, fixed := c.set.Fixed(action); fixed && outcome == iotpolicy.Allowed {
+		return true
+	}
+	slot := c.slot(g.service.seed, action, name)
+	a := slot.Load()
+	if a == nil || !a.isAbout(action, name) {
+		resource := g.service.scope(g.id.Account).ARN(kind, name)
+		a = &answer{action: action, resource: resource, name: len(resource) - len(name), outcome: c.set.Decide(action, resource).Outcome}
+		slot.Store(a)
+	}
+	if a.outcome != iotpolicy.Allowed {
+		g.report(c, a)
+	}
+	return a.outcome == iotpolicy.Allowed
+}
+
+// report counts a refusal and logs it unless the session had its share.
+func (g *Guard) report(c *compiled, a *answer) {
+	now := g.service.now()
+	g.service.metrics.denials.WithLabelValues(a.action, a.outcome.String()).Inc()
+	last := a.logged.Load()
+	if last != 0 && now.Sub(time.Unix(0, last)) < denialRepeat {
+		return
+	}
+	if !a.logged.CompareAndSwap(last, now.UnixNano()) {
+		return
+	}
+	suppressed, ok := g.denials.take(now)
+	if !ok {
+		return
+	}
+	ctx, cancel := g.loading()
+	defer cancel()
+	d := g.service.deny(&g.id, g.caller.clientID, c.set, a.action, a.resource)
+	d.Reason = c.refusal
+	g.service.logDenial(ctx, d, suppressed)
+}
+
+// current returns the set in force, compiled now if an event made the last one
+// old. Without an answer from the registry there is none.
+func (g *Guard) current() *compiled {
+	c := g.state.Load()
+	if c != nil && c.epoch == g.now() && !c.expired(g.service) && g.service.lag() <= maxLag {
+		return c
+	}
+	c, err := g.refresh(c)
+	if err != nil {
+		g.reportFailure(err)
+		return nil
+	}
+	return c
+}
+
+// now is the epoch of the session.
+func (g *Guard) now() uint64 { return g.epoch.Load() + g.accountEpoch.Load() }
+
+// expired reports whether a condition on the clock may have turned.
+func (c *compiled) expired(s *Service) bool {
+	until := c.set.ValidUntil()
+	return !until.IsZero() && !s.now().Before(until)
+}
+
+// refresh compiles unless another packet did so since seen was current.
+func (g *Guard) refresh(seen *compiled) (*compiled, error) {
+	ctx, cancel := g.loading()
+	defer cancel()
+	if g.service.lag() > maxLag {
+		// Events are late: nothing tells when this set becomes old, so it is
+		// used once.
+		return g.compile(ctx)
+	}
+	g.compiling.Lock()
+	defer g.compiling.Unlock()
+	if c := g.state.Load(); c != seen && c != nil && c.epoch == g.now() && !c.expired(g.service) {
+		return c, nil
+	}
+	c, err := g.compile(ctx)
+	if err != nil {
+		return nil, err
+	}
+	g.state.Store(c)
+	return c, nil
+}
+
+// compile reads what the session depends on. The session is subject to the
+// events of its certificate and its thing before they are read, so that no
+// change falls between.
+func (g *Guard) compile(ctx context.Context) (*compiled, error) {
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, unavailable(err)
+		}
+		c := &compiled{epoch: g.now()}
+		_, err := g.service.activeCertificate(ctx, g.id.Account, g.id.Principal.ID)
+		if fault.CodeOf(err) == fault.Unauthorized {
+			g.service.metrics.compilations.WithLabelValues("refused").Inc()
+			c.refusal = fault.From(err).Message
+			c.set = iotpolicy.Compile(nil, &iotpolicy.Context{})
+			return c, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		thing, found, err := g.service.registry.ConnectionThing(ctx, g.id.Account, g.id.Principal.ARN, g.caller.clientID)
+		if err != nil {
+			return nil, unavailable(err)
+		}
+		if found {
+			c.thing = &thing
+		}
+		if g.service.sessions.setThing(g, c.thingName()) {
+			continue // read again what may have changed before this
+		}
+		c.set, err = g.service.compile(ctx, &g.id, &g.caller, c.thing)
+		return c, err
+	}
+}
+
+// thingName is the name of the connection's thing, empty for none.
+func (c *compiled) thingName() string {
+	if c.thing == nil {
+		return ""
+	}
+	return c.thing.Name
+}
+
+// reportFailure logs that a packet, or the connection itself, was refused
+// because nothing could be read.
+func (g *Guard) reportFailure(err error) {
+	g.service.metrics.compilations.WithLabelValues("error").Inc()
+	suppressed, ok := g.denials.take(g.service.now())
+	if !ok {
+		return
+	}
+	ctx, cancel := g.loading()
+	defer cancel()
+	g.service.log.LogAttrs(ctx, slog.LevelError, "refused a packet because the permissions cannot be read",
+		slog.String("client_id", g.caller.clientID), slog.String("principal", g.id.Principal.ID),
+		slog.Int("suppressed", suppressed), slog.Any("err", err))
+}
+
+// compile reads the policies in force and resolves them.
+func (s *Service) compile(ctx context.Context, id *Identity, by *caller, thing *Thing) (*iotpolicy.Set, error) {
+	name := ""
+	if thing != nil {
+		name = thing.Name
+	}
+	policies, err := s.registry.EffectivePolicies(ctx, id.Account, id.Principal.ARN, name)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	refs, err := s.documents.refs(policies)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	s.metrics.compilations.WithLabelValues("ok").Inc()
+	return iotpolicy.Compile(refs, policyContext(id, by, thing, id.certificate, s.now())), nil
+}
+
+// policyContext gathers what policies may refer to.
+func policyContext(id *Identity, by *caller, thing *Thing, certificate *x509.Certificate, now time.Time) *iotpolicy.Context {
+	ctx := &iotpolicy.Context{
+		ClientID: by.clientID, SourceIP: by.sourceIP, DomainName: id.ServerName,
+		CertificateID: id.Principal.ID, Certificate: certificateFields(certificate),
+		ConnectAttributes: by.attributes, Now: now,
+	}
+	if thing != nil {
+		ctx.Thing = &iotpolicy.Thing{
+			Name: thing.Name, TypeName: thing.TypeName, Attributes: thing.Attributes, Attached: thing.Attached,
+		}
+	}
+	return ctx
+}

@@ -1,0 +1,86 @@
+package deviceauth
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"time"
+
+	"github.com/muster-iot/muster/internal/fault"
+	"github.com/muster-iot/muster/internal/fleet"
+)
+
+// Identity is a caller whose certificate, if it has one, was accepted.
+type Identity struct {
+	Account   fleet.Account
+	Principal fleet.Principal
+	// ServerName is the TLS server name that the caller asked for.
+	ServerName  string
+	certificate *x509.Certificate
+	notAfter    time.Time
+}
+
+// CertificateID returns the id under which a certificate is registered: the
+// SHA-256 of its DER form.
+func CertificateID(certificate *x509.Certificate) string {
+	sum := sha256.Sum256(certificate.Raw)
+	return hex.EncodeToString(sum[:])
+}
+
+// Identify finds the registered certificate behind a TLS connection. It
+// answers fault.Unauthorized, with the reason as cause, for one that is not
+// registered in the account, not active or not valid now.
+func (s *Service) Identify(ctx context.Context, serverName string, certificate *x509.Certificate) (Identity, error) {
+	account, err := s.account(serverName)
+	if err != nil {
+		return Identity{}, fault.Wrap(fault.Unauthorized, err, "The server name selects no account")
+	}
+	if certificate == nil {
+		return Identity{}, fault.New(fault.Unauthorized, "A client certificate is required")
+	}
+	id := Identity{Account: account, ServerName: serverName, certificate: certificate}
+	id.Principal = fleet.Principal{Kind: fleet.PrincipalCertificate, ID: CertificateID(certificate)}
+	found, err := s.activeCertificate(ctx, account, id.Principal.ID)
+	if err != nil {
+		return Identity{}, err
+	}
+	id.Principal.ARN = found.ARN
+	id.notAfter = certificate.NotAfter
+	if err := checkDates(certificate, s.now()); err != nil {
+		return Identity{}, err
+	}
+	return id, nil
+}
+
+// activeCertificate reads a certificate that may connect.
+func (s *Service) activeCertificate(ctx context.Context, account fleet.Account, id string) (Certificate, error) {
+	found, err := s.registry.Certificate(ctx, account, id)
+	switch {
+	case fault.CodeOf(err) == fault.ResourceNotFound:
+		return Certificate{}, fault.Wrap(fault.Unauthorized, err, "The certificate %s is not registered", id)
+	case err != nil:
+		return Certificate{}, unavailable(err)
+	case found.Status != StatusActive:
+		return Certificate{}, fault.New(fault.Unauthorized, "The certificate %s is %s, not %s", id, found.Status, StatusActive)
+	}
+	return found, nil
+}
+
+// checkDates refuses a certificate outside its validity.
+func checkDates(certificate *x509.Certificate, now time.Time) error {
+	const layout = time.RFC3339
+	if now.Before(certificate.NotBefore) {
+		return fault.New(fault.Unauthorized, "The certificate is not valid before %s", certificate.NotBefore.UTC().Format(layout))
+	}
+	if now.After(certificate.NotAfter) {
+		return fault.New(fault.Unauthorized, "The certificate expired at %s", certificate.NotAfter.UTC().Format(layout))
+	}
+	return nil
+}
+
+// unavailable marks a failure to read the registry: the caller may be right
+// and should come back.
+func unavailable(err error) error {
+	return fault.Wrap(fault.Unavailable, err, "The permissions cannot be read now")
+}
