@@ -1,0 +1,72 @@
+package registry
+
+import (
+	"context"
+	"time"
+
+	"github.com/muster-iot/muster/internal/fleet"
+)
+
+// CertificateInfo is what admission of a connection needs of a certificate.
+type CertificateInfo struct {
+	ID       string
+	ARN      string
+	Status   string
+	Mode     string
+	NotAfter time.Time
+}
+
+// Certificate returns a certificate by id, or ResourceNotFound.
+func (s *Service) Certificate(ctx context.Context, account fleet.Account, id string) (CertificateInfo, error) {
+	c, err := s.DescribeCertificate(ctx, account, id)
+	if err != nil {
+		return CertificateInfo{}, err
+	}
+	return CertificateInfo{ID: c.ID, ARN: c.ARN, Status: c.Status, Mode: c.Mode, NotAfter: c.NotAfter}, nil
+}
+
+// ThingInfo is the thing that a connection acts as.
+type ThingInfo struct {
+	Name       string
+	TypeName   string
+	Attributes map[string]string
+	// Exclusive is true when the certificate acts as this thing only, whatever
+	// the client id.
+	Exclusive bool
+	// Attached is true: without an attachment a connection acts as no thing.
+	Attached bool
+	Version  int64
+}
+
+// ConnectionThing returns the thing that a connection acts as: the one that
+// its certificate is attached to exclusively, else the one named like the
+// client id if the certificate is attached to it; ok is false for none.
+func (s *Service) ConnectionThing(ctx context.Context, account fleet.Account, principalARN, clientID string) (info ThingInfo, ok bool, err error) {
+	of, err := checkPrincipal(s.scope(account), principalARN)
+	if err != nil {
+		return ThingInfo{}, false, err
+	}
+	certificate, err := s.findCertificate(ctx, account, of.name)
+	if err != nil {
+		return ThingInfo{}, false, err
+	}
+	name := certificate.ExclusiveThing
+	if name == "" {
+		if !fleet.ValidName(clientID) {
+			return ThingInfo{}, false, nil
+		}
+		row, _, err := get[rowRecord](ctx, s.store, key(kindThingPrincipal, account, clientID, of.ref()))
+		if err != nil || row == nil {
+			return ThingInfo{}, false, storageFault(err)
+		}
+		name = clientID
+	}
+	thing, _, err := get[thingRecord](ctx, s.store, key(kindThing, account, name))
+	if err != nil || thing == nil {
+		return ThingInfo{}, false, storageFault(err)
+	}
+	return ThingInfo{
+		Name: name, TypeName: thing.TypeName, Attributes: thing.Attributes,
+		Exclusive: certificate.ExclusiveThing != "", Attached: true, Version: thing.Version,
+	}, true, nil
+}

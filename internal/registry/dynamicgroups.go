@@ -1,0 +1,128 @@
+package registry
+
+import (
+	"context"
+	"errors"
+
+	"github.com/muster-iot/muster/internal/fault"
+	"github.com/muster-iot/muster/internal/fleet"
+)
+
+// CreateDynamicThingGroupCommand asks for a new dynamic group.
+type CreateDynamicThingGroupCommand struct {
+	Name        string
+	Description string
+	Attributes  map[string]string
+	Query       string
+	// IndexName and QueryVersion may be empty for the only ones there are.
+	IndexName    string
+	QueryVersion string
+}
+
+// CreateDynamicThingGroup adds a dynamic group's definition; the index fills
+// it. The same command again answers the existing group.
+func (s *Service) CreateDynamicThingGroup(ctx context.Context, account fleet.Account, c CreateDynamicThingGroupCommand) (Group, error) {
+	wanted, err := checkGroup(c.Name, c.Description, c.Attributes)
+	if err != nil {
+		return Group{}, err
+	}
+	if err := s.checkDefinition(c.Query, c.IndexName, c.QueryVersion); err != nil {
+		return Group{}, err
+	}
+	wanted.Query = c.Query
+	var created Group
+	err = s.change(ctx, account, func(ctx context.Context, a *attempt) error {
+		present, err := load[groupRecord](ctx, a, key(kindGroup, account, c.Name))
+		if err != nil {
+			return err
+		}
+		record := wanted
+		if present != nil {
+			created = s.group(account, c.Name, present)
+			return sameGroup(created, &record, "")
+		}
+		count, err := countDynamicGroups(ctx, a, 1)
+		if err != nil {
+			return err
+		}
+		if s.limits.DynamicGroups > 0 && count > s.limits.DynamicGroups {
+			return fault.New(fault.LimitExceeded, "an account may have at most %d dynamic groups", s.limits.DynamicGroups)
+		}
+		created, err = s.addGroup(a, c.Name, record)
+		return err
+	})
+	return created, err
+}
+
+// checkDefinition refuses a query that could not decide a membership.
+func (s *Service) checkDefinition(query, indexName, queryVersion string) error {
+	if query == "" {
+		return fault.New(fault.InvalidRequest, "queryString must not be empty")
+	}
+	if indexName != "" && indexName != ThingIndex {
+		return fault.New(fault.InvalidRequest, "indexName must be %s", ThingIndex)
+	}
+	if queryVersion != "" && queryVersion != QueryVersion {
+		return fault.New(fault.InvalidRequest, "queryVersion must be %s", QueryVersion)
+	}
+	return languageFault(fault.InvalidQuery, "queryString", s.checkQuery(query))
+}
+
+// languageFault gives a checker's plain error a code; its text is about what
+// the caller wrote.
+func languageFault(code fault.Code, field string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var coded *fault.Error
+	if errors.As(err, &coded) {
+		return err
+	}
+	return fault.New(code, "%s: %v", field, err)
+}
+
+// countDynamicGroups changes the account's number of dynamic groups and
+// returns the new one.
+func countDynamicGroups(ctx context.Context, a *attempt, by int) (int, error) {
+	k := key(kindDynamicGroups, a.account)
+	record, err := load[dynamicGroupsRecord](ctx, a, k)
+	if err != nil {
+		return 0, err
+	}
+	if record == nil {
+		record = &dynamicGroupsRecord{}
+	}
+	record.Count += by
+	return record.Count, save(a, k, record)
+}
+
+// UpdateDynamicThingGroupCommand asks for a change of a dynamic group.
+type UpdateDynamicThingGroupCommand struct {
+	Name       string
+	Properties GroupProperties
+	// Query is empty to leave the definition.
+	Query           string
+	IndexName       string
+	QueryVersion    string
+	ExpectedVersion *int64
+}
+
+// UpdateDynamicThingGroup changes a dynamic group and returns its new version.
+func (s *Service) UpdateDynamicThingGroup(ctx context.Context, account fleet.Account, c UpdateDynamicThingGroupCommand) (int64, error) {
+	query := c.Query
+	if query == "" {
+		query = "*"
+	}
+	if err := s.checkDefinition(query, c.IndexName, c.QueryVersion); err != nil {
+		return 0, err
+	}
+	return s.updateGroup(ctx, account, c.Name, c.Properties, c.ExpectedVersion, func(r *groupRecord) error {
+		if r.Query == "" {
+			return fault.New(fault.InvalidRequest, "%s is a static group; use UpdateThingGroup", c.Name)
+		}
+		if c.Query != "" {
+			r.Query = c.Query
+		}
+		return nil
+	})
+}

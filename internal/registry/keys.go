@@ -1,0 +1,78 @@
+package registry
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/store"
+)
+
+// First parts of the registry's keys; the account is always the second. A
+// record holds what one aggregate decides on, a row only says that it exists.
+//
+//	thing/A/<thing>                        record: attributes, type, groups, number of principals
+//	thing-by-type/A/<type>/<thing>         row
+//	thing-by-attribute/A/<name>/<value>/<thing>  row
+//	thing-type/A/<type>                    record
+//	group/A/<group>                        record: parent, ancestors, properties, query, policies, number of children
+//	group-child/A/<parent>/<group>         row; the parent of a root is empty
+//	group-thing/A/<group>/<thing>          row that says whether the index decided it
+//	dynamic-groups/A                       record: how many there are, guard of the account's limit
+//	certificate/A/<id>                     record: PEM, state, policies, number of things, exclusive thing
+//	certificate-oldest/A/<time>/<id>       row, in order of creation
+//	certificate-newest/A/<time down>/<id>  row, in reverse order of creation
+//	certificate-expiry/A/<time>/<id>       row, in order of the end of validity
+//	thing-principal/A/<thing>/<ref>        row that says whether the attachment is exclusive
+//	principal-thing/A/<ref>/<thing>        the same the other way round
+//	policy/A/<policy>                      record: all versions with their documents
+//	policy-oldest/A/<time>/<policy>        row, in order of creation
+//	policy-newest/A/<time down>/<policy>   row, in reverse order of creation
+//	policy-target/A/<policy>/<ref>         row; the other way round is in the target's record
+//
+// A ref is the last part of an ARN, "cert/<id>" or "thinggroup/<name>": short,
+// and still right when the region's name changes.
+const (
+	kindThing             = "thing"
+	kindThingByType       = "thing-by-type"
+	kindThingByAttribute  = "thing-by-attribute"
+	kindThingType         = "thing-type"
+	kindGroup             = "group"
+	kindGroupChild        = "group-child"
+	kindGroupThing        = "group-thing"
+	kindDynamicGroups     = "dynamic-groups"
+	kindCertificate       = "certificate"
+	kindCertificateOldest = "certificate-oldest"
+	kindCertificateNewest = "certificate-newest"
+	kindCertificateExpiry = "certificate-expiry"
+	kindThingPrincipal    = "thing-principal"
+	kindPrincipalThing    = "principal-thing"
+	kindPolicy            = "policy"
+	kindPolicyOldest      = "policy-oldest"
+	kindPolicyNewest      = "policy-newest"
+	kindPolicyTarget      = "policy-target"
+)
+
+// key joins a kind, an account and the remaining parts.
+func key(kind string, account fleet.Account, parts ...string) store.Key {
+	return store.K(append([]string{kind, string(account)}, parts...)...)
+}
+
+// under is the range of all keys of a kind and account below the parts.
+func under(kind string, account fleet.Account, parts ...string) store.Range {
+	return store.Under(append([]string{kind, string(account)}, parts...)...)
+}
+
+// withPrefix is the range of all keys whose part behind the parts starts with
+// the prefix. The highest byte of a name or value is below 0xff.
+func withPrefix(kind string, account fleet.Account, prefix string, parts ...string) store.Range {
+	from := key(kind, account, append(parts, prefix)...)
+	return store.Range{From: from, To: from + "\xff"}
+}
+
+// rising renders a time so that text order is time order.
+func rising(t time.Time) string { return fmt.Sprintf("%019d", t.UnixMilli()) }
+
+// falling renders a time so that text order is reverse time order.
+func falling(t time.Time) string { return fmt.Sprintf("%019d", math.MaxInt64-t.UnixMilli()) }

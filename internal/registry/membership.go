@@ -1,0 +1,342 @@
+package registry
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/muster-iot/muster/internal/event"
+	"github.com/muster-iot/muster/internal/fault"
+	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/store"
+)
+
+// ThingAndGroup names a thing and a group by name, by ARN or by both.
+type ThingAndGroup struct {
+	ThingName, ThingARN string
+	GroupName, GroupARN string
+}
+
+// resolve returns the two names.
+func (m ThingAndGroup) resolve(scope fleet.Scope) (thing, group string, err error) {
+	thing, err = nameOrARN(scope, fleet.ARNThing, [2]string{"thingName", "thingArn"}, m.ThingName, m.ThingARN)
+	if err != nil {
+		return "", "", err
+	}
+	group, err = nameOrARN(scope, fleet.ARNThingGroup, [2]string{"thingGroupName", "thingGroupArn"}, m.GroupName, m.GroupARN)
+	return thing, group, err
+}
+
+// AddThingToThingGroup puts a thing into a static group. overrideDynamic lets
+// it leave its youngest dynamic group when it is in too many.
+func (s *Service) AddThingToThingGroup(ctx context.Context, account fleet.Account, m ThingAndGroup, overrideDynamic bool) error {
+	thing, group, err := m.resolve(s.scope(account))
+	if err != nil {
+		return err
+	}
+	return s.updateGroupsForThing(ctx, account, UpdateGroupsCommand{
+		Thing: thing, Add: []string{group}, OverrideDynamic: overrideDynamic,
+	})
+}
+
+// RemoveThingFromThingGroup takes a thing out of a static group; it is no
+// error when it was not in it.
+func (s *Service) RemoveThingFromThingGroup(ctx context.Context, account fleet.Account, m ThingAndGroup) error {
+	thing, group, err := m.resolve(s.scope(account))
+	if err != nil {
+		return err
+	}
+	return s.updateGroupsForThing(ctx, account, UpdateGroupsCommand{Thing: thing, Remove: []string{group}})
+}
+
+// UpdateGroupsCommand asks for several memberships of one thing to change.
+type UpdateGroupsCommand struct {
+	Thing  string
+	Add    []string
+	Remove []string
+	// OverrideDynamic lets the thing leave dynamic groups to make room.
+	OverrideDynamic bool
+}
+
+// UpdateThingGroupsForThing removes and then adds memberships, all or none, so
+// that a move inside a hierarchy is one call.
+func (s *Service) UpdateThingGroupsForThing(ctx context.Context, account fleet.Account, c UpdateGroupsCommand) error {
+	if err := checkName("thingName", c.Thing); err != nil {
+		return err
+	}
+	for _, name := range c.Add {
+		if err := checkName("thingGroupsToAdd", name); err != nil {
+			return err
+		}
+		if slices.Contains(c.Remove, name) {
+			return fault.New(fault.InvalidRequest, "thing group %s is both in thingGroupsToAdd and in thingGroupsToRemove", name)
+		}
+	}
+	for _, name := range c.Remove {
+		if err := checkName("thingGroupsToRemove", name); err != nil {
+			return err
+		}
+	}
+	return s.updateGroupsForThing(ctx, account, c)
+}
+
+// updateGroupsForThing runs a checked command.
+func (s *Service) updateGroupsForThing(ctx context.Context, account fleet.Account, c UpdateGroupsCommand) error {
+	return s.change(ctx, account, func(ctx context.Context, a *attempt) error {
+		thing, err := loadThing(ctx, a, c.Thing)
+		if err != nil {
+			return err
+		}
+		removed, err := removeLinks(ctx, a, thing, c.Remove)
+		if err != nil {
+			return err
+		}
+		added, err := addLinks(ctx, a, thing, c.Add)
+		if err != nil {
+			return err
+		}
+		evicted, err := s.makeRoom(ctx, a, thing, len(added) > 0, c.OverrideDynamic)
+		if err != nil {
+			return err
+		}
+		removed = append(removed, evicted...)
+		if len(removed)+len(added) == 0 {
+			return nil
+		}
+		writeLinks(a, c.Thing, removed, false)
+		writeLinks(a, c.Thing, added, true)
+		a.devices = true
+		return save(a, key(kindThing, account, c.Thing), thing)
+	})
+}
+
+// removeLinks takes static groups out of the thing's record and returns what
+// was there.
+func removeLinks(ctx context.Context, a *attempt, thing *thingRecord, names []string) ([]groupLink, error) {
+	var removed []groupLink
+	for _, name := range names {
+		if _, err := loadStaticGroup(ctx, a, name); err != nil {
+			return nil, err
+		}
+		if link, ok := leave(thing, name); ok {
+			removed = append(removed, link)
+		}
+	}
+	return removed, nil
+}
+
+// addLinks puts static groups into the thing's record and returns what is new.
+func addLinks(ctx context.Context, a *attempt, thing *thingRecord, names []string) ([]groupLink, error) {
+	var added []groupLink
+	for _, name := range names {
+		group, err := loadStaticGroup(ctx, a, name)
+		if err != nil {
+			return nil, err
+		}
+		link, err := decideJoin(thing, name, group)
+		if err != nil {
+			return nil, err
+		}
+		if join(thing, link) {
+			added = append(added, link)
+		}
+	}
+	return added, nil
+}
+
+// loadStaticGroup is loadGroup for a group whose members people choose. The
+// record is expected and not rewritten: many things may join at once, and
+// only a deletion or a change of the group makes them try again.
+func loadStaticGroup(ctx context.Context, a *attempt, name string) (*groupRecord, error) {
+	group, err := loadGroup(ctx, a, name)
+	if err != nil {
+		return nil, err
+	}
+	if group.Query != "" {
+		return nil, fault.New(fault.InvalidRequest, "%s is a dynamic group; its query decides about its members", name)
+	}
+	return group, nil
+}
+
+// decideJoin refuses a second group of one hierarchy.
+func decideJoin(thing *thingRecord, name string, group *groupRecord) (groupLink, error) {
+	link := groupLink{Group: name, Root: name}
+	if len(group.Ancestors) > 0 {
+		link.Root = group.Ancestors[0]
+	}
+	for _, other := range thing.Groups {
+		if !other.Dynamic && other.Root == link.Root && other.Group != name {
+			return groupLink{}, fault.New(fault.InvalidRequest,
+				"the thing is in thing group %s of the same hierarchy; a thing may be in one group of a hierarchy only", other.Group)
+		}
+	}
+	return link, nil
+}
+
+// makeRoom enforces the number of groups of a thing after it joined others.
+// With override it takes the thing out of its youngest dynamic groups.
+func (s *Service) makeRoom(ctx context.Context, a *attempt, thing *thingRecord, joined, override bool) ([]groupLink, error) {
+	if !joined {
+		return nil, nil
+	}
+	excess := countedGroups(thing, s.limits.DynamicGroupsCount) - s.limits.GroupsPerThing
+	if excess <= 0 {
+		return nil, nil
+	}
+	full := fault.New(fault.InvalidRequest, "a thing may be in at most %d thing groups", s.limits.GroupsPerThing)
+	if !override || !s.limits.DynamicGroupsCount {
+		return nil, full
+	}
+	youngest, err := dynamicByAge(ctx, a, thing)
+	if err != nil {
+		return nil, err
+	}
+	if len(youngest) < excess {
+		return nil, full
+	}
+	var evicted []groupLink
+	for _, name := range youngest[:excess] {
+		if link, ok := leave(thing, name); ok {
+			evicted = append(evicted, link)
+		}
+	}
+	return evicted, nil
+}
+
+// countedGroups is the number of groups that the limit is about.
+func countedGroups(thing *thingRecord, dynamicToo bool) int {
+	n := 0
+	for _, link := range thing.Groups {
+		if dynamicToo || !link.Dynamic {
+			n++
+		}
+	}
+	return n
+}
+
+// dynamicByAge returns the thing's dynamic groups, the youngest first.
+func dynamicByAge(ctx context.Context, a *attempt, thing *thingRecord) ([]string, error) {
+	type aged struct {
+		name    string
+		created int64
+	}
+	var groups []aged
+	for _, link := range thing.Groups {
+		if !link.Dynamic {
+			continue
+		}
+		record, err := load[groupRecord](ctx, a, key(kindGroup, a.account, link.Group))
+		if err != nil {
+			return nil, err
+		}
+		if record != nil {
+			groups = append(groups, aged{link.Group, record.Created})
+		}
+	}
+	slices.SortStableFunc(groups, func(x, y aged) int { return int(y.created - x.created) })
+	names := make([]string, len(groups))
+	for i, g := range groups {
+		names[i] = g.name
+	}
+	return names, nil
+}
+
+// join puts a membership into a thing's ordered list; false when it was there.
+func join(thing *thingRecord, link groupLink) bool {
+	i, found := slices.BinarySearchFunc(thing.Groups, link.Group, byGroup)
+	if !found {
+		thing.Groups = slices.Insert(thing.Groups, i, link)
+	}
+	return !found
+}
+
+// leave takes a membership out of a thing's list; false when it was not there.
+func leave(thing *thingRecord, group string) (groupLink, bool) {
+	i, found := slices.BinarySearchFunc(thing.Groups, group, byGroup)
+	if !found {
+		return groupLink{}, false
+	}
+	link := thing.Groups[i]
+	thing.Groups = slices.Delete(thing.Groups, i, i+1)
+	return link, true
+}
+
+// byGroup orders memberships by name.
+func byGroup(link groupLink, group string) int { return strings.Compare(link.Group, group) }
+
+// writeLinks writes the groups' side of memberships and the events.
+func writeLinks(a *attempt, thing string, links []groupLink, added bool) {
+	for _, link := range links {
+		k := key(kindGroupThing, a.account, link.Group, thing)
+		if added {
+			a.flagged(k, link.Dynamic)
+		} else {
+			a.remove(k)
+		}
+		a.emit(event.MembershipChanged{Group: link.Group, Thing: thing, Added: added, Dynamic: link.Dynamic})
+	}
+}
+
+// ListThingGroupsForThing returns one page of a thing's direct groups, static
+// and dynamic, in order of name.
+func (s *Service) ListThingGroupsForThing(ctx context.Context, account fleet.Account, name string, p Page) (Listed[string], error) {
+	thing, err := s.DescribeThing(ctx, account, name)
+	if err != nil {
+		return Listed[string]{}, err
+	}
+	names := make([]string, len(thing.Groups))
+	for i, m := range thing.Groups {
+		names[i] = m.Group
+	}
+	return listNames(names, p), nil
+}
+
+// ListThingsInThingGroup returns one page of a group's members. With recursive
+// the members of all its descendants are among them, group by group.
+func (s *Service) ListThingsInThingGroup(ctx context.Context, account fleet.Account, group string, recursive bool, p Page) (Listed[string], error) {
+	if err := checkName("thingGroupName", group); err != nil {
+		return Listed[string]{}, err
+	}
+	if _, err := s.findGroup(ctx, account, group); err != nil {
+		return Listed[string]{}, err
+	}
+	groups := []string{group}
+	if recursive {
+		below, err := descendants(ctx, s.store, account, group)
+		if err != nil {
+			return Listed[string]{}, storageFault(err)
+		}
+		groups = append(groups, below...)
+		slices.Sort(groups)
+	}
+	listed, err := s.listMembers(ctx, account, groups, p)
+	return listed, storageFault(err)
+}
+
+// listMembers pages through the members of several groups in order.
+func (s *Service) listMembers(ctx context.Context, account fleet.Account, groups []string, p Page) (Listed[string], error) {
+	listed, last := Listed[string]{Items: []string{}}, p.After
+	for _, group := range groups {
+		within := under(kindGroupThing, account, group)
+		if p.After != "" && within.To <= store.Key(p.After) {
+			continue
+		}
+		keys, more, err := keysOf(ctx, s.store, within, p.After, p.size()-len(listed.Items)+1)
+		if err != nil {
+			return Listed[string]{}, err
+		}
+		for _, k := range keys {
+			if len(listed.Items) == p.size() {
+				more = true
+				break
+			}
+			listed.Items = append(listed.Items, k.Last())
+			last = string(k)
+		}
+		if more {
+			listed.Next = last
+			return listed, nil
+		}
+	}
+	return listed, nil
+}

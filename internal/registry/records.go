@@ -1,0 +1,210 @@
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/muster-iot/muster/internal/store"
+)
+
+// schemaVersion is written into every record. Raise it when the previous code
+// could not read what this code writes, and keep reading the old.
+const schemaVersion = 1
+
+// Values of rows: what they say is in the key, save for one claim.
+const (
+	plainRow = `{"v":1}`
+	claimRow = `{"v":1,"claim":true}`
+)
+
+// schema is embedded in every record and row.
+type schema struct {
+	Schema int `json:"v"`
+}
+
+func (s *schema) stamp()      { s.Schema = schemaVersion }
+func (s *schema) known() bool { return s.Schema == schemaVersion }
+
+// stored is a pointer to a record type.
+type stored[T any] interface {
+	*T
+	stamp()
+	known() bool
+}
+
+// rowRecord is the value of a row.
+type rowRecord struct {
+	schema
+
+	// Claim is "dynamic" or "exclusive", by kind.
+	Claim bool `json:"claim,omitempty"`
+}
+
+// thingRecord is everything that a command on one thing decides on, so that
+// its version alone guards memberships, attachments and deletion.
+type thingRecord struct {
+	schema
+
+	ID         string            `json:"id"`
+	TypeName   string            `json:"type,omitempty"`
+	Attributes map[string]string `json:"attributes,omitempty"`
+	// Version is the version that callers see; the record changes more often.
+	Version int64 `json:"version"`
+	// Groups are ordered by name.
+	Groups     []groupLink `json:"groups,omitempty"`
+	Principals int         `json:"principals,omitempty"`
+	Created    int64       `json:"created"`
+}
+
+// groupLink is a membership as the thing sees it.
+type groupLink struct {
+	Group string `json:"group"`
+	// Root is the top of the group's hierarchy, of which a thing may be in one
+	// group only; empty for a dynamic group.
+	Root    string `json:"root,omitempty"`
+	Dynamic bool   `json:"dynamic,omitempty"`
+}
+
+// typeRecord is a thing type.
+type typeRecord struct {
+	schema
+
+	ID                   string   `json:"id"`
+	Description          string   `json:"description,omitempty"`
+	SearchableAttributes []string `json:"searchable,omitempty"`
+	Created              int64    `json:"created"`
+	// Deprecated is when the type was deprecated, 0 when it is not.
+	Deprecated int64 `json:"deprecated,omitempty"`
+}
+
+// groupRecord is a static group or the definition of a dynamic one.
+type groupRecord struct {
+	schema
+
+	ID string `json:"id"`
+	// Ancestors runs from the root to the parent. Parents never change, so
+	// the list stays right.
+	Ancestors   []string          `json:"ancestors,omitempty"`
+	Description string            `json:"description,omitempty"`
+	Attributes  map[string]string `json:"attributes,omitempty"`
+	Version     int64             `json:"version"`
+	Created     int64             `json:"created"`
+	Children    int               `json:"children,omitempty"`
+	// Policies are the names of the attached policies, in order of attachment.
+	Policies []string `json:"policies,omitempty"`
+	// Query is empty for a static group.
+	Query string `json:"query,omitempty"`
+	// Deleting is set by the first step of a deletion: from then on nothing
+	// may join, so that the members can be removed piece by piece.
+	Deleting bool `json:"deleting,omitempty"`
+}
+
+// dynamicGroupsRecord counts an account's dynamic groups.
+type dynamicGroupsRecord struct {
+	schema
+
+	Count int `json:"count"`
+}
+
+// certificateRecord is a registered certificate with its uses.
+type certificateRecord struct {
+	schema
+
+	PEM       string `json:"pem"`
+	Status    string `json:"status"`
+	Mode      string `json:"mode"`
+	NotBefore int64  `json:"notBefore"`
+	NotAfter  int64  `json:"notAfter"`
+	Created   int64  `json:"created"`
+	Modified  int64  `json:"modified"`
+	// CustomerVersion counts the changes of state that callers see.
+	CustomerVersion int64  `json:"customerVersion"`
+	GenerationID    string `json:"generationId"`
+	// Policies are the names of the attached policies, in order of attachment.
+	Policies []string `json:"policies,omitempty"`
+	Things   int      `json:"things,omitempty"`
+	// ExclusiveThing is the only thing this certificate may act as.
+	ExclusiveThing string `json:"exclusiveThing,omitempty"`
+}
+
+// policyRecord is a policy with all its versions.
+type policyRecord struct {
+	schema
+
+	GenerationID string `json:"generationId"`
+	Created      int64  `json:"created"`
+	Modified     int64  `json:"modified"`
+	// Next is the number of the next version; numbers are never used twice.
+	Next     int             `json:"next"`
+	Default  string          `json:"default"`
+	Versions []versionRecord `json:"versions"`
+	// Sealed is set by the first step of a deletion. Whoever attaches or
+	// changes the policy breaks the seal, which makes the deletion look again.
+	Sealed bool `json:"sealed,omitempty"`
+}
+
+// versionRecord is one version of a policy.
+type versionRecord struct {
+	ID       string `json:"id"`
+	Document string `json:"document"`
+	Created  int64  `json:"created"`
+}
+
+// millis is the stored form of a time.
+func millis(t time.Time) int64 { return t.UnixMilli() }
+
+// moment reverses millis.
+func moment(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
+
+// get reads a record; nil and version 0 when there is none.
+func get[T any, P stored[T]](ctx context.Context, r store.Reader, k store.Key) (*T, uint64, error) {
+	record, err := r.Get(ctx, k)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, 0, nil
+	}
+	if err != nil {
+		return nil, 0, fmt.Errorf("read record %s: %w", k, err)
+	}
+	value, err := decode[T, P](record)
+	if err != nil {
+		return nil, 0, err
+	}
+	return value, record.Version, nil
+}
+
+// getMany reads several records, with nil and version 0 for a missing one.
+func getMany[T any, P stored[T]](ctx context.Context, r store.Reader, keys []store.Key) ([]*T, []uint64, error) {
+	if len(keys) == 0 {
+		return nil, nil, nil
+	}
+	records, err := r.GetMany(ctx, keys)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read %d records: %w", len(keys), err)
+	}
+	values, versions := make([]*T, len(keys)), make([]uint64, len(keys))
+	for i, record := range records {
+		versions[i] = record.Version
+		if record.Version == 0 {
+			continue
+		}
+		if values[i], err = decode[T, P](record); err != nil {
+			return nil, nil, err
+		}
+	}
+	return values, versions, nil
+}
+
+// decode reads a stored record and refuses one of a schema not known here.
+func decode[T any, P stored[T]](record store.Record) (*T, error) {
+	value := new(T)
+	if err := json.Unmarshal(record.Value, value); err != nil {
+		return nil, fmt.Errorf("decode record %s: %w", record.Key, err)
+	}
+	if !P(value).known() {
+		return nil, fmt.Errorf("decode record %s: its schema version is not known to this program", record.Key)
+	}
+	return value, nil
+}

@@ -1,0 +1,149 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/store"
+)
+
+// Issuer makes certificates; the registry records them and never keeps a key.
+type Issuer interface {
+	CreateKeysAndCertificate(ctx context.Context) (certificatePEM, publicPEM, privatePEM []byte, err error)
+	SignCSR(ctx context.Context, csrPEM []byte) (certificatePEM []byte, err error)
+}
+
+// Barrier tells when the projections that decide about devices have taken
+// over what was committed.
+type Barrier interface {
+	WaitApplied(ctx context.Context, position store.Position) error
+}
+
+// barrierPatience bounds how long a call waits for the barrier before it
+// answers anyway.
+const barrierPatience = 2 * time.Second
+
+// Limits are the counts that an operator may change. The character rules and
+// the number of attributes of a thing are not among them: tools rely on those.
+type Limits struct {
+	// GroupsPerThing counts static groups, and dynamic ones too when
+	// DynamicGroupsCount is set.
+	GroupsPerThing int
+	// DynamicGroupsCount must agree with the setting of the index, which
+	// decides about dynamic memberships.
+	DynamicGroupsCount bool
+	// GroupChildren is how many direct children a group may have.
+	GroupChildren int
+	// GroupDepth is the number of levels of a hierarchy, the root included.
+	GroupDepth int
+	// DynamicGroups bounds the dynamic groups of an account; 0 is no bound.
+	DynamicGroups          int
+	PoliciesPerGroup       int
+	PoliciesPerCertificate int
+	PolicyVersions         int
+	// SearchableAttributes is how many a thing type may declare.
+	SearchableAttributes int
+}
+
+// DefaultLimits returns AWS's numbers.
+func DefaultLimits() Limits {
+	return Limits{
+		GroupsPerThing:         10,
+		GroupChildren:          100,
+		GroupDepth:             7,
+		DynamicGroups:          100,
+		PoliciesPerGroup:       2,
+		PoliciesPerCertificate: 10,
+		PolicyVersions:         5,
+		SearchableAttributes:   3,
+	}
+}
+
+// Options are what a Service needs; all are required unless said otherwise.
+type Options struct {
+	Store store.Store
+	// Region is the one region of this installation, a part of every ARN.
+	Region string
+	Now    func() time.Time
+	// NewID returns a fresh UUID; ids are never used twice.
+	NewID  func() string
+	Issuer Issuer
+	// Barrier is optional; without one a call answers at commit.
+	Barrier Barrier
+	// Limits are DefaultLimits when zero.
+	Limits Limits
+	// CheckQuery refuses a dynamic group's query that the index cannot run.
+	CheckQuery func(query string) error
+	// CheckPolicy refuses a policy document that could not be evaluated.
+	CheckPolicy func(document []byte) error
+	// GroupStatus tells how far a dynamic group's membership is built.
+	GroupStatus func(account fleet.Account, group string) string
+	// Endpoints are the host names that devices are told to connect to.
+	Endpoints Endpoints
+	Logger    *slog.Logger
+}
+
+// Service answers for the registry of every account. It is safe for
+// concurrent use.
+type Service struct {
+	store       store.Store
+	region      string
+	now         func() time.Time
+	newID       func() string
+	issuer      Issuer
+	barrier     Barrier
+	limits      Limits
+	checkQuery  func(string) error
+	checkPolicy func([]byte) error
+	groupStatus func(fleet.Account, string) string
+	endpoints   Endpoints
+	log         *slog.Logger
+}
+
+// New returns a Service, or an error that names what Options lacks.
+func New(o Options) (*Service, error) {
+	if o.Limits == (Limits{}) {
+		o.Limits = DefaultLimits()
+	}
+	required := []struct {
+		missing bool
+		name    string
+	}{
+		{o.Store == nil, "Store"},
+		{o.Region == "", "Region"},
+		{o.Now == nil, "Now"},
+		{o.NewID == nil, "NewID"},
+		{o.Issuer == nil, "Issuer"},
+		{o.CheckQuery == nil, "CheckQuery"},
+		{o.CheckPolicy == nil, "CheckPolicy"},
+		{o.GroupStatus == nil, "GroupStatus"},
+		{o.Logger == nil, "Logger"},
+	}
+	for _, r := range required {
+		if r.missing {
+			return nil, errors.New("registry options lack " + r.name)
+		}
+	}
+	return &Service{
+		store:       o.Store,
+		region:      o.Region,
+		now:         o.Now,
+		newID:       o.NewID,
+		issuer:      o.Issuer,
+		barrier:     o.Barrier,
+		limits:      o.Limits,
+		checkQuery:  o.CheckQuery,
+		checkPolicy: o.CheckPolicy,
+		groupStatus: o.GroupStatus,
+		endpoints:   o.Endpoints,
+		log:         o.Logger,
+	}, nil
+}
+
+// scope is the region and account in which the account's names are meant.
+func (s *Service) scope(account fleet.Account) fleet.Scope {
+	return fleet.Scope{Region: s.region, Account: account}
+}
