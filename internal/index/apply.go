@@ -1,0 +1,176 @@
+package index
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"github.com/muster-iot/muster/internal/event"
+	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/store"
+)
+
+// Apply follows the event log by one batch. Events that the index has already
+// seen are passed over, so a batch may be given again: after an error it must
+// be. A batch is seen by searches as a whole, account by account.
+func (x *Index) Apply(ctx context.Context, batch []event.Envelope) error {
+	cursor := x.Applied()
+	if _, err := x.shard(""); err != nil {
+		return err
+	}
+	fresh := make([]event.Envelope, 0, len(batch))
+	last := map[uint32]uint64{}
+	for _, e := range batch {
+		if seen := max(cursor.Seq(e.Partition), last[e.Partition]); e.Seq > seen {
+			last[e.Partition] = e.Seq
+			fresh = append(fresh, e)
+		}
+	}
+	states, err := x.loadStates(ctx, fresh)
+	if err != nil {
+		return err
+	}
+	byAccount := map[fleet.Account][]event.Envelope{}
+	for _, e := range fresh {
+		byAccount[e.Account] = append(byAccount[e.Account], e)
+	}
+	for account, events := range byAccount {
+		x.applyAccount(account, events, states)
+	}
+	for partition, seq := range last {
+		cursor = cursor.Advance(store.Position{Partition: partition, Seq: seq})
+	}
+	if len(last) > 0 {
+		x.advance(func() { x.applied = cursor })
+	}
+	return x.commit(ctx, cursor)
+}
+
+// thingKey names a thing across accounts.
+type thingKey struct {
+	account fleet.Account
+	thing   string
+}
+
+// loadStates asks for the shadows and connections of things that a batch
+// registers, before any of it is applied.
+func (x *Index) loadStates(ctx context.Context, batch []event.Envelope) (map[thingKey]State, error) {
+	states := map[thingKey]State{}
+	for _, e := range batch {
+		created, ok := e.Event.(event.ThingCreated)
+		if !ok {
+			continue
+		}
+		key := thingKey{account: e.Account, thing: created.Thing.Thing}
+		if _, have := states[key]; have {
+			continue
+		}
+		state, err := x.options.Source.ThingState(ctx, key.account, key.thing)
+		if err != nil {
+			return nil, fmt.Errorf("load state of thing %q: %w", key.thing, err)
+		}
+		states[key] = state
+	}
+	return states, nil
+}
+
+// applyAccount applies the events of one account under its lock.
+func (x *Index) applyAccount(account fleet.Account, events []event.Envelope, states map[thingKey]State) {
+	s, err := x.shard(account)
+	if err != nil {
+		return
+	}
+	if s == nil {
+		s = x.newShard(account)
+		s.finish()
+		x.mu.Lock()
+		x.shards[account] = s
+		x.mu.Unlock()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range events {
+		if err := x.applyOne(s, e, states); err != nil {
+			// A document that cannot be read stays as it was: the rest of
+			// the fleet must not wait for it.
+			x.options.Logger.Error("event left out of the index",
+				slog.String("account", string(account)), slog.Uint64("seq", e.Seq), slog.Any("err", err))
+		}
+	}
+	s.settle(func(group, thing string, added bool) {
+		x.note(membership{account: account, group: group, thing: thing}, added)
+	})
+}
+
+// applyOne applies one event.
+func (x *Index) applyOne(s *shard, e event.Envelope, states map[thingKey]State) error {
+	switch v := e.Event.(type) {
+	case event.ThingCreated:
+		s.putThing(thingOf(v.Thing))
+		return s.putState(v.Thing.Thing, states[thingKey{account: e.Account, thing: v.Thing.Thing}])
+	case event.ThingUpdated:
+		if _, ok := s.things.doc(v.Thing.Thing); ok {
+			s.putThing(thingOf(v.Thing))
+		}
+	case event.ThingDeleted:
+		s.removeThing(v.Thing)
+	case event.ThingGroupCreated:
+		x.applyGroup(s, e.Account, v.ThingGroup)
+	case event.ThingGroupUpdated:
+		x.applyGroup(s, e.Account, v.ThingGroup)
+	case event.ThingGroupDeleted:
+		s.removeGroup(v.Group)
+	case event.MembershipChanged:
+		if !v.Dynamic {
+			s.setGroup(v.Thing, v.Group, v.Added)
+		}
+	case event.ShadowUpdated:
+		return s.patchShadow(shadowPatch{
+			thing: v.Thing, shadow: v.Shadow, version: v.Version, state: v.Patch, delta: v.Delta, timestamp: v.Timestamp,
+		})
+	case event.ShadowDeleted:
+		s.deleteShadow(v.Thing, v.Shadow, v.Version)
+	case event.DeviceConnected:
+		s.setSession(v.Session, Connectivity{Connected: true, TimestampMS: e.At.UnixMilli()})
+	case event.DeviceDisconnected:
+		s.setSession(v.Session, Connectivity{TimestampMS: e.At.UnixMilli(), Reason: v.Reason})
+	case event.ThingTypeCreated, event.ThingTypeUpdated, event.ThingTypeDeleted,
+		event.PrincipalAttached, event.PrincipalDetached,
+		event.PolicyChanged, event.PolicyAttached, event.PolicyDetached,
+		event.CertificateCreated, event.CertificateStatusChanged, event.CertificateDeleted,
+		event.ConnectRefused:
+		// Nothing of these is searchable.
+	}
+	return nil
+}
+
+// applyGroup applies a created or changed group.
+func (x *Index) applyGroup(s *shard, account fleet.Account, v event.ThingGroup) {
+	g := Group{
+		Name: v.Group, ID: v.GroupID, Description: v.Description, Attributes: v.Attributes,
+		Ancestors: v.Ancestors, Query: v.Query, CreatedAt: v.CreatedAt, Version: v.Version,
+	}
+	s.putGroup(g, x.root(account, g))
+}
+
+// thingOf returns the index's form of a thing.
+func thingOf(v event.Thing) Thing {
+	return Thing{
+		Name: v.Thing, ID: v.ThingID, TypeName: v.TypeName, Attributes: v.Attributes,
+		BillingGroup: v.BillingGroup, Version: v.Version,
+	}
+}
+
+// setSession sets the connectivity of the thing that a session counts for, if
+// there is one.
+func (s *shard) setSession(session event.Session, v Connectivity) {
+	thing := session.ThingName
+	if thing == "" {
+		if !session.Indexed {
+			return
+		}
+		thing = session.ClientID
+	}
+	v.Version = session.Version
+	s.setConnectivity(thing, v)
+}

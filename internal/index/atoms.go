@@ -1,0 +1,182 @@
+package index
+
+import (
+	"cmp"
+	"slices"
+)
+
+// atoms are the tests of standing queries on one path, arranged so that a
+// change of a value finds the tests whose answer it may flip without looking
+// at the others: numeric bounds by the interval between old and new value,
+// words by hash, patterns by their literal prefix.
+type atoms struct {
+	// cuts are the ends of all numeric intervals in order.
+	cuts []cut
+	// numeric are all tests on numbers, for values that appear or vanish.
+	numeric []*atom
+	words   map[string][]*atom
+	// prefixes holds patterns by literal prefix, whose lengths are in lengths.
+	prefixes map[string][]*atom
+	lengths  map[int]int
+	// ranges are tests of text between bounds; they are rare and all tried.
+	ranges []*atom
+	// exists are the groups that ask for a value here or below.
+	exists []uint32
+}
+
+// atom is one test of one group.
+type atom struct {
+	group uint32
+	test  *plan
+}
+
+// cut is the place on the number line where an atom's answer changes: just
+// before the value, or just after it.
+type cut struct {
+	value float64
+	after bool
+	atom  *atom
+}
+
+// compareCuts orders cuts by place.
+func compareCuts(a, b cut) int {
+	if c := cmp.Compare(a.value, b.value); c != 0 {
+		return c
+	}
+	switch {
+	case a.after == b.after:
+		return 0
+	case b.after:
+		return -1
+	}
+	return 1
+}
+
+// add registers a test.
+func (a *atoms) add(group uint32, p *plan) {
+	at := &atom{group: group, test: p}
+	switch p.op {
+	case opExists:
+		a.exists = append(a.exists, group)
+	case opMatch:
+		a.addWord(p.match.Word, at)
+		if p.match.IsNumber {
+			a.addNumeric(at,
+				cut{value: p.match.Number, atom: at},
+				cut{value: p.match.Number, after: true, atom: at})
+		}
+	case opPhrase:
+		a.addWord(p.phrase[0], at)
+	case opWildcard:
+		prefix := p.pattern.Prefix()
+		if a.prefixes == nil {
+			a.prefixes, a.lengths = map[string][]*atom{}, map[int]int{}
+		}
+		a.prefixes[prefix] = append(a.prefixes[prefix], at)
+		a.lengths[len(prefix)]++
+	case opTexts:
+		a.ranges = append(a.ranges, at)
+	case opNumbers:
+		var cuts []cut
+		if low := p.numbers.Low; !low.Open {
+			cuts = append(cuts, cut{value: low.Value, after: !low.Inclusive, atom: at})
+		}
+		if high := p.numbers.High; !high.Open {
+			cuts = append(cuts, cut{value: high.Value, after: high.Inclusive, atom: at})
+		}
+		a.addNumeric(at, cuts...)
+	case opAnd, opOr, opNot, opAll:
+	}
+}
+
+// addWord registers a test under a word that must be there for it to hold.
+func (a *atoms) addWord(word string, at *atom) {
+	if a.words == nil {
+		a.words = map[string][]*atom{}
+	}
+	a.words[word] = append(a.words[word], at)
+}
+
+// addNumeric registers a test under the ends of its interval.
+func (a *atoms) addNumeric(at *atom, cuts ...cut) {
+	a.numeric = append(a.numeric, at)
+	for _, c := range cuts {
+		pos, _ := slices.BinarySearchFunc(a.cuts, c, compareCuts)
+		a.cuts = slices.Insert(a.cuts, pos, c)
+	}
+}
+
+// remove forgets all tests of a group and reports whether any are left.
+func (a *atoms) remove(group uint32) bool {
+	of := func(at *atom) bool { return at.group == group }
+	a.cuts = slices.DeleteFunc(a.cuts, func(c cut) bool { return of(c.atom) })
+	a.numeric = slices.DeleteFunc(a.numeric, of)
+	a.ranges = slices.DeleteFunc(a.ranges, of)
+	a.exists = slices.DeleteFunc(a.exists, func(g uint32) bool { return g == group })
+	for word, list := range a.words {
+		if list = slices.DeleteFunc(list, of); len(list) == 0 {
+			delete(a.words, word)
+		} else {
+			a.words[word] = list
+		}
+	}
+	for prefix, list := range a.prefixes {
+		kept := slices.DeleteFunc(list, of)
+		if a.lengths[len(prefix)] -= len(list) - len(kept); a.lengths[len(prefix)] == 0 {
+			delete(a.lengths, len(prefix))
+		}
+		if len(kept) == 0 {
+			delete(a.prefixes, prefix)
+		} else {
+			a.prefixes[prefix] = kept
+		}
+	}
+	return len(a.numeric)+len(a.ranges)+len(a.exists)+len(a.words)+len(a.prefixes) > 0
+}
+
+// flips calls mark for each group with a test whose answer differs between
+// the old and the new values of one field. A group may be marked twice.
+func (a *atoms) flips(old, now values, mark func(group uint32)) {
+	try := func(list []*atom) {
+		for _, at := range list {
+			if at.test.holdsFor(old) != at.test.holdsFor(now) {
+				mark(at.group)
+			}
+		}
+	}
+	a.numericFlips(old, now, try)
+	if slices.Equal(old.texts, now.texts) {
+		return
+	}
+	try(a.ranges)
+	for _, v := range [2]values{old, now} {
+		anyWord(v.texts, func(word string) bool {
+			try(a.words[word])
+			for n := range a.lengths {
+				if n <= len(word) {
+					try(a.prefixes[word[:n]])
+				}
+			}
+			return false
+		})
+	}
+}
+
+// numericFlips tries the tests whose interval ends between old and new.
+func (a *atoms) numericFlips(old, now values, try func([]*atom)) {
+	if len(a.numeric) == 0 || slices.Equal(old.numbers, now.numbers) {
+		return
+	}
+	if len(old.numbers) != 1 || len(now.numbers) != 1 {
+		try(a.numeric)
+		return
+	}
+	low, high := min(old.numbers[0], now.numbers[0]), max(old.numbers[0], now.numbers[0])
+	from, _ := slices.BinarySearchFunc(a.cuts, cut{value: low, after: true}, compareCuts)
+	for _, c := range a.cuts[from:] {
+		if c.value > high || (c.value == high && c.after) {
+			return
+		}
+		try([]*atom{c.atom})
+	}
+}

@@ -1,0 +1,12 @@
+// Package index is the fleet index: things and thing groups, searchable by the
+// fleet query language, and the dynamic groups that follow from it.
+//
+// It owns the searchable form of what others own, in memory, and the one
+// decision that is its own: which things are members of a dynamic group. It
+// must not know wire shapes, storage keys or engines; documents come in by
+// Builder (from the store) and by Apply (from the event log), results go out
+// as names, and membership goes out through a Committer.
+//
+// The package starts no goroutines. One caller runs Builder and Apply, any
+// number of callers search. DESIGN.md tells how the parts fit together.
+package index

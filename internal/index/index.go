@@ -1,0 +1,302 @@
+package index
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/muster-iot/muster/internal/fault"
+	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/fleetquery"
+	"github.com/muster-iot/muster/internal/store"
+)
+
+// MembershipChange is a thing that entered or left a dynamic group.
+type MembershipChange struct {
+	Account fleet.Account
+	Group   string
+	Thing   string
+	Added   bool
+}
+
+// Committer makes changes of membership durable: keys and events together.
+// The cursor is the place in the event log that they follow from. A removal
+// may name a membership that is already gone with its thing or group.
+type Committer interface {
+	CommitMembership(ctx context.Context, changes []MembershipChange, cursor store.Cursor) error
+}
+
+// Source tells what exists about a thing at the moment, for a thing that is
+// registered after its shadows or its connection came to be.
+type Source interface {
+	ThingState(ctx context.Context, account fleet.Account, thing string) (State, error)
+}
+
+// Options configure an Index.
+type Options struct {
+	Committer Committer
+	Source    Source
+	Logger    *slog.Logger
+	// Limits hold for queries; zero means the published ones.
+	Limits fleetquery.Limits
+	// MaxPaths bounds the distinct paths of an account; zero means
+	// DefaultMaxPaths.
+	MaxPaths int
+	// GroupLimit is the number of groups that a thing may be in, static ones
+	// first, then elder dynamic ones; zero means no limit.
+	GroupLimit int
+}
+
+// Status is the state of an index or a dynamic group.
+type Status string
+
+// States.
+const (
+	// Building is an index or a group before its first evaluation is done.
+	Building Status = "BUILDING"
+	// Rebuilding is one that answers from the state before.
+	Rebuilding Status = "REBUILDING"
+	// Active is one that follows its sources.
+	Active Status = "ACTIVE"
+)
+
+// Index is the fleet index of all accounts.
+type Index struct {
+	options Options
+	// mu guards shards, applied, waiters and building.
+	mu       sync.Mutex
+	shards   map[fleet.Account]*shard
+	applied  store.Cursor
+	advanced chan struct{}
+	builds   int
+	// pending are changes of membership that are not committed yet. Only the
+	// one caller of Builder and Apply touches it.
+	pending map[membership]bool
+	// refused counts things that fit a dynamic group and had no room for it.
+	refused atomic.Uint64
+}
+
+// membership names a place in a group.
+type membership struct {
+	account      fleet.Account
+	group, thing string
+}
+
+// New returns an index that answers IndexNotReady until its first build.
+func New(o Options) *Index {
+	if o.Limits == (fleetquery.Limits{}) {
+		o.Limits = fleetquery.DefaultLimits()
+	}
+	if o.MaxPaths == 0 {
+		o.MaxPaths = DefaultMaxPaths
+	}
+	return &Index{options: o, advanced: make(chan struct{}), pending: map[membership]bool{}}
+}
+
+// ParseThings reads a query on things.
+func (x *Index) ParseThings(text string) (fleetquery.Query, error) {
+	return fleetquery.Options{Limits: x.options.Limits, Resolve: resolveThingField}.Parse(text)
+}
+
+// ParseGroups reads a query on thing groups.
+func (x *Index) ParseGroups(text string) (fleetquery.Query, error) {
+	return fleetquery.Options{Limits: x.options.Limits, Resolve: resolveGroupField}.Parse(text)
+}
+
+// newShard returns an empty shard whose refusals are logged and counted.
+func (x *Index) newShard(account fleet.Account) *shard {
+	return newShard(x.options, func(group, thing string) {
+		x.refused.Add(1)
+		x.options.Logger.Warn("thing not added to dynamic group, it is in too many groups",
+			slog.String("account", string(account)), slog.String("group", group), slog.String("thing", thing))
+	})
+}
+
+// shard returns the shard of an account, nil for one that has nothing, or
+// IndexNotReady before the first build.
+func (x *Index) shard(account fleet.Account) (*shard, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.shards == nil {
+		return nil, fault.New(fault.IndexNotReady, "the index is being built")
+	}
+	return x.shards[account], nil
+}
+
+// Search returns up to limit names of the things that match, ordered by name,
+// beginning after the given name. next is empty at the end, else what to pass
+// as after for the next page.
+func (x *Index) Search(account fleet.Account, q fleetquery.Query, after string, limit int) (things []string, next string, err error) {
+	return x.search(account, func(s *shard) *corpus { return s.things }, q, after, limit)
+}
+
+// SearchGroups is Search for thing groups.
+func (x *Index) SearchGroups(account fleet.Account, q fleetquery.Query, after string, limit int) (groups []string, next string, err error) {
+	return x.search(account, func(s *shard) *corpus { return s.groups }, q, after, limit)
+}
+
+// search is a search in one of the corpora of a shard.
+func (x *Index) search(
+	account fleet.Account, in func(*shard) *corpus, q fleetquery.Query, after string, limit int,
+) (names []string, next string, err error) {
+	s, err := x.shard(account)
+	if s == nil || err != nil {
+		return nil, "", err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	c := in(s)
+	names, more := c.page(c.evaluate(c.compile(q.Root, false)), after, limit)
+	if more && len(names) > 0 {
+		next = names[len(names)-1]
+	}
+	return names, next, nil
+}
+
+// Count returns how many things match.
+func (x *Index) Count(account fleet.Account, q fleetquery.Query) (int, error) {
+	s, err := x.shard(account)
+	if s == nil || err != nil {
+		return 0, err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return int(s.things.evaluate(s.things.compile(q.Root, false)).GetCardinality()), nil
+}
+
+// Members returns the things in a dynamic group like Search. An unknown group
+// has none.
+func (x *Index) Members(account fleet.Account, group, after string, limit int) (things []string, next string, err error) {
+	s, err := x.shard(account)
+	if s == nil || err != nil {
+		return nil, "", err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	id, ok := s.standing.byName[group]
+	if !ok {
+		return nil, "", nil
+	}
+	things, more := s.things.page(s.standing.groups[id].members, after, limit)
+	if more && len(things) > 0 {
+		next = things[len(things)-1]
+	}
+	return things, next, nil
+}
+
+// GroupsOf returns the dynamic groups that a thing is in, eldest first.
+func (x *Index) GroupsOf(account fleet.Account, thing string) ([]string, error) {
+	s, err := x.shard(account)
+	if s == nil || err != nil {
+		return nil, err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var groups []string
+	if doc, ok := s.things.doc(thing); ok {
+		s.standing.memberNames(doc, func(name string) { groups = append(groups, strings.Clone(name)) })
+	}
+	return groups, nil
+}
+
+// GroupStatus returns the state of a dynamic group that the registry has with
+// the given query.
+func (x *Index) GroupStatus(account fleet.Account, group, query string) Status {
+	s, err := x.shard(account)
+	if s == nil || err != nil {
+		return Building
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	id, ok := s.standing.byName[group]
+	switch {
+	case !ok || s.standing.groups[id].plan == nil:
+		return Building
+	case s.standing.groups[id].query != query:
+		return Rebuilding
+	}
+	return Active
+}
+
+// Status returns the state of the index.
+func (x *Index) Status() Status {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	switch {
+	case x.shards == nil:
+		return Building
+	case x.builds > 0:
+		return Rebuilding
+	}
+	return Active
+}
+
+// Applied returns how far the index has followed the event log.
+func (x *Index) Applied() store.Cursor {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.applied
+}
+
+// WaitApplied returns once the index has followed the event log up to the
+// cursor, or with the context's error.
+func (x *Index) WaitApplied(ctx context.Context, cursor store.Cursor) error {
+	for {
+		x.mu.Lock()
+		done, advanced := x.shards != nil && x.applied.CoversAll(cursor), x.advanced
+		x.mu.Unlock()
+		if done {
+			return nil
+		}
+		select {
+		case <-advanced:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// advance records progress and wakes those who wait for it.
+func (x *Index) advance(change func()) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	change()
+	close(x.advanced)
+	x.advanced = make(chan struct{})
+}
+
+// Stats are counts for monitoring.
+type Stats struct {
+	Things int
+	Groups int
+	Paths  int
+	// Dropped counts values left out by the bounds on paths and texts.
+	Dropped uint64
+	// Refused counts things that fit a dynamic group and had no room for it.
+	Refused uint64
+	// Unstable counts batches after which memberships were still changing.
+	Unstable uint64
+}
+
+// Stats returns the counts of all accounts together.
+func (x *Index) Stats() Stats {
+	x.mu.Lock()
+	shards := make([]*shard, 0, len(x.shards))
+	for _, s := range x.shards {
+		shards = append(shards, s)
+	}
+	x.mu.Unlock()
+	total := Stats{Refused: x.refused.Load()}
+	for _, s := range shards {
+		s.mu.RLock()
+		total.Things += int(s.things.live.GetCardinality())
+		total.Groups += int(s.groups.live.GetCardinality())
+		total.Paths += len(s.things.nodes) + len(s.groups.nodes)
+		total.Dropped += s.things.dropped + s.groups.dropped
+		total.Unstable += s.standing.unstable
+		s.mu.RUnlock()
+	}
+	return total
+}

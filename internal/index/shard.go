@@ -1,0 +1,122 @@
+package index
+
+import (
+	"sync"
+	"time"
+
+	"github.com/muster-iot/muster/internal/fleetquery"
+)
+
+// shard is the index of one account. Searches hold the lock for reading while
+// they compute, batches of changes hold it for writing.
+type shard struct {
+	mu       sync.RWMutex
+	things   *corpus
+	groups   *corpus
+	standing *standing
+	// groupNames numbers group names for direct and billing; it is never
+	// swept, since an account has few of them.
+	groupNames dict
+	// direct lists the static groups of each thing, billing its billing group.
+	direct  column[[]uint32]
+	billing column[uint32]
+	reader  reader
+	// path, meta, names and one are buffers.
+	path, meta []byte
+	names      []string
+	one        [1]float64
+}
+
+// newShard returns an empty shard in its bulk phase.
+func newShard(o Options, refused func(group, thing string)) *shard {
+	s := &shard{
+		things:     newCorpus(true, o.MaxPaths, thingUnfielded, thingHidden),
+		groups:     newCorpus(true, o.MaxPaths, groupUnfielded, groupHidden),
+		groupNames: newDict(false),
+	}
+	s.standing = &standing{
+		corpus:  s.things,
+		byName:  map[string]uint32{},
+		paused:  true,
+		toggled: map[uint64]bool{},
+		limit:   o.GroupLimit,
+		directGroups: func(doc uint32) int {
+			list, _ := s.direct.get(doc)
+			return len(list)
+		},
+		regroup: s.regroup,
+		refused: func(group string, doc uint32) { refused(group, s.things.names.text(doc)) },
+	}
+	s.things.watch = s.standing
+	return s
+}
+
+// Group is a thing group, static or dynamic, as the index sees it.
+type Group struct {
+	Name        string
+	ID          string
+	Description string
+	Attributes  map[string]string
+	// Ancestors are the names of all groups above it.
+	Ancestors []string
+	// Query is empty for a static group.
+	Query     string
+	CreatedAt time.Time
+	Version   int64
+}
+
+// putGroup sets the document of a group and, for a dynamic one, its query.
+// root is nil when the query cannot be read.
+func (s *shard) putGroup(g Group, root fleetquery.Node) {
+	c := s.groups
+	_, known := c.doc(g.Name)
+	doc := c.create(g.Name)
+	c.putText(fieldGroupName, doc, fleetquery.Fold(g.Name))
+	c.putText(fieldGroupID, doc, fleetquery.Fold(g.ID))
+	c.putText(fieldGroupDescription, doc, fleetquery.Fold(g.Description))
+	c.putNumber(fieldGroupVersion, doc, float64(g.Version))
+	c.putAttributes(doc, g.Attributes, known)
+	parents := make([]string, len(g.Ancestors))
+	for i, name := range g.Ancestors {
+		parents[i] = fleetquery.Fold(name)
+	}
+	c.put(fieldGroupParents, doc, values{texts: parents})
+	if g.Query != "" {
+		s.standing.define(g.Name, g.Query, root, g.CreatedAt.UnixNano())
+	}
+}
+
+// removeGroup ends a group and takes its members out of it.
+func (s *shard) removeGroup(name string) {
+	if doc, ok := s.groups.doc(name); ok {
+		s.groups.remove(doc)
+	}
+	s.standing.drop(name)
+	s.dropGroup(name)
+}
+
+// settle ends a batch: membership is decided, its changes are told, and the
+// dictionaries are put in order.
+func (s *shard) settle(tell func(group, thing string, added bool)) {
+	s.standing.resolve()
+	s.standing.settle(func(group string, doc uint32, added bool) {
+		tell(group, s.things.names.text(doc), added)
+	})
+	s.things.tidy()
+	s.groups.tidy()
+}
+
+// finish ends the bulk phase: all groups are filled.
+func (s *shard) finish() {
+	s.things.finish()
+	s.groups.finish()
+	s.standing.paused = false
+	for id, g := range s.standing.groups {
+		if g != nil {
+			s.standing.refill(uint32(id))
+		}
+	}
+	s.standing.resolve()
+	clear(s.standing.toggled)
+	s.things.tidy()
+}
