@@ -1,0 +1,102 @@
+package awsapi
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/muster-iot/muster/internal/awsapi/catalog"
+	"github.com/muster-iot/muster/internal/awsapi/catalog/iotdatawire"
+	"github.com/muster-iot/muster/internal/awsapi/sigv4"
+)
+
+// sign signs with the given key at the given time.
+func sign(t *testing.T, r *http.Request, key sigv4.Key, at time.Time) *http.Request {
+	t.Helper()
+	if err := sigv4.Sign(r, nil, key, sigv4.Scope{Region: "r", Service: "iot"}, at); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestWhoIsRefused(t *testing.T) {
+	t.Parallel()
+	s, _ := newServer(t)
+	good := sigv4.Key{AccessKeyID: testKey, Secret: testSecret}
+	get := func() *http.Request { return request(t, http.MethodGet, "/things", "") }
+	broken := get()
+	broken.Header.Set("Authorization", "Bearer x")
+	for name, c := range map[string]struct {
+		r      *http.Request
+		status int
+		want   string
+	}{
+		"unsigned":      {get(), 403, "MissingAuthenticationTokenException"},
+		"other scheme":  {broken, 400, "IncompleteSignatureException"},
+		"unknown key":   {sign(t, get(), sigv4.Key{AccessKeyID: "AKNONE", Secret: "x"}, testNow()), 403, "UnrecognizedClientException"},
+		"session token": {sign(t, get(), sigv4.Key{AccessKeyID: testKey, Secret: testSecret, Token: "t"}, testNow()), 403, "UnrecognizedClientException"},
+		"wrong secret":  {sign(t, get(), sigv4.Key{AccessKeyID: testKey, Secret: "x"}, testNow()), 403, "InvalidSignatureException"},
+		"slow clock":    {sign(t, get(), good, testNow().Add(-6*time.Minute)), 403, "RequestTimeTooSkewed"},
+		"our failure":   {sign(t, get(), sigv4.Key{AccessKeyID: "AKBROKEN", Secret: "x"}, testNow()), 500, "InternalFailureException"},
+		"good":          {sign(t, get(), good, testNow().Add(-4*time.Minute)), 400, "InvalidRequestException"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got := do(t, s, c.r)
+			if exception, _ := got.error(t); got.status != c.status || exception != c.want {
+				t.Errorf("got %d %s, want %d %s: %s", got.status, exception, c.status, c.want, got.body)
+			}
+		})
+	}
+}
+
+// TestNothingIsSaidBeforeProof checks that an unsigned caller cannot tell
+// operations apart.
+func TestNothingIsSaidBeforeProof(t *testing.T) {
+	t.Parallel()
+	s, _ := newServer(t)
+	for _, target := range []string{"/things", "/nothing/here", "/things/T/shadow"} {
+		got := do(t, s, request(t, http.MethodGet, target, ""))
+		if name, _ := got.error(t); name != "MissingAuthenticationTokenException" {
+			t.Errorf("%s: %+v", target, got)
+		}
+	}
+}
+
+func TestClientCertificates(t *testing.T) {
+	t.Parallel()
+	s, _ := newServer(t)
+	Handle(s, catalog.IoTData, "GetThingShadow", All[iotdatawire.GetThingShadowInput],
+		func(_ context.Context, call *Call, _ *iotdatawire.GetThingShadowInput) (*iotdatawire.GetThingShadowOutput, error) {
+			return &iotdatawire.GetThingShadowOutput{Payload: []byte(call.Caller.Principal.ID)}, nil
+		})
+	call := func(target, subject, sni string) answer {
+		r := request(t, http.MethodGet, target, "")
+		r.TLS = &tls.ConnectionState{ServerName: sni, PeerCertificates: []*x509.Certificate{{Subject: pkix.Name{CommonName: subject}}}}
+		return do(t, s, r)
+	}
+	if got := call("https://x.example:8443/things/T/shadow", "device", "a.example"); got.body != "a.example" {
+		t.Errorf("server name: %+v", got)
+	}
+	if got := call("https://x.example:8443/things/T/shadow", "device", ""); got.body != "x.example" {
+		t.Errorf("host instead of server name: %+v", got)
+	}
+	if got := call("https://x.example:8443/things/T/shadow", "stranger", ""); got.status != http.StatusForbidden {
+		t.Errorf("stranger: %+v", got)
+	}
+	// fleet-management §0: mutual TLS without signature means the data plane, so
+	// a path of both planes is the jobs data plane's.
+	got := call("https://x.example:8443/things/T/jobs", "device", "")
+	if _, message := got.error(t); !strings.Contains(message, "GetPendingJobExecutions") {
+		t.Errorf("jobs: %+v", got)
+	}
+	got = call("https://iot.r.example/things", "device", "")
+	if name, _ := got.error(t); name != "MissingAuthenticationTokenException" {
+		t.Errorf("control plane by certificate: %+v", got)
+	}
+}

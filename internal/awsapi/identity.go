@@ -1,0 +1,123 @@
+package awsapi
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"net/http"
+
+	"github.com/muster-iot/muster/internal/awsapi/catalog"
+	"github.com/muster-iot/muster/internal/awsapi/sigv4"
+	"github.com/muster-iot/muster/internal/fault"
+	"github.com/muster-iot/muster/internal/fleet"
+)
+
+// Keys looks access keys up. An unknown or inactive key is a fault of code
+// Unauthorized or ResourceNotFound; any other error is ours.
+type Keys interface {
+	SecretKey(ctx context.Context, accessKeyID string) (secret string, account fleet.Account, principal fleet.Principal, err error)
+}
+
+// Devices recognizes client certificates on the data plane. The server name is
+// the one of the TLS handshake, or else the host header. A certificate that is
+// unknown or not active is a fault of code Unauthorized or Forbidden.
+type Devices interface {
+	DeviceIdentity(ctx context.Context, certificate *x509.Certificate, serverName string) (fleet.Account, fleet.Principal, error)
+}
+
+// Authorizer decides whether a caller may. It is asked before every adapter,
+// once per resource; a refusal is a fault of code Forbidden.
+type Authorizer interface {
+	Authorize(ctx context.Context, caller Caller, action, resource string) error
+}
+
+// Caller is who sent a request, proven.
+type Caller struct {
+	Account   fleet.Account
+	Principal fleet.Principal
+	// SourceAddress is the peer's IP address without port.
+	SourceAddress string
+	// Certificate and ServerName are set when a client certificate was the proof.
+	Certificate *x509.Certificate
+	ServerName  string
+}
+
+// authenticate proves who calls: by signature, or on the data plane by client
+// certificate. signature is nil for a request without one.
+func (s *Server) authenticate(r *http.Request, services []catalog.Service, signature *sigv4.Authorization, body []byte) (Caller, *problem) {
+	caller := Caller{SourceAddress: sourceAddress(r)}
+	if signature != nil {
+		return s.bySignature(r, caller, signature, body)
+	}
+	dataPlane := len(services) > 0 && (services[0] == catalog.IoTData || services[0] == catalog.IoTJobsData)
+	if dataPlane && s.options.Devices != nil && r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+		return s.byCertificate(r, caller)
+	}
+	return caller, signatureProblem(sigv4.ErrMissing)
+}
+
+// bySignature checks the signature against the key's secret.
+func (s *Server) bySignature(r *http.Request, caller Caller, signature *sigv4.Authorization, body []byte) (Caller, *problem) {
+	invalid := &problem{name: "UnrecognizedClientException", status: http.StatusForbidden, message: "The security token included in the request is invalid"}
+	if signature.Token != "" {
+		invalid.message = "Session tokens are not offered by this version of Muster; use a long-term access key"
+		return caller, invalid
+	}
+	secret, account, principal, err := s.options.Keys.SecretKey(r.Context(), signature.AccessKeyID)
+	switch code := fault.CodeOf(err); code {
+	case "":
+	case fault.Unauthorized, fault.ResourceNotFound:
+		invalid.cause = err
+		return caller, invalid
+	default:
+		return caller, &problem{name: internalFailure, status: http.StatusInternalServerError, message: "Internal failure", cause: err}
+	}
+	if err := signature.Verify(r, body, secret, s.options.Now()); err != nil {
+		return caller, signatureProblem(err)
+	}
+	caller.Account, caller.Principal = account, principal
+	return caller, nil
+}
+
+// byCertificate asks whose certificate it is.
+func (s *Server) byCertificate(r *http.Request, caller Caller) (Caller, *problem) {
+	caller.Certificate, caller.ServerName = r.TLS.PeerCertificates[0], r.TLS.ServerName
+	if caller.ServerName == "" {
+		caller.ServerName = hostName(r.Host)
+	}
+	account, principal, err := s.options.Devices.DeviceIdentity(r.Context(), caller.Certificate, caller.ServerName)
+	if err != nil {
+		p := &problem{name: "ForbiddenException", status: http.StatusForbidden, message: "The client certificate is not accepted", cause: err}
+		if code := fault.CodeOf(err); code == fault.Internal || code == fault.Unavailable {
+			p = &problem{name: internalFailure, status: http.StatusInternalServerError, message: "Internal failure", cause: err}
+		}
+		return caller, p
+	}
+	caller.Account, caller.Principal = account, principal
+	return caller, nil
+}
+
+// signatureProblem words a refused signature. Clients correct their clock when
+// they read RequestTimeTooSkewed.
+func signatureProblem(err error) *problem {
+	p := &problem{status: http.StatusForbidden, message: capitalized(err.Error()), cause: err}
+	switch {
+	case errors.Is(err, sigv4.ErrMissing):
+		p.name, p.message = "MissingAuthenticationTokenException", "Missing Authentication Token"
+	case errors.Is(err, sigv4.ErrSkew):
+		p.name = "RequestTimeTooSkewed"
+	case errors.Is(err, sigv4.ErrMismatch):
+		p.name, p.message = "InvalidSignatureException", "The signature does not match the request: check the secret access key and that nothing on the way changes the request"
+	default:
+		p.name, p.status = "IncompleteSignatureException", http.StatusBadRequest
+	}
+	return p
+}
+
+// capitalized begins a sentence with the text of an error.
+func capitalized(text string) string {
+	if text == "" || text[0] < 'a' || text[0] > 'z' {
+		return text
+	}
+	return string(text[0]-'a'+'A') + text[1:]
+}

@@ -1,0 +1,83 @@
+package awsapi
+
+import (
+	"net"
+	"net/http"
+	"strings"
+
+	"github.com/muster-iot/muster/internal/awsapi/catalog"
+)
+
+// credentials is the credential provider, which has its own endpoint name but
+// no operation in any model.
+const credentials catalog.Service = "credentials"
+
+// hostService tells a service by the endpoint name that a client used. Names
+// that say nothing, such as localhost, give false.
+//
+//	iot.<region>…                control plane
+//	<prefix>.jobs.iot.<region>…  jobs data plane
+//	<prefix>.credentials.iot.…   credential provider
+//	<prefix>[-ats].iot.<region>… data plane
+func hostService(host string) (catalog.Service, bool) {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	host = strings.ToLower(host)
+	if strings.HasPrefix(host, "iot.") {
+		return catalog.IoT, true
+	}
+	prefix, _, ok := strings.Cut(host, ".iot.")
+	switch {
+	case !ok || prefix == "":
+		return "", false
+	case prefix == "jobs" || strings.HasSuffix(prefix, ".jobs"):
+		return catalog.IoTJobsData, true
+	case prefix == "credentials" || strings.HasSuffix(prefix, ".credentials"):
+		return credentials, true
+	default:
+		return catalog.IoTData, true
+	}
+}
+
+// signingService tells a service by the name that clients sign for.
+func signingService(name string) (catalog.Service, bool) {
+	switch name {
+	case "iot":
+		return catalog.IoT, true
+	case "iotdata", "iotdevicegateway":
+		return catalog.IoTData, true
+	case "iot-jobs-data":
+		return catalog.IoTJobsData, true
+	case "monitoring", "sns", "firehose", "logs", "sts", "s3":
+		return catalog.Service(name), true
+	default:
+		return "", false
+	}
+}
+
+// candidates returns the services whose operations a request can mean, most
+// likely first. signed is the service name of the signature, empty without
+// one. The host decides where it can; the data endpoint also answers for jobs,
+// whose paths differ from its own.
+func candidates(r *http.Request, signed string) []catalog.Service {
+	dataPlane := []catalog.Service{catalog.IoTData, catalog.IoTJobsData}
+	byName, named := signingService(signed)
+	if byHost, ok := hostService(r.Host); ok {
+		if byHost != catalog.IoTData {
+			return []catalog.Service{byHost}
+		}
+		if byName == catalog.IoTJobsData {
+			return []catalog.Service{catalog.IoTJobsData}
+		}
+		return dataPlane
+	}
+	switch {
+	case named:
+		return []catalog.Service{byName}
+	case signed == "":
+		return dataPlane
+	default:
+		return nil
+	}
+}
