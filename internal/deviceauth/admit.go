@@ -55,6 +55,8 @@ func (s *Service) Admit(ctx context.Context, r Request) (Admission, error) {
 	if r.Certificate == nil && r.Plain && s.allowAnonymous {
 		return s.admitAnonymous(r)
 	}
+	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
+	defer cancel()
 	id, err := s.Identify(ctx, r.ServerName, r.Certificate)
 	if err != nil {
 		s.log.LogAttrs(ctx, slog.LevelInfo, "denied", slog.String("action", iotpolicy.ActionConnect),
@@ -62,9 +64,9 @@ func (s *Service) Admit(ctx context.Context, r Request) (Admission, error) {
 		return Admission{}, err
 	}
 	g := s.newGuard(ctx, id, &r)
-	c, err := g.refresh(nil)
+	c, err := g.refresh(ctx, nil)
 	if err != nil {
-		g.reportFailure(err)
+		g.reportFailure(ctx, err)
 	} else {
 		err = s.mayConnect(ctx, g, c, &r)
 	}

@@ -159,9 +159,11 @@ func (g *Guard) current() *compiled {
 	if c != nil && c.epoch == g.now() && !c.expired(g.service) && g.service.lag() <= maxLag {
 		return c
 	}
-	c, err := g.refresh(c)
+	ctx, cancel := g.loading()
+	defer cancel()
+	c, err := g.refresh(ctx, c)
 	if err != nil {
-		g.reportFailure(err)
+		g.reportFailure(ctx, err)
 		return nil
 	}
 	return c
@@ -177,9 +179,7 @@ func (c *compiled) expired(s *Service) bool {
 }
 
 // refresh compiles unless another packet did so since seen was current.
-func (g *Guard) refresh(seen *compiled) (*compiled, error) {
-	ctx, cancel := g.loading()
-	defer cancel()
+func (g *Guard) refresh(ctx context.Context, seen *compiled) (*compiled, error) {
 	if g.service.lag() > maxLag {
 		// Events are late: nothing tells when this set becomes old, so it is
 		// used once.
@@ -242,14 +242,12 @@ func (c *compiled) thingName() string {
 
 // reportFailure logs that a packet, or the connection itself, was refused
 // because nothing could be read.
-func (g *Guard) reportFailure(err error) {
+func (g *Guard) reportFailure(ctx context.Context, err error) {
 	g.service.metrics.compilations.WithLabelValues("error").Inc()
 	suppressed, ok := g.denials.take(g.service.now())
 	if !ok {
 		return
 	}
-	ctx, cancel := g.loading()
-	defer cancel()
 	g.service.log.LogAttrs(ctx, slog.LevelError, "refused a packet because the permissions cannot be read",
 		slog.String("client_id", g.caller.clientID), slog.String("principal", g.id.Principal.ID),
 		slog.Int("suppressed", suppressed), slog.Any("err", err))
