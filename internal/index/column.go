@@ -20,6 +20,9 @@ type chunk[T any] struct {
 	vals []T
 }
 
+// has reports whether a document has a value.
+func (c *chunk[T]) has(doc uint32) bool { return c.mask[doc%chunkDocs/64]>>(doc%64)&1 == 1 }
+
 // rank returns the place of a document's value and whether there is one.
 func (c *chunk[T]) rank(doc uint32) (int, bool) {
 	at, bit := doc%chunkDocs/64, doc%64
@@ -35,13 +38,11 @@ func (c *chunk[T]) rank(doc uint32) (int, bool) {
 func (c *column[T]) get(doc uint32) (T, bool) {
 	var none T
 	at := int(doc / chunkDocs)
-	if at >= len(c.chunks) || c.chunks[at] == nil {
+	if at >= len(c.chunks) || c.chunks[at] == nil || !c.chunks[at].has(doc) {
 		return none, false
 	}
-	if i, ok := c.chunks[at].rank(doc); ok {
-		return c.chunks[at].vals[i], true
-	}
-	return none, false
+	i, _ := c.chunks[at].rank(doc)
+	return c.chunks[at].vals[i], true
 }
 
 // set stores the value of a document.

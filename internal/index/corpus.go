@@ -24,6 +24,8 @@ type corpus struct {
 	names dict
 	live  *roaring.Bitmap
 	nodes map[string]*node
+	// open are the nodes with values that terms without a field look at.
+	open []*node
 	// touched are the nodes changed since the last tidy.
 	touched  []*node
 	maxPaths int
@@ -135,6 +137,9 @@ func (c *corpus) prune() bool {
 				continue
 			}
 			delete(c.nodes, path)
+			if n.field != nil && n.unfielded {
+				c.open = deleteNode(c.open, n)
+			}
 			if n.parent != nil {
 				n.parent.kids = deleteNode(n.parent.kids, n)
 				again = true
@@ -203,6 +208,9 @@ func (c *corpus) set(n *node, doc uint32, now values) {
 			return
 		}
 		n.field = newField(c.names.bulk)
+		if n.unfielded {
+			c.open = append(c.open, n)
+		}
 	}
 	now.texts = c.indexable(now.texts)
 	c.old.texts, c.old.numbers = c.old.texts[:0], c.old.numbers[:0]

@@ -44,8 +44,8 @@ func (c *corpus) evaluate(p *plan) *roaring.Bitmap {
 		return p.at.field.matchingDocs(p)
 	}
 	var sets []*roaring.Bitmap
-	for _, n := range c.nodes {
-		if n.unfielded && n.field != nil && !n.field.exists.IsEmpty() {
+	for _, n := range c.open {
+		if n.mayPass(p) {
 			sets = append(sets, n.field.matchingDocs(p))
 		}
 	}
@@ -115,13 +115,11 @@ func (c *corpus) cost(p *plan) int {
 		return p.at.cost(p)
 	}
 	sum := setCost
-	for _, n := range c.nodes {
-		if n.unfielded {
-			sum += n.cost(p)
-		}
+	for _, n := range c.open {
+		sum += n.cost(p)
 	}
 	// A probe looks at every field too, so the two compare per field.
-	return sum / max(len(c.nodes), 1)
+	return sum / max(len(c.open), 1)
 }
 
 // cost estimates the work of matchingDocs on this node.

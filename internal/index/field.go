@@ -37,9 +37,6 @@ func isWord(text string) bool {
 
 // appendTo appends the values of a document to into.
 func (f *field) appendTo(doc uint32, into *values) {
-	if !f.exists.Contains(doc) {
-		return
-	}
 	if n, ok := f.numbers.get(doc); ok {
 		into.numbers = append(into.numbers, n)
 	} else if list, ok := f.lists.get(doc); ok {

@@ -174,8 +174,8 @@ func (c *corpus) matches(p *plan, doc uint32, scratch *values) bool {
 	if !p.everywhere {
 		return p.at != nil && p.at.passes(p, doc, scratch)
 	}
-	for _, n := range c.nodes {
-		if n.unfielded && n.passes(p, doc, scratch) {
+	for _, n := range c.open {
+		if n.mayPass(p) && n.passes(p, doc, scratch) {
 			return true
 		}
 	}
@@ -193,6 +193,14 @@ func (n *node) has(doc uint32) bool {
 		}
 	}
 	return false
+}
+
+// mayPass reports whether any document has a value of the kind that a test
+// looks at.
+func (n *node) mayPass(p *plan) bool {
+	f := n.field
+	numeric := p.op == opNumbers || (p.op == opMatch && p.match.IsNumber)
+	return (numeric && f.numbers.count+f.lists.count > 0) || (p.op != opNumbers && f.vocab.len() > 0)
 }
 
 // passes decides a test on the node's own values.
