@@ -1,6 +1,7 @@
 package awsapi
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -36,7 +37,7 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 
 // record counts and logs a finished request: failures of ours as errors,
 // refusals as information, the rest for debugging.
-func (s *Server) record(x *exchange, took time.Duration) {
+func (s *Server) record(ctx context.Context, x *exchange, took time.Duration) {
 	service, operation, code := "unknown", "unknown", "OK"
 	if x.op != nil {
 		service, operation = string(x.op.Service), x.op.Name
@@ -62,5 +63,5 @@ func (s *Server) record(x *exchange, took time.Duration) {
 	}
 	s.metrics.requests.WithLabelValues(service, operation, code).Inc()
 	s.metrics.duration.WithLabelValues(service, operation).Observe(took.Seconds())
-	s.options.Logger.LogAttrs(x.r.Context(), level, "API call", attrs...)
+	s.options.Logger.LogAttrs(ctx, level, "API call", attrs...)
 }

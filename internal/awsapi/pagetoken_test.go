@@ -11,11 +11,11 @@ import (
 	"github.com/muster-iot/muster/internal/fleet"
 )
 
-func newTokens(t testing.TB) *pageTokens {
-	t.Helper()
+func newTokens(tb testing.TB) *pageTokens {
+	tb.Helper()
 	tokens, err := newPageTokens(bytes.Repeat([]byte{1}, TokenKeySize))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return tokens
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -93,26 +94,29 @@ type exchange struct {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{w: w, r: r, id: randomID()}
 	w.Header().Set("X-Amzn-Requestid", x.id)
-	begun := s.options.Now()
-	defer func() {
-		if cause := recover(); cause != nil {
-			if cause == http.ErrAbortHandler {
-				panic(cause)
-			}
-			s.refuse(x, &problem{
-				name: internalFailure, status: http.StatusInternalServerError, message: "Internal failure",
-				cause: fmt.Errorf("panic: %v\n%s", cause, debug.Stack()),
-			})
+	defer s.finish(r.Context(), x, s.options.Now())
+	s.serve(r.Context(), x)
+}
+
+// finish turns a panic of an adapter into an answer, and records the request.
+// It must be deferred itself for that.
+func (s *Server) finish(ctx context.Context, x *exchange, begun time.Time) {
+	if cause := recover(); cause != nil {
+		if err, ok := cause.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+			panic(cause)
 		}
-		s.record(x, s.options.Now().Sub(begun))
-	}()
-	s.serve(x)
+		s.refuse(x, &problem{
+			name: internalFailure, status: http.StatusInternalServerError, message: "Internal failure",
+			cause: fmt.Errorf("panic: %v\n%s", cause, debug.Stack()),
+		})
+	}
+	s.record(ctx, x, s.options.Now().Sub(begun))
 }
 
 // serve takes the steps in order. What a request means is found first, because
 // that decides how much body is read and how an error looks; but nothing is
 // said about it before the caller is proven.
-func (s *Server) serve(x *exchange) {
+func (s *Server) serve(ctx context.Context, x *exchange) {
 	signature, err := parseSignature(x.r)
 	signed := ""
 	if signature != nil {
@@ -137,7 +141,7 @@ func (s *Server) serve(x *exchange) {
 		s.refuse(x, s.unroutable(x, signed, found))
 		return
 	}
-	s.run(x)
+	s.run(x.withActor(ctx), x)
 }
 
 // parseSignature returns nil without error for a request that has none.
@@ -181,8 +185,7 @@ func (s *Server) readBody(x *exchange) *problem {
 		buffer.Grow(int(x.r.ContentLength))
 	}
 	_, err := io.Copy(&buffer, http.MaxBytesReader(x.w, x.r.Body, limit))
-	var over *http.MaxBytesError
-	if errors.As(err, &over) {
+	if _, over := errors.AsType[*http.MaxBytesError](err); over {
 		return s.bodyProblem(x, tooLarge)
 	}
 	if err != nil {
@@ -221,7 +224,7 @@ func (s *Server) unroutable(x *exchange, signed string, found match) *problem {
 }
 
 // run calls the adapter and writes its answer.
-func (s *Server) run(x *exchange) {
+func (s *Server) run(ctx context.Context, x *exchange) {
 	h := s.handlers[x.op]
 	if h == nil {
 		s.refuse(x, s.problemOf(x.op, notOffered(x.op)))
@@ -236,24 +239,22 @@ func (s *Server) run(x *exchange) {
 		Scope:  fleet.Scope{Region: s.options.Region, Account: x.caller.Account},
 		Caller: x.caller, RequestID: x.id, Operation: x.op, server: s,
 	}
-	reply, err := h.run(x.context(), call, wire.Request{Labels: x.labels, Query: query, Header: x.r.Header, Body: x.body})
+	reply, err := h.run(ctx, call, wire.Request{Labels: x.labels, Query: query, Header: x.r.Header, Body: x.body})
 	if err != nil {
 		s.refuse(x, s.problemOf(x.op, err))
 		return
 	}
 	header := x.w.Header()
-	for name, values := range reply.Header {
-		header[name] = values
-	}
+	maps.Copy(header, reply.Header)
 	header.Set("Content-Type", "application/json")
 	x.status = x.op.Status
 	x.w.WriteHeader(x.status)
 	_, _ = x.w.Write(reply.Body) // The client is gone if this fails; there is nobody to tell.
 }
 
-// context is the request's, with the actor that every event will carry.
-func (x *exchange) context() context.Context {
-	return fleet.WithActor(x.r.Context(), fleet.Actor{
+// withActor adds the actor that every event will carry.
+func (x *exchange) withActor(ctx context.Context) context.Context {
+	return fleet.WithActor(ctx, fleet.Actor{
 		Principal: x.caller.Principal, SourceAddress: x.caller.SourceAddress, RequestID: x.id,
 		Trace: traceParent(x.r.Header.Get("Traceparent")),
 	})

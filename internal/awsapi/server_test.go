@@ -25,10 +25,10 @@ import (
 
 const (
 	testAccount fleet.Account = "000000000001"
-	testKey                   = "AKTEST"
-	testSecret                = "secret"
-	// sinner and saint are names on which the test authorizer decides.
-	sinner = "sinner"
+	testKey     string        = "AKTEST"
+	testSecret  string        = "secret"
+	// sinner is the name that the test authorizer refuses.
+	sinner string = "sinner"
 )
 
 // testNow is the clock of the test servers.
@@ -68,11 +68,11 @@ func (gate) Authorize(_ context.Context, caller Caller, action, resource string)
 	return nil
 }
 
-func newServer(t testing.TB) (*Server, *bytes.Buffer) {
-	t.Helper()
+func newServer(tb testing.TB) (*Server, *bytes.Buffer) {
+	tb.Helper()
 	c, err := catalog.New()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	logged := &bytes.Buffer{}
 	s, err := New(Options{
@@ -82,7 +82,7 @@ func newServer(t testing.TB) (*Server, *bytes.Buffer) {
 		Registerer: prometheus.NewRegistry(), Strict: true,
 	})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return s, logged
 }
@@ -97,7 +97,9 @@ type answer struct {
 // error returns the exception's name and the message of a REST-JSON error.
 func (a answer) error(t *testing.T) (name, message string) {
 	t.Helper()
-	var body struct{ Message string }
+	var body struct {
+		Message string `json:"message"`
+	}
 	if err := json.Unmarshal([]byte(a.body), &body); err != nil {
 		t.Errorf("error body %q: %v", a.body, err)
 	}
@@ -105,13 +107,13 @@ func (a answer) error(t *testing.T) (name, message string) {
 }
 
 // request makes an unsigned request.
-func request(t testing.TB, method, target, body string) *http.Request {
-	t.Helper()
-	return httptest.NewRequestWithContext(t.Context(), method, target, strings.NewReader(body))
+func request(tb testing.TB, method, target, body string) *http.Request {
+	tb.Helper()
+	return httptest.NewRequestWithContext(tb.Context(), method, target, strings.NewReader(body))
 }
 
 // signed makes a request signed for a service.
-func signed(t testing.TB, service, method, target, body string) *http.Request {
+func signed(t *testing.T, service, method, target, body string) *http.Request {
 	t.Helper()
 	r := request(t, method, target, body)
 	if err := sigv4.Sign(r, []byte(body), sigv4.Key{AccessKeyID: testKey, Secret: testSecret}, sigv4.Scope{Region: "anywhere", Service: service}, testNow()); err != nil {
@@ -289,7 +291,9 @@ func TestPageTokensThroughACall(t *testing.T) {
 			}
 			return &iotwire.ListThingsOutput{NextToken: call.NextToken("last", filter)}, nil
 		})
-	var page struct{ NextToken string }
+	var page struct {
+		NextToken string `json:"nextToken"`
+	}
 	got := do(t, s, signed(t, "iot", http.MethodGet, "/things?thingTypeName=a", ""))
 	if err := json.Unmarshal([]byte(got.body), &page); err != nil || page.NextToken == "" {
 		t.Fatalf("first page %+v: %v", got, err)

@@ -15,7 +15,7 @@ func TestCommittedFilesAreCurrent(t *testing.T) {
 	t.Parallel()
 	const committed = "../../internal/awsapi/catalog"
 	fresh := t.TempDir()
-	if err := run(fresh); err != nil {
+	if err := run(t.Context(), fresh); err != nil {
 		t.Fatal(err)
 	}
 	want := generated(t, fresh)

@@ -63,7 +63,7 @@ func emitNames(out, models string) error {
 
 // clean removes earlier output, so that a vanished domain leaves no file.
 func clean(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return err
 	}
 	old, err := filepath.Glob(filepath.Join(dir, "*_gen.go"))
@@ -87,7 +87,7 @@ func write(path, text string) error {
 	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, formatted) {
 		return nil
 	}
-	return os.WriteFile(path, formatted, 0o644)
+	return os.WriteFile(path, formatted, 0o600)
 }
 
 // generator holds the names given to shapes while one service is written.

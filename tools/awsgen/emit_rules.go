@@ -60,7 +60,7 @@ func (g *generator) rule(id string) (string, error) {
 	var parts []string
 	number := func(name string, v *float64) {
 		if v != nil {
-			parts = append(parts, name+": wire.At("+strconv.FormatFloat(*v, 'f', -1, 64)+")")
+			parts = append(parts, name+": new(float64("+strconv.FormatFloat(*v, 'f', -1, 64)+"))")
 		}
 	}
 	number("Min", s.Min)

@@ -10,6 +10,7 @@
 package main
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"os"
@@ -18,7 +19,7 @@ import (
 func main() {
 	out := flag.String("out", "../internal/awsapi/catalog", "folder of the catalog package")
 	flag.Parse()
-	if err := run(*out); err != nil {
+	if err := run(context.Background(), *out); err != nil {
 		fmt.Fprintln(os.Stderr, "awsgen:", err)
 		os.Exit(1)
 	}
@@ -52,8 +53,8 @@ type service struct {
 }
 
 // run generates everything below out.
-func run(out string) error {
-	models, err := moduleDir("github.com/aws/aws-sdk-go")
+func run(ctx context.Context, out string) error {
+	models, err := moduleDir(ctx, "github.com/aws/aws-sdk-go")
 	if err != nil {
 		return err
 	}
@@ -62,7 +63,7 @@ func run(out string) error {
 		return err
 	}
 	for _, svc := range modelled {
-		m, err := loadService(models, svc)
+		m, err := loadService(ctx, models, svc)
 		if err != nil {
 			return fmt.Errorf("%s: %w", svc.Name, err)
 		}
@@ -77,13 +78,13 @@ func run(out string) error {
 }
 
 // loadService reads a model and adds what is newer than it.
-func loadService(models string, svc service) (*model, error) {
+func loadService(ctx context.Context, models string, svc service) (*model, error) {
 	m, err := loadModel(models, svc.Name)
 	if err != nil {
 		return nil, err
 	}
 	if svc.SDKv2 {
-		newer, err := loadSDKv2("github.com/aws/aws-sdk-go-v2/service/" + svc.Name)
+		newer, err := loadSDKv2(ctx, "github.com/aws/aws-sdk-go-v2/service/" + svc.Name)
 		if err != nil {
 			return nil, err
 		}

@@ -2,14 +2,17 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"embed"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 )
@@ -79,17 +82,12 @@ type shape struct {
 
 // required reports whether the structure demands the member.
 func (s *shape) required(member string) bool {
-	for _, name := range s.Required {
-		if name == member {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(s.Required, member)
 }
 
 // moduleDir asks the go command where a required module lies on disk.
-func moduleDir(module string) (string, error) {
-	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", module).Output()
+func moduleDir(ctx context.Context, module string) (string, error) {
+	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", module).Output() //nolint:gosec // module is one of our constants.
 	if err != nil {
 		return "", fmt.Errorf("locate module %s: %w", module, err)
 	}
@@ -140,9 +138,7 @@ func (m *model) overlay(name string) error {
 		}
 		m.Operations[op] = o
 	}
-	for id, s := range extra.Shapes {
-		m.Shapes[id] = s
-	}
+	maps.Copy(m.Shapes, extra.Shapes)
 	for name, a := range extra.Amend {
 		if err := m.amend(name, a); err != nil {
 			return fmt.Errorf("amend %s: %w", name, err)

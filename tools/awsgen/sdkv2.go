@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -29,8 +30,8 @@ const (
 )
 
 // loadSDKv2 parses the client package of module and its types package.
-func loadSDKv2(module string) (*sdkv2, error) {
-	dir, err := moduleDir(module)
+func loadSDKv2(ctx context.Context, module string) (*sdkv2, error) {
+	dir, err := moduleDir(ctx, module)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -97,7 +98,7 @@ func TestNewerMembers(t *testing.T) {
 		t.Error("ThingPrincipalType has lost EXCLUSIVE_THING")
 	}
 	op, ok := c.Operation(IoT, "GetThingConnectivityData")
-	if !ok || op.Method != "POST" || op.URI != "/things/{thingName}/connectivity-data" {
+	if !ok || op.Method != http.MethodPost || op.URI != "/things/{thingName}/connectivity-data" {
 		t.Errorf("GetThingConnectivityData: %+v", op)
 	}
 }

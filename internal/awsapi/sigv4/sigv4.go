@@ -27,7 +27,7 @@ const (
 	terminator  = "aws4_request"
 	serviceS3   = "s3"
 	headerDate  = "X-Amz-Date"
-	headerToken = "X-Amz-Security-Token"
+	headerToken = "X-Amz-Security-Token" //nolint:gosec // the name of a header, no secret.
 	headerHash  = "X-Amz-Content-Sha256"
 )
 

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -152,9 +153,7 @@ func TestRefusals(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/things", nil)
-			for h, v := range c.extra {
-				r.Header[h] = v
-			}
+			maps.Copy(r.Header, c.extra)
 			if c.auth != "" {
 				r.Header.Set("Authorization", c.auth)
 			}

@@ -11,15 +11,15 @@ import "github.com/muster-iot/muster/internal/awsapi/catalog/wire"
 // Rules returns the limits that the field tags refer to, by shape name.
 func Rules() map[string]wire.Rule {
 	return map[string]wire.Rule{
-		"ClientId":               {Min: wire.At(1), Max: wire.At(128), Pattern: `[^$].*`},
-		"ConfirmationTimeout":    {Min: wire.At(1), Max: wire.At(15)},
-		"MaxResults":             {Min: wire.At(1), Max: wire.At(200)},
+		"ClientId":               {Min: new(float64(1)), Max: new(float64(128)), Pattern: `[^$].*`},
+		"ConfirmationTimeout":    {Min: new(float64(1)), Max: new(float64(15))},
+		"MaxResults":             {Min: new(float64(1)), Max: new(float64(200))},
 		"NamedShadowList":        {Elem: "ShadowName"},
-		"PageSize":               {Min: wire.At(1), Max: wire.At(100)},
+		"PageSize":               {Min: new(float64(1)), Max: new(float64(100))},
 		"PayloadFormatIndicator": {Enum: []string{"UNSPECIFIED_BYTES", "UTF8_DATA"}},
-		"Qos":                    {Min: wire.At(0), Max: wire.At(1)},
-		"ShadowName":             {Min: wire.At(1), Max: wire.At(64), Pattern: `[$a-zA-Z0-9:_-]+`},
-		"SubscriptionPage":       {Min: wire.At(1), Max: wire.At(200)},
-		"ThingName":              {Min: wire.At(1), Max: wire.At(128), Pattern: `[a-zA-Z0-9:_-]+`},
+		"Qos":                    {Min: new(float64(0)), Max: new(float64(1))},
+		"ShadowName":             {Min: new(float64(1)), Max: new(float64(64)), Pattern: `[$a-zA-Z0-9:_-]+`},
+		"SubscriptionPage":       {Min: new(float64(1)), Max: new(float64(200))},
+		"ThingName":              {Min: new(float64(1)), Max: new(float64(128)), Pattern: `[a-zA-Z0-9:_-]+`},
 	}
 }

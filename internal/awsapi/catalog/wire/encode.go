@@ -105,7 +105,7 @@ func (e *encoder) value(v reflect.Value) error {
 		e.out.WriteString("null")
 		return nil
 	}
-	if when, ok := v.Interface().(time.Time); ok {
+	if when, ok := reflect.TypeAssert[time.Time](v); ok {
 		e.out.WriteString(strconv.FormatFloat(float64(when.UnixMilli())/1e3, 'f', -1, 64))
 		return nil
 	}

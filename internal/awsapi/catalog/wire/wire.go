@@ -36,9 +36,6 @@ type Rule struct {
 	Elem, Key string
 }
 
-// At returns a bound for a Rule.
-func At(bound float64) *float64 { return &bound }
-
 // Limits that hold for every request, whatever its model says.
 const (
 	// MaxDepth bounds the nesting of a JSON body.

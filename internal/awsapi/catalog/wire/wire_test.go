@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
 	"github.com/muster-iot/muster/internal/fault"
 )
 
@@ -53,19 +54,19 @@ type document struct {
 	Body inner   `wire:"body" in:"payload" required:"true"`
 }
 
-func newCodec(t testing.TB) *Codec {
-	t.Helper()
+func newCodec(tb testing.TB) *Codec {
+	tb.Helper()
 	codec, err := NewCodec(map[string]Rule{
-		"Name":   {Min: At(1), Max: At(8), Pattern: `[a-zA-Z0-9:_-]+`},
-		"Page":   {Min: At(1), Max: At(250)},
+		"Name":   {Min: new(float64(1)), Max: new(float64(8)), Pattern: `[a-zA-Z0-9:_-]+`},
+		"Page":   {Min: new(float64(1)), Max: new(float64(250))},
 		"Kind":   {Enum: []string{"A", "B"}},
-		"Secret": {Max: At(3), Secret: true, Pattern: `[a-z]+`},
-		"Word":   {Max: At(4)},
-		"Words":  {Max: At(2), Elem: "Word"},
+		"Secret": {Max: new(float64(3)), Secret: true, Pattern: `[a-z]+`},
+		"Word":   {Max: new(float64(4))},
+		"Words":  {Max: new(float64(2)), Elem: "Word"},
 		"Labels": {Key: "Word", Elem: "Name"},
 	})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return codec
 }
