@@ -84,7 +84,7 @@ func loadService(ctx context.Context, models string, svc service) (*model, error
 		return nil, err
 	}
 	if svc.SDKv2 {
-		newer, err := loadSDKv2(ctx, "github.com/aws/aws-sdk-go-v2/service/" + svc.Name)
+		newer, err := loadSDKv2(ctx, "github.com/aws/aws-sdk-go-v2/service/"+svc.Name)
 		if err != nil {
 			return nil, err
 		}
