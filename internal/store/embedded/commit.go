@@ -1,0 +1,233 @@
+package embedded
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/muster-iot/muster/internal/event"
+	"github.com/muster-iot/muster/internal/store"
+)
+
+// Commit implements store.Store.
+func (e *Engine) Commit(ctx context.Context, b store.Batch) (store.Position, error) {
+	if err := ctx.Err(); err != nil {
+		return store.Position{}, err
+	}
+	p := store.NewPending(ctx, b)
+	if err := e.enqueue(ctx, p); err != nil {
+		return store.Position{}, err
+	}
+	if err := p.Wait(); err != nil {
+		return store.Position{}, err
+	}
+	return p.Position, nil
+}
+
+func (e *Engine) enqueue(ctx context.Context, p *store.Pending) error {
+	e.entering.RLock()
+	defer e.entering.RUnlock()
+	if e.closed {
+		return store.ErrClosed
+	}
+	select {
+	case e.queue <- p:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// run takes what has queued up, commits it as one group, and goes on until the
+// engine closes and the queue is empty.
+func (e *Engine) run() {
+	for {
+		select {
+		case p := <-e.queue:
+			e.commit(e.collect(p))
+		case <-e.closing:
+			for {
+				select {
+				case p := <-e.queue:
+					e.commit(e.collect(p))
+				default:
+					return
+				}
+			}
+		}
+	}
+}
+
+// collect adds to the first batch what waits behind it, within bounds.
+func (e *Engine) collect(first *store.Pending) []*store.Pending {
+	group, size := []*store.Pending{first}, first.Bytes()
+	for len(group) < groupBatches && size < groupBytes {
+		select {
+		case p := <-e.queue:
+			group = append(group, p)
+			size += p.Bytes()
+		default:
+			return group
+		}
+	}
+	return group
+}
+
+// commit applies a group with one sync and answers each caller.
+func (e *Engine) commit(batches []*store.Pending) {
+	if broken := e.broken.Load(); broken != nil {
+		refuse(batches, *broken)
+		return
+	}
+	size := 0
+	for _, p := range batches {
+		size += p.Bytes()
+	}
+	if err := e.space.check(size); err != nil {
+		e.metrics.refused.Add(float64(len(batches)))
+		refuse(batches, err)
+		return
+	}
+	started := time.Now()
+	group := store.NewGroup(e.version, e.seq)
+	for _, p := range batches {
+		if p.Abandoned() {
+			p.Answer(context.Canceled)
+			continue
+		}
+		if err := group.Add(p, e.storedVersion); err != nil {
+			p.Answer(err)
+		}
+	}
+	if len(group.Accepted) == 0 {
+		return
+	}
+	if err := e.apply(group); err != nil {
+		// Whether the write reached the disk is open, so the counters in
+		// memory are too. A restart reads the truth.
+		err = fmt.Errorf("commit to the store: %w", err)
+		e.broken.Store(&err)
+		e.log.Error("store refuses commits until a restart", slog.Any("err", err))
+		refuse(group.Accepted, err)
+		return
+	}
+	e.version, e.seq = group.Version(), group.Seq()
+	for key, final := range group.Final {
+		e.versions.put(key, final)
+	}
+	e.tail.Append(group.Events)
+	for _, p := range group.Accepted {
+		p.Answer(nil)
+	}
+	e.metrics.observe(len(group.Accepted), seconds(started))
+}
+
+func refuse(batches []*store.Pending, err error) {
+	for _, p := range batches {
+		p.Answer(err)
+	}
+}
+
+// apply writes a group and waits for the sync.
+func (e *Engine) apply(group *store.Group) error {
+	b := e.db.NewBatch()
+	defer b.Close() //nolint:errcheck // a batch in memory
+	for key, final := range group.Final {
+		if final.Write.Delete {
+			if err := b.Delete(stateKey(key), nil); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := setState(b, key, final.Version, final.Write.Value); err != nil {
+			return err
+		}
+	}
+	logged := 0
+	for _, env := range group.Events {
+		data, err := event.Encode(*env)
+		if err != nil {
+			return err
+		}
+		logged += len(data)
+		if err := b.Set(eventKey(env.Seq), data, nil); err != nil {
+			return err
+		}
+	}
+	err := errors.Join(b.Set(markVersion, number(group.Version()), nil), b.Set(markSeq, number(group.Seq()), nil))
+	if err != nil {
+		return err
+	}
+	if err := e.db.Apply(b, pebble.Sync); err != nil {
+		return err
+	}
+	e.bytes.Add(int64(logged))
+	return nil
+}
+
+func setState(b *pebble.Batch, key store.Key, version uint64, value []byte) error {
+	op := b.SetDeferred(1+len(key), versionBytes+len(value))
+	op.Key[0] = stateByte
+	copy(op.Key[1:], key)
+	binary.BigEndian.PutUint64(op.Value, version)
+	copy(op.Value[versionBytes:], value)
+	return op.Finish()
+}
+
+// storedVersion is a key's version before the group, 0 for none.
+func (e *Engine) storedVersion(key store.Key) (uint64, error) {
+	if version, ok := e.versions.get(key); ok {
+		return version, nil
+	}
+	record, err := get(e.db, key)
+	if errors.Is(err, store.ErrNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	return record.Version, nil
+}
+
+// versionCache remembers versions of recently written keys, so that a hot key
+// costs no read. It belongs to the committer. Two generations bound it: when
+// the young one is full it becomes the old one.
+type versionCache struct {
+	young, old map[store.Key]uint64
+	limit      int
+}
+
+func newVersionCache(limit int) *versionCache {
+	return &versionCache{young: map[store.Key]uint64{}, limit: limit / 2}
+}
+
+func (c *versionCache) get(key store.Key) (uint64, bool) {
+	if v, ok := c.young[key]; ok {
+		return v, true
+	}
+	v, ok := c.old[key]
+	if ok {
+		c.add(key, v)
+	}
+	return v, ok
+}
+
+func (c *versionCache) put(key store.Key, f store.Final) {
+	if f.Write.Delete {
+		c.add(key, 0)
+		return
+	}
+	c.add(key, f.Version)
+}
+
+func (c *versionCache) add(key store.Key, version uint64) {
+	if len(c.young) >= c.limit {
+		c.old, c.young = c.young, make(map[store.Key]uint64, c.limit/4)
+	}
+	c.young[key] = version
+}
