@@ -1,0 +1,56 @@
+package apiclient
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+)
+
+// Certificate is a registered device certificate.
+type Certificate struct {
+	ID  string `json:"certificateId"`
+	ARN string `json:"certificateArn"`
+	PEM string `json:"certificatePem"`
+}
+
+// CertificateFromCSR has an active certificate signed for a key that never
+// leaves its owner.
+func (c *Client) CertificateFromCSR(ctx context.Context, csrPEM []byte) (Certificate, error) {
+	var out Certificate
+	request := Request{Service: ServiceControl, Method: http.MethodPost, Path: "/certificates", Query: url.Values{"setAsActive": {"true"}}}
+	err := c.JSON(ctx, request, map[string]any{"certificateSigningRequest": string(csrPEM)}, &out)
+	return out, err
+}
+
+// DescribeCertificate reports a certificate's status.
+func (c *Client) DescribeCertificate(ctx context.Context, id string) (status string, err error) {
+	var out struct{ CertificateDescription struct{ Status string } }
+	err = c.JSON(ctx, get(Path("certificates", id), nil), nil, &out)
+	return out.CertificateDescription.Status, err
+}
+
+// CreatePolicy makes a policy with its first version.
+func (c *Client) CreatePolicy(ctx context.Context, name, document string) error {
+	in := map[string]any{"policyDocument": document}
+	return c.JSON(ctx, Request{Service: ServiceControl, Method: http.MethodPost, Path: Path("policies", name)}, in, nil)
+}
+
+// AttachPolicy puts a policy in force for a certificate or a group.
+func (c *Client) AttachPolicy(ctx context.Context, policy, target string) error {
+	in := map[string]any{"target": target}
+	return c.JSON(ctx, Request{Service: ServiceControl, Method: http.MethodPut, Path: Path("target-policies", policy)}, in, nil)
+}
+
+// AttachThingPrincipal lets a certificate act as a thing.
+func (c *Client) AttachThingPrincipal(ctx context.Context, thing, principal string) error {
+	request := Request{Service: ServiceControl, Method: http.MethodPut, Path: Path("things", thing, "principals"), Header: http.Header{}}
+	request.Header.Set("x-amzn-principal", principal)
+	return c.JSON(ctx, request, nil, nil)
+}
+
+// DataEndpoint is the name that devices connect to.
+func (c *Client) DataEndpoint(ctx context.Context) (string, error) {
+	var out struct{ EndpointAddress string }
+	err := c.JSON(ctx, get("/endpoint", url.Values{"endpointType": {"iot:Data-ATS"}}), nil, &out)
+	return out.EndpointAddress, err
+}
