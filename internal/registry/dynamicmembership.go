@@ -14,8 +14,9 @@ const changesPerBatch = 256
 // MembershipChange is what the index decided about one thing and one dynamic
 // group.
 type MembershipChange struct {
-	Group string
-	Thing string
+	Account fleet.Account
+	Group   string
+	Thing   string
 	// Added is false when the thing leaves.
 	Added bool
 }
@@ -23,14 +24,20 @@ type MembershipChange struct {
 // CommitMembership records decisions of the index, in order, with their
 // events. Things and groups deleted in the meantime are skipped, and so is
 // what is recorded already; a group that is or became static is skipped too.
-func (s *Service) CommitMembership(ctx context.Context, account fleet.Account, changes []MembershipChange) error {
-	for chunk := range slices.Chunk(changes, changesPerBatch) {
+func (s *Service) CommitMembership(ctx context.Context, changes []MembershipChange) error {
+	for len(changes) > 0 {
+		account, n := changes[0].Account, 1
+		for n < min(len(changes), changesPerBatch) && changes[n].Account == account {
+			n++
+		}
+		chunk := changes[:n]
 		err := s.change(ctx, account, func(ctx context.Context, a *attempt) error {
 			return applyMembership(ctx, a, chunk)
 		})
 		if err != nil {
 			return err
 		}
+		changes = changes[n:]
 	}
 	return nil
 }

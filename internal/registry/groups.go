@@ -280,7 +280,7 @@ func (s *Service) DescribeThingGroup(ctx context.Context, account fleet.Account,
 	}
 	g := s.group(account, name, record)
 	if g.Query != "" {
-		g.Status = s.groupStatus(account, name)
+		g.Status = s.groupStatus(account, name, g.Query)
 	}
 	return g, nil
 }

@@ -213,7 +213,7 @@ func TestDynamicThingGroup(t *testing.T) {
 	_, err := r.CreateDynamicThingGroup(ctx, acct, CreateDynamicThingGroupCommand{Name: "low", Query: "other"})
 	wantCode(t, err, fault.ResourceAlreadyExists)
 	described := must[Group](t)(r.DescribeThingGroup(ctx, acct, "low"))
-	wantEqual(t, described.Status, "STATUS-OF-low")
+	wantEqual(t, described.Status, "STATUS-OF-low-shadow.reported.battery<20")
 	one := int64(1)
 	version := must[int64](t)(r.UpdateDynamicThingGroup(ctx, acct, UpdateDynamicThingGroupCommand{Name: "low", Query: "x:1", ExpectedVersion: &one}))
 	wantEqual(t, version, 2)
@@ -284,14 +284,14 @@ func TestCommitMembership(t *testing.T) {
 	r.addThing(t, "T")
 	r.addThing(t, "U")
 	mark := len(r.store.log())
-	ok(t, r.CommitMembership(ctx, acct, []MembershipChange{
-		{Group: "d", Thing: "T", Added: true},
-		{Group: "d", Thing: "gone", Added: true},
-		{Group: "gone", Thing: "T", Added: true},
-		{Group: "s", Thing: "T", Added: true},
-		{Group: "d", Thing: "U", Added: true},
-		{Group: "d", Thing: "U", Added: false},
-		{Group: "d", Thing: "T", Added: true},
+	ok(t, r.CommitMembership(ctx, []MembershipChange{
+		{Account: acct, Group: "d", Thing: "T", Added: true},
+		{Account: acct, Group: "d", Thing: "gone", Added: true},
+		{Account: acct, Group: "gone", Thing: "T", Added: true},
+		{Account: acct, Group: "s", Thing: "T", Added: true},
+		{Account: acct, Group: "d", Thing: "U", Added: true},
+		{Account: acct, Group: "d", Thing: "U", Added: false},
+		{Account: acct, Group: "d", Thing: "T", Added: true},
 	}))
 	wantEqual(t, r.eventsAfter(mark), []event.Event{
 		event.MembershipChanged{Group: "d", Thing: "T", Added: true, Dynamic: true},
@@ -301,7 +301,7 @@ func TestCommitMembership(t *testing.T) {
 	wantEqual(t, must[Thing](t)(r.DescribeThing(ctx, acct, "T")).Groups, []Membership{{Group: "d", Dynamic: true}})
 	members := must[Listed[string]](t)(r.ListThingsInThingGroup(ctx, acct, "d", false, Page{}))
 	wantEqual(t, members.Items, []string{"T"})
-	ok(t, r.CommitMembership(ctx, acct, []MembershipChange{{Group: "d", Thing: "T"}}))
+	ok(t, r.CommitMembership(ctx, []MembershipChange{{Account: acct, Group: "d", Thing: "T"}}))
 	wantEqual(t, len(must[Thing](t)(r.DescribeThing(ctx, acct, "T")).Groups), 0)
 }
 
@@ -313,9 +313,9 @@ func TestCommitMembershipOfManyThings(t *testing.T) {
 	for i := range changesPerBatch + 10 {
 		name := fmt.Sprintf("t%04d", i)
 		r.addThing(t, name)
-		changes = append(changes, MembershipChange{Group: "d", Thing: name, Added: true})
+		changes = append(changes, MembershipChange{Account: acct, Group: "d", Thing: name, Added: true})
 	}
-	ok(t, r.CommitMembership(t.Context(), acct, changes))
+	ok(t, r.CommitMembership(t.Context(), changes))
 	got := allPages(t, 100, func(p Page) (Listed[string], error) {
 		return r.ListThingsInThingGroup(t.Context(), acct, "d", false, p)
 	})

@@ -104,7 +104,7 @@ func TestTenGroups(t *testing.T) {
 		r.addDynamic(t, "young", "*")
 		r.pass(-1e9)
 		r.addDynamic(t, "old", "*")
-		ok(t, r.CommitMembership(ctx, acct, []MembershipChange{{"young", "T", true}, {"old", "T", true}}))
+		ok(t, r.CommitMembership(ctx, []MembershipChange{{acct, "young", "T", true}, {acct, "old", "T", true}}))
 		r.addGroup(t, "s8", "")
 		m := ThingAndGroup{ThingName: "T", GroupName: "s8"}
 		if !count {

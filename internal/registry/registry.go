@@ -79,8 +79,9 @@ type Options struct {
 	CheckQuery func(query string) error
 	// CheckPolicy refuses a policy document that could not be evaluated.
 	CheckPolicy func(document []byte) error
-	// GroupStatus tells how far a dynamic group's membership is built.
-	GroupStatus func(account fleet.Account, group string) string
+	// GroupStatus tells how far the membership of a dynamic group with this
+	// query is built.
+	GroupStatus func(account fleet.Account, group, query string) string
 	// Endpoints are the host names that devices are told to connect to.
 	Endpoints Endpoints
 	Logger    *slog.Logger
@@ -98,7 +99,7 @@ type Service struct {
 	limits      Limits
 	checkQuery  func(string) error
 	checkPolicy func([]byte) error
-	groupStatus func(fleet.Account, string) string
+	groupStatus func(account fleet.Account, group, query string) string
 	endpoints   Endpoints
 	log         *slog.Logger
 }

@@ -65,7 +65,7 @@ func newRig(t *testing.T, edit ...func(*Options)) *rig {
 			}
 			return nil
 		},
-		GroupStatus: func(_ fleet.Account, group string) string { return "STATUS-OF-" + group },
+		GroupStatus: func(_ fleet.Account, group, query string) string { return "STATUS-OF-" + group + "-" + query },
 		Endpoints:   Endpoints{Data: func(a fleet.Account) string { return "data-" + string(a) }},
 		Logger:      slog.New(slog.NewTextHandler(r.logged, nil)),
 	}

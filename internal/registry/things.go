@@ -329,3 +329,9 @@ func (s *Service) Things(ctx context.Context, account fleet.Account, names []str
 	}
 	return things, nil
 }
+
+// ThingExists tells whether a thing of this name is registered.
+func (s *Service) ThingExists(ctx context.Context, account fleet.Account, name string) (bool, error) {
+	record, _, err := get[thingRecord](ctx, s.store, key(kindThing, account, name))
+	return record != nil, storageFault(err)
+}

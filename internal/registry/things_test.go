@@ -255,4 +255,6 @@ func TestThingsSkipsTheMissing(t *testing.T) {
 	r.addThing(t, "c")
 	got := must[[]Thing](t)(r.Things(t.Context(), acct, []string{"c", "b", "a"}))
 	wantEqual(t, []string{got[0].Name, got[1].Name}, []string{"c", "a"})
+	wantEqual(t, must[bool](t)(r.ThingExists(t.Context(), acct, "a")), true)
+	wantEqual(t, must[bool](t)(r.ThingExists(t.Context(), acct, "b")), false)
 }
