@@ -111,10 +111,7 @@ func (s *Service) awaitDevices(ctx context.Context, position store.Position) {
 
 // storageFault gives the store's own errors a code; others pass.
 func storageFault(err error) error {
-	var coded *fault.Error
 	switch {
-	case errors.As(err, &coded):
-		return err
 	case errors.Is(err, store.ErrDiskFull):
 		return fault.Wrap(fault.Unavailable, err, "The server's storage is full")
 	case errors.Is(err, store.ErrClosed):

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"maps"
 	"regexp"
 	"unicode/utf8"
 
@@ -86,9 +87,7 @@ type Attributes struct {
 func applyAttributes(present map[string]string, change Attributes) map[string]string {
 	after := make(map[string]string, len(present)+len(change.Values))
 	if change.Merge {
-		for name, value := range present {
-			after[name] = value
-		}
+		maps.Copy(after, present)
 	}
 	for name, value := range change.Values {
 		if value == "" {

@@ -74,8 +74,7 @@ func languageFault(code fault.Code, field string, err error) error {
 	if err == nil {
 		return nil
 	}
-	var coded *fault.Error
-	if errors.As(err, &coded) {
+	if _, ok := errors.AsType[*fault.Error](err); ok {
 		return err
 	}
 	return fault.New(code, "%s: %v", field, err)

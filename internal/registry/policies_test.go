@@ -216,8 +216,13 @@ func TestEffectivePolicies(t *testing.T) {
 	root, mid, leaf := r.addGroup(t, "root", ""), r.addGroup(t, "mid", "root"), r.addGroup(t, "leaf", "mid")
 	sibling := r.addGroup(t, "sibling", "root")
 	for _, a := range [][2]string{
-		{"onRoot", root.ARN}, {"onMid", mid.ARN}, {"onLeaf", leaf.ARN}, {"onOther", sibling.ARN},
-		{"onCert", c.ARN}, {"shared", c.ARN}, {"shared", root.ARN},
+		{"onRoot", root.ARN},
+		{"onMid", mid.ARN},
+		{"onLeaf", leaf.ARN},
+		{"onOther", sibling.ARN},
+		{"onCert", c.ARN},
+		{"shared", c.ARN},
+		{"shared", root.ARN},
 	} {
 		ok(t, r.AttachPolicy(ctx, acct, a[0], a[1]))
 	}

@@ -217,7 +217,8 @@ func TestListThings(t *testing.T) {
 		"no prefix match": {ListThingsFilter{AttributeName: "site", AttributeValue: value("oslo")}, 0, nil},
 		"prefix":          {ListThingsFilter{AttributeName: "site", AttributeValue: value("oslo"), ValueIsPrefix: true}, 23, func(Thing) bool { return true }},
 		"value and type": {
-			ListThingsFilter{TypeName: "Pump", AttributeName: "site", AttributeValue: value("oslo-1")}, 4,
+			ListThingsFilter{TypeName: "Pump", AttributeName: "site", AttributeValue: value("oslo-1")},
+			4,
 			func(x Thing) bool { return x.TypeName == "Pump" && x.Attributes["site"] == "oslo-1" },
 		},
 	} {
