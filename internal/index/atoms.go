@@ -2,6 +2,7 @@ package index
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 )
 
@@ -22,6 +23,17 @@ type atoms struct {
 	ranges []*atom
 	// exists are the groups that ask for a value here or below.
 	exists []uint32
+	// guarded holds, per guard path and word, the tests that matter only to
+	// documents with that word there.
+	guarded []guard
+}
+
+// guard groups tests by the words of another path: most queries are narrowed
+// by a site, a type or a group, and what else they ask for can only matter to
+// the documents which have that.
+type guard struct {
+	at     *node
+	byWord map[string]*atoms
 }
 
 // atom is one test of one group.
@@ -50,6 +62,41 @@ func compareCuts(a, b cut) int {
 		return -1
 	}
 	return 1
+}
+
+// under returns the place for tests that a guard narrows.
+func (a *atoms) under(guardPlan *plan) *atoms {
+	if guardPlan == nil {
+		return a
+	}
+	i := slices.IndexFunc(a.guarded, func(g guard) bool { return g.at == guardPlan.at })
+	if i < 0 {
+		i = len(a.guarded)
+		a.guarded = append(a.guarded, guard{at: guardPlan.at, byWord: map[string]*atoms{}})
+	}
+	word := guardPlan.match.Word
+	if a.guarded[i].byWord[word] == nil {
+		a.guarded[i].byWord[word] = &atoms{}
+	}
+	return a.guarded[i].byWord[word]
+}
+
+// forDocument visits the tests that can matter to a document.
+func (a *atoms) forDocument(doc uint32, scratch *values, visit func(*atoms)) {
+	visit(a)
+	for _, g := range a.guarded {
+		if g.at.field == nil {
+			continue
+		}
+		scratch.texts, scratch.numbers = scratch.texts[:0], scratch.numbers[:0]
+		g.at.field.appendTo(doc, scratch)
+		anyWord(scratch.texts, func(word string) bool {
+			if narrowed := g.byWord[word]; narrowed != nil {
+				visit(narrowed)
+			}
+			return false
+		})
+	}
 }
 
 // add registers a test.
@@ -131,7 +178,11 @@ func (a *atoms) remove(group uint32) bool {
 			a.prefixes[prefix] = kept
 		}
 	}
-	return len(a.numeric)+len(a.ranges)+len(a.exists)+len(a.words)+len(a.prefixes) > 0
+	a.guarded = slices.DeleteFunc(a.guarded, func(g guard) bool {
+		maps.DeleteFunc(g.byWord, func(_ string, narrowed *atoms) bool { return !narrowed.remove(group) })
+		return len(g.byWord) == 0
+	})
+	return len(a.numeric)+len(a.ranges)+len(a.exists)+len(a.words)+len(a.prefixes)+len(a.guarded) > 0
 }
 
 // flips calls mark for each group with a test whose answer differs between

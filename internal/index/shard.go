@@ -110,13 +110,6 @@ func (s *shard) settle(tell func(group, thing string, added bool)) {
 func (s *shard) finish() {
 	s.things.finish()
 	s.groups.finish()
-	s.standing.paused = false
-	for id, g := range s.standing.groups {
-		if g != nil {
-			s.standing.refill(uint32(id))
-		}
-	}
-	s.standing.resolve()
-	clear(s.standing.toggled)
+	s.standing.resume()
 	s.things.tidy()
 }

@@ -48,7 +48,8 @@ type standing struct {
 	refused func(group string, doc uint32)
 	// unstable counts batches that ended with memberships still changing.
 	unstable uint64
-	scratch  values
+	// scratch and guards are buffers.
+	scratch, guards values
 }
 
 // dynamicGroup is a group defined by a query.
@@ -67,25 +68,32 @@ type dynamicGroup struct {
 // pair packs a document and a group.
 func pair(doc, group uint32) uint64 { return uint64(doc)<<32 | uint64(group) }
 
-// changed marks the groups whose answer may flip by a change of a field.
+// changed marks the groups whose answer may flip by a change of a field. Each
+// change is one step: a test behind a guard that the document does not pass
+// cannot flip its group now, and when the document comes to pass the guard,
+// the guard's own test marks the group.
 func (s *standing) changed(n *node, doc uint32, old, now values) {
 	if s.paused {
 		return
 	}
 	mark := func(group uint32) { s.marks = append(s.marks, pair(doc, group)) }
+	flip := func(a *atoms) { a.flips(old, now, mark) }
 	if n.atoms != nil {
-		n.atoms.flips(old, now, mark)
+		n.atoms.forDocument(doc, &s.guards, flip)
 	}
 	if n.unfielded && s.everywhere != nil {
-		s.everywhere.flips(old, now, mark)
+		s.everywhere.forDocument(doc, &s.guards, flip)
 	}
-	if old.empty() != now.empty() {
-		for up := n; up != nil; up = up.parent {
-			if up.atoms != nil {
-				for _, group := range up.atoms.exists {
+	if old.empty() == now.empty() {
+		return
+	}
+	for up := n; up != nil; up = up.parent {
+		if up.atoms != nil {
+			up.atoms.forDocument(doc, &s.guards, func(a *atoms) {
+				for _, group := range a.exists {
 					mark(group)
 				}
-			}
+			})
 		}
 	}
 }
@@ -135,34 +143,90 @@ func (s *standing) define(name, query string, root fleetquery.Node, born int64) 
 	g.query, g.plan = query, nil
 	if root != nil {
 		g.plan = s.corpus.compile(root, true)
-		s.register(id)
 	}
 	if !s.paused {
+		s.register(id)
 		s.refill(id)
 	}
+}
+
+// resume registers and fills all groups after a bulk load.
+func (s *standing) resume() {
+	s.paused = false
+	for id, g := range s.groups {
+		if g != nil {
+			s.register(uint32(id))
+		}
+	}
+	for id, g := range s.groups {
+		if g != nil {
+			s.refill(uint32(id))
+		}
+	}
+	s.resolve()
+	clear(s.toggled)
 }
 
 // register enters the tests of a group.
 func (s *standing) register(id uint32) {
 	p := s.groups[id].plan
+	if p == nil {
+		return
+	}
+	narrow := p.guard()
 	p.leaves(func(leaf *plan) {
+		at := &s.everywhere
 		switch {
 		case leaf.op == opAll:
-		case leaf.everywhere:
-			if s.everywhere == nil {
-				s.everywhere = &atoms{}
-			}
-			s.everywhere.add(id, leaf)
-		case leaf.at != nil:
-			if leaf.at.atoms == nil {
-				leaf.at.atoms = &atoms{}
-			}
-			leaf.at.atoms.add(id, leaf)
+			return
+		case !leaf.everywhere && leaf.at == nil:
+			return
+		case !leaf.everywhere:
+			at = &leaf.at.atoms
 		}
+		if *at == nil {
+			*at = &atoms{}
+		}
+		if leaf == narrow {
+			(*at).add(id, leaf)
+			return
+		}
+		(*at).under(narrow).add(id, leaf)
 	})
 	if fitsNothing(p) {
 		s.onCreate = append(s.onCreate, id)
 	}
+}
+
+// guard returns the test that narrows a conjunction the most at present: a
+// whole word that few documents have. Nil means that there is none.
+func (p *plan) guard() *plan {
+	if p.op != opAnd {
+		return nil
+	}
+	var best *plan
+	var fewest uint32
+	for _, kid := range p.kids {
+		if kid.op != opMatch || kid.match.IsNumber || kid.at == nil {
+			continue
+		}
+		if n := kid.at.documentsWith(kid.match.Word); best == nil || n < fewest {
+			best, fewest = kid, n
+		}
+	}
+	return best
+}
+
+// documentsWith estimates how many documents have a word as their value.
+func (n *node) documentsWith(word string) uint32 {
+	if n.field == nil {
+		return 0
+	}
+	id, ok := n.field.vocab.find(word)
+	if !ok {
+		return 0
+	}
+	return n.field.vocab.posts[id].count
 }
 
 // fitsNothing decides a plan for a document without any field.
