@@ -66,12 +66,22 @@ func (p *Connect) Decode(packet []byte, _ Version) error {
 			c.fail(violation("authentication data without method"))
 		}
 	}
-	p.ClientID = c.str()
+	p.ClientID = clientID(&c)
 	if flags&flagWill != 0 {
 		p.Will = decodeWill(&c, flags, p.Version)
 	}
 	p.decodeCredentials(&c, flags)
 	return c.done()
+}
+
+// clientID reads the identifier, which has a reason code of its own.
+func clientID(c *cursor) string {
+	b := c.binary()
+	if !validText(b) {
+		c.fail(&Error{Reason: ClientIDNotValid, Text: "client identifier is not acceptable UTF-8"})
+		return ""
+	}
+	return string(b)
 }
 
 // decodeCredentials reads user name and password as flagged.

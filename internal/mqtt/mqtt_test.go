@@ -199,6 +199,8 @@ func TestRefused(t *testing.T) {
 		"connect, will topic wildcard":    {5, "10 14 0004 'MQTT' 05 06 003c 00 0001 'p' 00 0001 '#' 0000", mqtt.TopicNameInvalid},
 		"connect, expiry twice":           {5, "10 18 0004 'MQTT' 05 02 003c 0a 11 00000001 11 00000001 0001 'p'", mqtt.ProtocolError},
 		"connect, receive maximum 0":      {5, "10 11 0004 'MQTT' 05 02 003c 03 21 0000 0001 'p'", mqtt.ProtocolError},
+		"connect, property of CONNACK":    {5, "10 10 0004 'MQTT' 05 02 003c 02 24 01 0001 'p'", mqtt.ProtocolError},
+		"connect, client id with NUL":     {5, "10 0e 0004 'MQTT' 05 02 003c 00 0001 00", mqtt.ClientIDNotValid},
 		"connect, auth data, no method":   {5, "10 11 0004 'MQTT' 05 02 003c 03 16 0000 0001 'p'", mqtt.ProtocolError},
 		"publish, empty topic":            {4, "30 02 0000", mqtt.ProtocolError},
 		"publish, empty topic, no alias":  {5, "30 03 0000 00", mqtt.ProtocolError},

@@ -148,15 +148,25 @@ func (p *Properties) decodeOne(c *cursor, at place) {
 		return
 	}
 	id := Property(raw)
-	if id.places()&at == 0 {
-		c.fail(malformed("property does not belong into this packet"))
-		return
-	}
 	if p.Set.Has(id) {
 		c.fail(violation("property is repeated"))
 		return
 	}
 	p.decodeValue(c, id, at)
+	if id.places()&at == 0 && c.err == nil {
+		c.fail(misplaced(at))
+	}
+}
+
+// misplaced is a property in a packet that may not have it. Peers are used to
+// hear of a protocol error for a CONNECT and its will, and of a malformed
+// packet elsewhere.
+func misplaced(at place) *Error {
+	const text = "property does not belong into this packet"
+	if at&(in(TypeConnect)|inWill) != 0 {
+		return violation(text)
+	}
+	return malformed(text)
 }
 
 // decodeValue reads a property's value and checks its range.

@@ -1,0 +1,274 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/mqtt"
+	"github.com/muster-iot/muster/internal/topic"
+)
+
+// ErrClosed is returned once Shutdown has begun.
+var ErrClosed = errors.New("broker is shut down")
+
+// Broker holds the sessions of all accounts. New starts it, Shutdown ends it.
+type Broker struct {
+	profile    topic.Profile
+	limits     Limits
+	gatekeeper Gatekeeper
+	service    Service
+	observer   Observer
+	logger     *slog.Logger
+	metrics    *metrics
+	now        func() time.Time
+	wheel      wheel
+	stop       chan struct{} // closed by Shutdown
+	handshakes chan struct{} // one slot for each TLS handshake
+	persistent reminder
+
+	buffers sync.Pool
+	reads   sync.Pool
+	batches sync.Pool
+
+	running sync.WaitGroup // all goroutines
+
+	mu        sync.Mutex
+	closing   bool
+	realms    map[fleet.Account]*realm
+	listeners map[net.Listener]struct{}
+	admitting map[net.Conn]context.CancelFunc
+}
+
+// New returns a running broker without listeners.
+func New(o Options) *Broker {
+	b := &Broker{
+		profile: o.Profile, gatekeeper: o.Gatekeeper, service: o.Service, observer: o.Observer, logger: o.Logger,
+		metrics: newMetrics(o.Registerer), now: o.Now, stop: make(chan struct{}),
+		buffers: newBufferPool(), reads: newReadPool(),
+		realms: make(map[fleet.Account]*realm), listeners: make(map[net.Listener]struct{}), admitting: make(map[net.Conn]context.CancelFunc),
+	}
+	b.batches.New = func() any { return &batch{broker: b, index: make(map[*session]int)} }
+	if o.Limits != nil {
+		b.limits = *o.Limits
+	} else {
+		b.limits = DefaultLimits(o.Profile)
+	}
+	if b.service == nil {
+		b.service = noService{}
+	}
+	if b.observer == nil {
+		b.observer = noObserver{}
+	}
+	b.handshakes = make(chan struct{}, b.limits.MaxHandshakes)
+	b.running.Go(func() { b.turn(b.stop) })
+	return b
+}
+
+// noService knows no reserved topic.
+type noService struct{}
+
+// Reserved reports that there is no such topic.
+func (noService) Reserved(*Publish, func(error)) (deferred, ok bool) { return false, false }
+
+// CanSubscribeReserved reports that no filter can match.
+func (noService) CanSubscribeReserved(string) bool { return false }
+
+// noObserver is told and forgets.
+type noObserver struct{}
+
+// Connected does nothing.
+func (noObserver) Connected(*SessionInfo) {}
+
+// Disconnected does nothing.
+func (noObserver) Disconnected(*SessionInfo, DisconnectReason, bool, time.Time) {}
+
+// ConnectFailed does nothing.
+func (noObserver) ConnectFailed(*SessionInfo, string) {}
+
+// Denied does nothing.
+func (noObserver) Denied(Denial) {}
+
+// Publish routes a message of the server's own. It does not wait for
+// receivers; policy is asked on their side only. Quality of service is the
+// lower of the message's and the subscription's.
+func (b *Broker) Publish(_ context.Context, account fleet.Account, m Message) error {
+	if err := topic.ValidateName(m.Topic, topic.Limits{}); err != nil {
+		return fmt.Errorf("publish to %q: %w", m.Topic, err)
+	}
+	if m.QoS > 1 {
+		return fmt.Errorf("publish to %q: quality of service %d is not supported", m.Topic, m.QoS)
+	}
+	r := b.realmIfAny(account)
+	if r == nil {
+		return nil
+	}
+	w := b.batch()
+	defer b.release(w)
+	w.message.topic, w.message.payload, w.message.qos, w.message.properties = m.Topic, m.Payload, m.QoS, &m.Properties
+	w.route(r.router)
+	return nil
+}
+
+// publishWill publishes the will of a session that has ended.
+func (b *Broker) publishWill(s *session) {
+	w := b.batch()
+	defer b.release(w)
+	m := s.will
+	w.message.topic, w.message.payload, w.message.qos, w.message.properties = m.Topic, m.Payload, m.QoS, &m.Properties
+	w.route(s.realm.router)
+}
+
+// Disconnect ends the session of a client id and reports whether there was
+// one.
+func (b *Broker) Disconnect(account fleet.Account, clientID string, reason DisconnectReason) bool {
+	r := b.realmIfAny(account)
+	if r == nil {
+		return false
+	}
+	s := r.find(clientID)
+	if s == nil {
+		return false
+	}
+	s.end(because(reason))
+	return true
+}
+
+// DisconnectPrincipal ends all sessions of a principal and returns their
+// number.
+func (b *Broker) DisconnectPrincipal(account fleet.Account, principalID string, reason DisconnectReason) int {
+	r := b.realmIfAny(account)
+	if r == nil {
+		return 0
+	}
+	n := 0
+	for _, s := range r.all() {
+		if s.info.Principal.ID == principalID {
+			s.end(because(reason))
+			n++
+		}
+	}
+	return n
+}
+
+// Recheck asks about every session and ends those that may not stay, with
+// AUTH_ERROR.
+func (b *Broker) Recheck(mayStay func(SessionInfo) bool) {
+	for _, r := range b.allRealms() {
+		for _, s := range r.all() {
+			if !mayStay(s.info) {
+				s.end(because(ReasonAuthError))
+			}
+		}
+	}
+}
+
+// Sessions returns the connected sessions of an account, in no order.
+func (b *Broker) Sessions(account fleet.Account) []SessionInfo {
+	r := b.realmIfAny(account)
+	if r == nil {
+		return nil
+	}
+	all := r.all()
+	infos := make([]SessionInfo, len(all))
+	for i, s := range all {
+		infos[i] = s.info
+	}
+	return infos
+}
+
+// Shutdown refuses new connections, dismisses every session with
+// SERVER_INITIATED_DISCONNECT and returns when all goroutines are gone. When
+// ctx ends first, connections are cut and the goroutines still waited for. A
+// Gatekeeper's Admit is told by its context.
+func (b *Broker) Shutdown(ctx context.Context) error {
+	b.mu.Lock()
+	first := !b.closing
+	b.closing = true
+	if first {
+		close(b.stop)
+	}
+	for l := range b.listeners {
+		_ = l.Close()
+	}
+	for conn, cancel := range b.admitting {
+		cancel()
+		_ = conn.Close()
+	}
+	b.mu.Unlock()
+	for _, r := range b.allRealms() {
+		for _, s := range r.all() {
+			s.end(because(ReasonServerInitiated))
+		}
+	}
+	done := make(chan struct{})
+	go func() {
+		b.running.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+	}
+	for _, r := range b.allRealms() {
+		for _, s := range r.all() {
+			_ = s.conn.Close()
+		}
+	}
+	<-done
+	return fmt.Errorf("shut down broker: %w", ctx.Err())
+}
+
+// realm returns the sessions and subscriptions of an account, making them when
+// there are none.
+func (b *Broker) realm(account fleet.Account) *realm {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r := b.realms[account]
+	if r == nil {
+		r = &realm{router: newRouter(b.profile), sessions: make(map[string]*session)}
+		b.realms[account] = r
+	}
+	return r
+}
+
+// realmIfAny returns an account's realm, or nil.
+func (b *Broker) realmIfAny(account fleet.Account) *realm {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.realms[account]
+}
+
+// allRealms returns the realms of all accounts.
+func (b *Broker) allRealms() []*realm {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	realms := make([]*realm, 0, len(b.realms))
+	for _, r := range b.realms {
+		realms = append(realms, r)
+	}
+	return realms
+}
+
+// logEnd tells the log of ends that somebody may have to look into.
+func (b *Broker) logEnd(s *session, c cause) {
+	if c.reason != ReasonClientError && c.reason != ReasonServerError && c.reason != ReasonThrottled {
+		return
+	}
+	b.logger.Info("connection ended by an error", "client_id", s.info.ClientID, "account", string(s.info.Account),
+		"reason", string(c.reason), "code", int(c.code), "err", c.err)
+}
+
+// versionedCode returns a SUBACK code as the client's version has it.
+func versionedCode(v mqtt.Version, code mqtt.ReasonCode) mqtt.ReasonCode {
+	if v != mqtt.V5 && code.Failed() {
+		return mqtt.SubackFailure
+	}
+	return code
+}

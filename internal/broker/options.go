@@ -1,0 +1,117 @@
+package broker
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/topic"
+)
+
+// Options are a broker's surroundings. Gatekeeper, Logger and Now are
+// required.
+type Options struct {
+	Profile topic.Profile
+	// Limits default to DefaultLimits of the profile.
+	Limits     *Limits
+	Gatekeeper Gatekeeper
+	// Service may be nil: no reserved topic exists then.
+	Service Service
+	// Observer may be nil.
+	Observer Observer
+	Logger   *slog.Logger
+	// Registerer may be nil: metrics are counted and not shown.
+	Registerer prometheus.Registerer
+	Now        func() time.Time
+}
+
+// Limits bound what one connection may ask for and hold.
+type Limits struct {
+	Topic topic.Limits
+	// MaxPacket bounds a packet from a client with its fixed header, MaxPayload
+	// the message inside; MaxWillPayload is bounded by the encoding.
+	MaxPacket  int
+	MaxPayload int
+	// MaxClientID is in bytes.
+	MaxClientID int
+	// MaxFilters is the number of filters in one SUBSCRIBE, 0 for no bound.
+	MaxFilters int
+	// MaxSubscriptions is the number held by one connection.
+	MaxSubscriptions int
+	// MaxInflight is the number of unacknowledged QoS 1 messages each way.
+	MaxInflight int
+	// MaxAlias is the highest topic alias a client may use.
+	MaxAlias int
+	// KeepAlive bounds, in seconds; MinKeepAlive 0 leaves the client's wish alone.
+	MinKeepAlive uint16
+	MaxKeepAlive uint16
+	// MaxQueue and MaxQueueBytes bound the QoS 1 messages that wait behind the
+	// in-flight window; the newest is dropped beyond them.
+	MaxQueue      int
+	MaxQueueBytes int
+	// MaxPending bounds the encoded bytes that wait for the peer to read; QoS 0
+	// messages are dropped beyond it.
+	MaxPending int
+	// MaxUserProperties, MaxContentType and MaxCorrelationData are in bytes.
+	MaxUserProperties  int
+	MaxContentType     int
+	MaxCorrelationData int
+	// HandshakeTimeout bounds TLS, ConnectTimeout the wait for CONNECT, and
+	// WriteTimeout how long a peer may take nothing while there is something to
+	// send; CloseTimeout is left for the last bytes to a peer that is dismissed.
+	HandshakeTimeout time.Duration
+	ConnectTimeout   time.Duration
+	WriteTimeout     time.Duration
+	CloseTimeout     time.Duration
+	// MaxHandshakes is the number of TLS handshakes at once.
+	MaxHandshakes int
+}
+
+// DefaultLimits returns the service's quotas for the AWS profile, and what
+// this broker can bear for the standard one.
+func DefaultLimits(p topic.Profile) Limits {
+	l := Limits{
+		Topic:              topic.DefaultLimits(p),
+		MaxPacket:          149504,
+		MaxPayload:         128 << 10,
+		MaxClientID:        128,
+		MaxFilters:         8,
+		MaxSubscriptions:   50,
+		MaxInflight:        100,
+		MaxAlias:           8,
+		MinKeepAlive:       30,
+		MaxKeepAlive:       1200,
+		MaxQueue:           1000,
+		MaxQueueBytes:      4 << 20,
+		MaxPending:         1 << 20,
+		MaxUserProperties:  8 << 10,
+		MaxContentType:     256,
+		MaxCorrelationData: 2 << 10,
+		HandshakeTimeout:   10 * time.Second,
+		ConnectTimeout:     10 * time.Second,
+		WriteTimeout:       20 * time.Second,
+		CloseTimeout:       time.Second,
+		MaxHandshakes:      64,
+	}
+	if p == topic.Standard {
+		// A filter costs memory for each of its levels.
+		l.Topic.MaxSlashes = 200
+		l.MaxPayload = l.MaxPacket
+		l.MaxClientID = 65535
+		l.MaxFilters = 0
+		l.MaxSubscriptions = 10000
+		l.MinKeepAlive, l.MaxKeepAlive = 0, 65535
+		l.MaxUserProperties, l.MaxContentType, l.MaxCorrelationData = l.MaxPacket, 65535, 65535
+	}
+	return l
+}
+
+// ListenerOptions belong to one listener.
+type ListenerOptions struct {
+	// Name appears in ConnectRequest and SessionInfo.
+	Name string
+	// Account chooses the account by the server name of TLS, "" without one.
+	Account func(serverName string) fleet.Account
+}

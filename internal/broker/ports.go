@@ -1,0 +1,190 @@
+package broker
+
+import (
+	"context"
+	"crypto/x509"
+	"time"
+
+	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/mqtt"
+)
+
+// Guard answers for one connection. It is asked on every packet and delivery,
+// by many goroutines at once, so that the answer must be cheap. A question may
+// still arrive while Close runs and after it; any answer is good then.
+type Guard interface {
+	CanPublish(topic string, retain bool) bool
+	CanSubscribe(filter string) bool
+	CanReceive(topic string) bool
+	// Close releases the guard when the connection has ended.
+	Close()
+}
+
+// Gatekeeper decides on a CONNECT: identity, state of the certificate, policy,
+// the will's topic included. The error's fault code chooses the answer:
+// Forbidden and Unauthorized become "not authorized", Throttling "quota
+// exceeded", everything else "server unavailable". Admit may fill in Account
+// and Principal of the request as soon as it knows them: a refusal is reported
+// with what it left there.
+type Gatekeeper interface {
+	Admit(ctx context.Context, c *ConnectRequest) (Admission, error)
+}
+
+// ConnectRequest is a well-formed CONNECT with its surroundings.
+type ConnectRequest struct {
+	// Account is the listener's choice by ServerName.
+	Account   fleet.Account
+	Principal fleet.Principal
+	ClientID  string
+	// RemoteAddr is the peer's address with port.
+	RemoteAddr string
+	// ServerName is the name from TLS, empty without.
+	ServerName      string
+	PeerCertificate *x509.Certificate
+	Version         byte
+	CleanStart      bool
+	// SessionExpiry is what the client asked for, in seconds.
+	SessionExpiry uint32
+	// Will is nil when there is none.
+	Will         *Message
+	Username     string
+	Password     []byte
+	ListenerName string
+}
+
+// Persistent reports whether the client asked for a session that outlives the
+// connection.
+func (c *ConnectRequest) Persistent() bool {
+	if mqtt.Version(c.Version) == mqtt.V5 {
+		return c.SessionExpiry > 0
+	}
+	return !c.CleanStart
+}
+
+// Admission is a Gatekeeper's consent.
+type Admission struct {
+	Account   fleet.Account
+	Principal fleet.Principal
+	// ThingName is set for a certificate attached exclusively to one thing.
+	ThingName string
+	Guard     Guard
+}
+
+// Service receives publishes to reserved topics (`$…`), after policy.
+type Service interface {
+	// Reserved is asked for each publish to a reserved topic. With ok false there
+	// is no such topic and the connection ends. Otherwise the message is also
+	// routed to subscribers. It must not block: a service that needs the disk
+	// returns deferred and calls done exactly once later, from any goroutine; the
+	// publisher's acknowledgement waits for it, and acknowledgements leave in the
+	// order in which publishes arrived. An error means that the message was not
+	// taken in; when deferred is false done must not be called. p and all it
+	// refers to belong to the service from now on.
+	Reserved(p *Publish, done func(error)) (deferred, ok bool)
+	// CanSubscribeReserved reports whether a reserved filter can match a topic
+	// that exists.
+	CanSubscribeReserved(filter string) bool
+}
+
+// Observer is told of the life of sessions. It must not block. Connected comes
+// before Disconnected of the same session; the Disconnected of a session that
+// was taken over may come after the Connected of its successor.
+type Observer interface {
+	Connected(s *SessionInfo)
+	Disconnected(s *SessionInfo, reason DisconnectReason, initiatedByClient bool, at time.Time)
+	// ConnectFailed is a CONNECT that was refused after it was understood.
+	ConnectFailed(s *SessionInfo, reason string)
+	// Denied is a packet, or a delivery, that policy refused. Refused deliveries
+	// are told at most once a second for each session and topic.
+	Denied(d Denial)
+}
+
+// ConnectFailureReason is what ConnectFailed is told when policy or identity
+// was the reason.
+const (
+	ConnectFailureAuthorization = "AUTHORIZATION_FAILED"
+	ConnectFailureThrottled     = "THROTTLED"
+	ConnectFailureUnavailable   = "SERVER_ERROR"
+)
+
+// Policy actions of a Denial.
+const (
+	ActionConnect   = "iot:Connect"
+	ActionPublish   = "iot:Publish"
+	ActionRetain    = "iot:RetainPublish"
+	ActionSubscribe = "iot:Subscribe"
+	ActionReceive   = "iot:Receive"
+)
+
+// Denial is one refusal.
+type Denial struct {
+	Account   fleet.Account
+	Principal fleet.Principal
+	ClientID  string
+	SessionID string
+	Action    string
+	// Resource is the topic, filter or client id.
+	Resource string
+	// Packet is the type of the packet that was refused, or PUBLISH for a delivery.
+	Packet string
+	// Detail is the gatekeeper's message for a refused CONNECT.
+	Detail string
+	At     time.Time
+}
+
+// Message is an application message outside of any packet.
+type Message struct {
+	Topic   string
+	Payload []byte
+	QoS     byte
+	Retain  bool
+	// Properties travel to MQTT 5 receivers: format, content type, response
+	// topic, correlation data, expiry and user properties.
+	Properties mqtt.Properties
+}
+
+// Publish is a message to a reserved topic.
+type Publish struct {
+	Account    fleet.Account
+	Principal  fleet.Principal
+	ClientID   string
+	SessionID  string
+	ThingName  string
+	RemoteAddr string
+	Topic      string
+	Payload    []byte
+	QoS        byte
+	// Properties are those of MQTT 5, empty before.
+	Properties mqtt.Properties
+	// ReplyTo delivers to the connection that published.
+	ReplyTo func(topic string, payload []byte)
+}
+
+// Reply delivers a message to the publishing connection alone, whether it has
+// subscribed or not, and to no one else. It may be called from any goroutine,
+// also after the connection has ended.
+func (p *Publish) Reply(topic string, payload []byte) {
+	if p.ReplyTo != nil {
+		p.ReplyTo(topic, payload)
+	}
+}
+
+// SessionInfo describes a session; it does not change.
+type SessionInfo struct {
+	Account   fleet.Account
+	Principal fleet.Principal
+	ClientID  string
+	// SessionID is new for each session.
+	SessionID  string
+	ThingName  string
+	RemoteAddr string
+	// RemoteIP is RemoteAddr without the port.
+	RemoteIP     string
+	ListenerName string
+	ServerName   string
+	Version      byte
+	CleanStart   bool
+	// KeepAlive is the effective value in seconds.
+	KeepAlive   uint16
+	ConnectedAt time.Time
+}
