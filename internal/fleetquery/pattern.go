@@ -62,37 +62,64 @@ func (p Pattern) String() string {
 // Match reports whether the whole folded word fits. Its cost is bounded by
 // the word's length times the pattern's: only the last * is tried again.
 func (p Pattern) Match(word string) bool {
+	if last := p.parts[len(p.parts)-1]; last.kind == partText && !strings.HasSuffix(word, last.text) {
+		return false
+	}
 	i, retry, from := 0, -1, ""
 	for {
-		if i == len(p.parts) {
-			if word == "" {
+		for i < len(p.parts) && p.parts[i].kind == partAny {
+			if i++; i == len(p.parts) {
 				return true
 			}
-		} else {
-			switch piece := p.parts[i]; piece.kind {
-			case partAny:
-				if i++; i == len(p.parts) {
-					return true
-				}
-				retry, from = i, word
-				continue
-			case partOne:
-				if _, n := utf8.DecodeRuneInString(word); n > 0 {
-					i, word = i+1, word[n:]
-					continue
-				}
-			case partText:
-				if rest, ok := strings.CutPrefix(word, piece.text); ok {
-					i, word = i+1, rest
-					continue
-				}
-			}
+			retry, from = i, word
 		}
-		if retry < 0 || from == "" {
+		if rest, ok := p.step(i, word); ok {
+			i, word = i+1, rest
+			continue
+		}
+		if i == len(p.parts) && word == "" {
+			return true
+		}
+		if retry < 0 {
 			return false
 		}
-		_, n := utf8.DecodeRuneInString(from)
-		from = from[n:]
+		if from = p.next(retry, from); from == "" {
+			return false
+		}
 		i, word = retry, from
 	}
+}
+
+// step applies the piece at i, other than a *, to the start of word.
+func (p Pattern) step(i int, word string) (rest string, ok bool) {
+	if i == len(p.parts) {
+		return "", false
+	}
+	switch p.parts[i].kind {
+	case partText:
+		return strings.CutPrefix(word, p.parts[i].text)
+	case partOne:
+		_, n := utf8.DecodeRuneInString(word)
+		return word[n:], n > 0
+	case partAny:
+	}
+	return word, false
+}
+
+// next returns where in from, behind its first character, the piece at i can
+// hold; empty for nowhere.
+func (p Pattern) next(i int, from string) string {
+	if from == "" {
+		return ""
+	}
+	_, n := utf8.DecodeRuneInString(from)
+	from = from[n:]
+	if p.parts[i].kind != partText {
+		return from
+	}
+	at := strings.Index(from, p.parts[i].text)
+	if at < 0 {
+		return ""
+	}
+	return from[at:]
 }
