@@ -32,6 +32,9 @@ type corpus struct {
 	// unfielded and hidden classify new paths.
 	unfielded func(path string) bool
 	hidden    func(path string) bool
+	// exempt tells paths that devices cannot make up: the bound on paths does
+	// not hold for them.
+	exempt func(path string) bool
 	// watch is told of every change; nil for none.
 	watch watcher
 	// dropped counts values left out by a bound.
@@ -61,11 +64,11 @@ type node struct {
 	touched           bool
 }
 
-// newCorpus returns an empty corpus.
-func newCorpus(bulk bool, maxPaths int, unfielded, hidden func(string) bool) *corpus {
+// newCorpus returns an empty corpus in its bulk phase.
+func newCorpus(maxPaths int, unfielded, hidden, exempt func(string) bool) *corpus {
 	return &corpus{
-		names: newDict(bulk), live: roaring.New(), nodes: map[string]*node{},
-		maxPaths: maxPaths, unfielded: unfielded, hidden: hidden,
+		names: newDict(true), live: roaring.New(), nodes: map[string]*node{},
+		maxPaths: maxPaths, unfielded: unfielded, hidden: hidden, exempt: exempt,
 	}
 }
 
@@ -106,7 +109,7 @@ func (c *corpus) node(path string, force bool) *node {
 	if len(path) > maxPathBytes || strings.Count(path, ".") >= maxPathParts {
 		return nil
 	}
-	if len(c.nodes) >= c.maxPaths && !force && !c.prune() {
+	if len(c.nodes) >= c.maxPaths && !force && !c.exempt(path) && !c.prune() {
 		return nil
 	}
 	var parent *node

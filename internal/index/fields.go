@@ -54,6 +54,12 @@ func thingHidden(path string) bool {
 	return rest == "version"
 }
 
+// thingExempt reports whether the path is managed, or an attribute that an
+// operator has made: all but the members of shadows.
+func thingExempt(path string) bool {
+	return !strings.HasPrefix(path, prefixShadow+".") || path == prefixShadow+".version" || path == prefixShadow+".hasDelta"
+}
+
 // resolveThingField maps the names of a query on things to those of the index.
 func resolveThingField(field string) (string, error) {
 	if short, ok := strings.CutPrefix(field, prefixRegistry); ok {
@@ -73,6 +79,9 @@ func resolveThingField(field string) (string, error) {
 
 // groupHidden reports whether the path of a group document is not searchable.
 func groupHidden(path string) bool { return path == fieldGroupVersion }
+
+// groupExempt lets operators name as many attributes as they like.
+func groupExempt(string) bool { return true }
 
 // groupUnfielded reports whether a term without a field looks at the path.
 func groupUnfielded(path string) bool { return !groupHidden(path) }

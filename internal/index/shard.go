@@ -30,8 +30,8 @@ type shard struct {
 // newShard returns an empty shard in its bulk phase.
 func newShard(o Options, refused func(group, thing string)) *shard {
 	s := &shard{
-		things:     newCorpus(true, o.MaxPaths, thingUnfielded, thingHidden),
-		groups:     newCorpus(true, o.MaxPaths, groupUnfielded, groupHidden),
+		things:     newCorpus(o.MaxPaths, thingUnfielded, thingHidden, thingExempt),
+		groups:     newCorpus(o.MaxPaths, groupUnfielded, groupHidden, groupExempt),
 		groupNames: newDict(false),
 	}
 	s.standing = &standing{
