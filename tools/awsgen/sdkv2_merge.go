@@ -2,6 +2,7 @@ package main
 
 import (
 	"go/ast"
+	"slices"
 	"strings"
 )
 
@@ -27,7 +28,8 @@ func (s *sdkv2) addTo(m *model) {
 	}
 }
 
-// addOperation adds the operation when it is new, and new members when not.
+// addOperation adds the operation when it is new, and new members and
+// exceptions when not.
 func (s *sdkv2) addOperation(m *model, name string) {
 	call := s.calls[name]
 	op, ok := m.Operations[name]
@@ -36,6 +38,12 @@ func (s *sdkv2) addOperation(m *model, name string) {
 		op.Input = ref{Shape: name + "Input"}
 		op.Output = ref{Shape: name + "Output"}
 		m.Operations[name] = op
+	}
+	for _, r := range call.Errors {
+		_, known := m.Shapes[r.Shape]
+		if known && !slices.ContainsFunc(op.Errors, func(listed ref) bool { return listed.Shape == r.Shape }) {
+			op.Errors = append(op.Errors, r)
+		}
 	}
 	for suffix, r := range map[string]*ref{"Input": &op.Input, "Output": &op.Output} {
 		if r.Shape == "" {

@@ -251,12 +251,12 @@ func iotOperations() []Operation {
 		{
 			Service: IoT, Name: "CreateTopicRule", Method: "POST", URI: "/rules/{ruleName}", Status: 200, Domain: "rules", Scope: "core",
 			Input: func() any { return new(iotwire.CreateTopicRuleInput) }, Output: func() any { return new(iotwire.CreateTopicRuleOutput) },
-			Errors: []string{"ConflictingResourceUpdateException", "InternalException", "InvalidRequestException", "ResourceAlreadyExistsException", "ServiceUnavailableException", "SqlParseException"},
+			Errors: []string{"ConflictingResourceUpdateException", "InternalException", "InvalidRequestException", "ResourceAlreadyExistsException", "ServiceUnavailableException", "SqlParseException", "UnauthorizedException"},
 		},
 		{
 			Service: IoT, Name: "CreateTopicRuleDestination", Method: "POST", URI: "/destinations", Status: 200, Domain: "rules", Scope: "useful",
 			Input: func() any { return new(iotwire.CreateTopicRuleDestinationInput) }, Output: func() any { return new(iotwire.CreateTopicRuleDestinationOutput) },
-			Errors: []string{"ConflictingResourceUpdateException", "InternalException", "InvalidRequestException", "ResourceAlreadyExistsException", "ServiceUnavailableException"},
+			Errors: []string{"ConflictingResourceUpdateException", "InternalException", "InvalidRequestException", "ResourceAlreadyExistsException", "ServiceUnavailableException", "UnauthorizedException"},
 		},
 		{
 			Service: IoT, Name: "DeleteAccountAuditConfiguration", Method: "DELETE", URI: "/audit/configuration", Status: 200, Domain: "defender-audit", Scope: "later",
@@ -1079,7 +1079,7 @@ func iotOperations() []Operation {
 		{
 			Service: IoT, Name: "ListTopicRules", Method: "GET", URI: "/rules", Status: 200, Domain: "rules", Scope: "core",
 			Input: func() any { return new(iotwire.ListTopicRulesInput) }, Output: func() any { return new(iotwire.ListTopicRulesOutput) },
-			Errors: []string{"InternalException", "InvalidRequestException", "ServiceUnavailableException"},
+			Errors: []string{"InternalException", "InvalidRequestException", "ServiceUnavailableException", "UnauthorizedException"},
 		},
 		{
 			Service: IoT, Name: "ListV2LoggingLevels", Method: "GET", URI: "/v2LoggingLevel", Status: 200, Domain: "logging", Scope: "useful",
@@ -1344,7 +1344,7 @@ func iotOperations() []Operation {
 		{
 			Service: IoT, Name: "UpdateStream", Method: "PUT", URI: "/streams/{streamId}", Status: 200, Domain: "streams/ota", Scope: "useful",
 			Input: func() any { return new(iotwire.UpdateStreamInput) }, Output: func() any { return new(iotwire.UpdateStreamOutput) },
-			Errors: []string{"InternalFailureException", "InvalidRequestException", "ResourceNotFoundException", "ServiceUnavailableException", "ThrottlingException", "UnauthorizedException"},
+			Errors: []string{"InternalFailureException", "InvalidRequestException", "LimitExceededException", "ResourceNotFoundException", "ServiceUnavailableException", "ThrottlingException", "UnauthorizedException"},
 		},
 		{
 			Service: IoT, Name: "UpdateThing", Method: "PATCH", URI: "/things/{thingName}", Status: 200, Domain: "registry", Scope: "core",
