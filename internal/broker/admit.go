@@ -155,7 +155,8 @@ func (a *admission) check(ctx context.Context, state *tls.ConnectionState) error
 	if err != nil {
 		return a.denied(err)
 	}
-	a.info.Account, a.info.Principal, a.info.ThingName = admitted.Account, admitted.Principal, admitted.ThingName
+	a.info.Account, a.info.Principal = admitted.Account, admitted.Principal
+	a.info.ThingName, a.info.Indexed = admitted.ThingName, admitted.Indexed
 	a.guard = admitted.Guard
 	return nil
 }

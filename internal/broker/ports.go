@@ -67,7 +67,10 @@ type Admission struct {
 	Principal fleet.Principal
 	// ThingName is set for a certificate attached exclusively to one thing.
 	ThingName string
-	Guard     Guard
+	// Indexed is handed on to the Observer: the connection counts as that of
+	// the thing named like the client id.
+	Indexed bool
+	Guard   Guard
 }
 
 // Service receives publishes to reserved topics (`$…`), after policy.
@@ -177,6 +180,7 @@ type SessionInfo struct {
 	// SessionID is new for each session.
 	SessionID  string
 	ThingName  string
+	Indexed    bool
 	RemoteAddr string
 	// RemoteIP is RemoteAddr without the port.
 	RemoteIP     string
