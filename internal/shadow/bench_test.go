@@ -1,0 +1,70 @@
+package shadow
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// benchDocument is a shadow of about 1 KB with 35 members.
+func benchDocument(tb testing.TB) *document {
+	tb.Helper()
+	var b strings.Builder
+	b.WriteString(`{"state":{"desired":{"led":"on","interval":30,"mode":"eco"},"reported":{"battery":81,"temp":21.5,"rssi":-67,"led":"off"`)
+	for i := range 28 {
+		fmt.Fprintf(&b, `,"field%02d":{"value":"reading-%d"}`, i, i*37)
+	}
+	b.WriteString(`}}}`)
+	limits := Limits{}.withDefaults()
+	r, err := parseRequest([]byte(b.String()), 100, limits)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	d, err := absent().update(&r, time.Unix(100, 0), limits)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return d
+}
+
+// benchRequest is an update of about 200 bytes.
+const benchRequest = `{"state":{"reported":{"battery":80,"temp":21.75,"rssi":-66,"uptime":86400,"field03":{"value":"reading-x"},"firmware":"2.4.1","location":{"lat":59.91,"lon":10.75}}},"clientToken":"4a1f3c0e-9a53-4a35-8a39"}`
+
+// BenchmarkUpdate is everything that one update costs without the store:
+// parsing, merge, delta, stored form and the three documents.
+func BenchmarkUpdate(b *testing.B) {
+	d := benchDocument(b)
+	limits := Limits{}.withDefaults()
+	now := time.Unix(1795412345, 0)
+	body := []byte(benchRequest)
+	b.ReportMetric(float64(d.stateSize), "state-bytes")
+	b.ReportAllocs()
+	for b.Loop() {
+		r, err := parseRequest(body, now.Unix(), limits)
+		if err != nil {
+			b.Fatal(err)
+		}
+		u := &Updated{Timestamp: now.Unix(), Token: r.token, patch: r}
+		next, _, err := u.apply(now, limits)(d)
+		if err != nil {
+			b.Fatal(err)
+		}
+		value := encodeRecord(next)
+		if len(u.AcceptedDocument())+len(u.DeltaDocument())+len(u.DocumentsDocument())+len(value) == 0 {
+			b.Fatal("nothing was written")
+		}
+	}
+}
+
+// BenchmarkRecord is the cost of reading one shadow back, which bounds the
+// rebuilding of projections.
+func BenchmarkRecord(b *testing.B) {
+	value := encodeRecord(benchDocument(b))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := decodeRecord(value); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
