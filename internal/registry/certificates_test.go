@@ -30,7 +30,7 @@ func TestCreateKeysAndCertificate(t *testing.T) {
 	block, _ := pem.Decode([]byte(c.PEM))
 	wantEqual(t, CertificateID(block.Bytes), c.ID)
 	wantEqual(t, must[Certificate](t)(r.DescribeCertificate(t.Context(), acct, c.ID)), c.Certificate)
-	for _, record := range r.store.data {
+	for _, record := range r.store.records() {
 		if strings.Contains(string(record.Value), "private") {
 			t.Fatal("the private key is in the store")
 		}

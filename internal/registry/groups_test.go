@@ -139,12 +139,11 @@ func TestDeleteThingGroupResumes(t *testing.T) {
 		r.addThing(t, name)
 		r.joinGroup(t, name, "G")
 	}
-	commits := 0
-	r.store.before = newCrash(&commits, 3, errors.New("power lost"))
+	r.store.hook(failAfter(3, errors.New("power lost")))
 	if err := r.DeleteThingGroup(ctx, acct, "G", nil); err == nil {
 		t.Fatal("the deletion did not stop")
 	}
-	r.store.before = nil
+	r.store.unhook()
 	left := allPages(t, 250, func(p Page) (Listed[string], error) { return r.ListThingsInThingGroup(ctx, acct, "G", false, p) })
 	if len(left) == 0 || len(left) >= members {
 		t.Fatalf("%d members left, not half way", len(left))

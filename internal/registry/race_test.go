@@ -10,6 +10,7 @@ import (
 
 	"github.com/muster-iot/muster/internal/event"
 	"github.com/muster-iot/muster/internal/fault"
+	"github.com/muster-iot/muster/internal/store"
 )
 
 // together runs the functions at once and returns their errors in order.
@@ -302,10 +303,11 @@ func TestAContextEndsTheRetries(t *testing.T) {
 	r.addThing(t, "T")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	attempts := 0
-	r.store.before = newConflicts(&attempts, func(n int) {
-		if n == eagerAttempts+2 {
+	r.store.hook(func(b store.Batch) error {
+		if attempts++; attempts == eagerAttempts+2 {
 			cancel()
 		}
+		return &store.ConflictError{Key: b.Expect[0].Key}
 	})
 	err := r.UpdateThing(ctx, acct, UpdateThingCommand{Name: "T"})
 	if err == nil || attempts >= maxAttempts {

@@ -32,7 +32,7 @@ const acct fleet.Account = "000000000000"
 type rig struct {
 	*Service
 
-	store   *memoryStore
+	store   *testStore
 	barrier *recordingBarrier
 	logged  *strings.Builder
 	clock   atomic.Int64
@@ -44,7 +44,7 @@ var start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 func newRig(t *testing.T, edit ...func(*Options)) *rig {
 	t.Helper()
-	r := &rig{store: newMemoryStore(), barrier: &recordingBarrier{}, logged: &strings.Builder{}}
+	r := &rig{store: newTestStore(t), barrier: &recordingBarrier{}, logged: &strings.Builder{}}
 	r.clock.Store(start.UnixNano())
 	o := Options{
 		Store:   r.store,
@@ -238,7 +238,7 @@ func TestActorAndTimeReachTheLog(t *testing.T) {
 	r := newRig(t)
 	actor := fleet.Actor{Principal: fleet.Principal{Kind: fleet.PrincipalUser, ID: "root"}, RequestID: "r-1"}
 	must[Thing](t)(r.CreateThing(fleet.WithActor(t.Context(), actor), acct, CreateThingCommand{Name: "T"}))
-	e := r.store.events[0]
+	e := r.store.envelopes()[0]
 	wantEqual(t, e.Actor, actor)
 	wantEqual(t, e.Account, acct)
 	wantEqual(t, e.At, start)
@@ -264,7 +264,7 @@ func TestStorageFaults(t *testing.T) {
 		{&store.ConflictError{Key: "k"}, fault.Throttling},
 	} {
 		r := newRig(t)
-		r.store.before = func(store.Batch) error { return c.err }
+		r.store.hook(func(store.Batch) error { return c.err })
 		_, err := r.CreateThing(t.Context(), acct, CreateThingCommand{Name: "T"})
 		wantCode(t, err, c.code)
 	}
