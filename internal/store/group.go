@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"fmt"
+	"time"
 
 	"github.com/muster-iot/muster/internal/event"
 )
@@ -9,6 +11,9 @@ import (
 // Pending is one caller's batch on its way through an engine's committer.
 type Pending struct {
 	Batch
+	// Data is the stored form of the batch's events, made in the caller's
+	// goroutine: an event that cannot be stored fails its own batch only.
+	Data [][]byte
 	// Position covers the batch's events once the group is durable.
 	Position Position
 	// ctx ends when the caller has gone.
@@ -16,9 +21,20 @@ type Pending struct {
 	done chan error
 }
 
-// NewPending wraps a batch for a committer's queue.
-func NewPending(ctx context.Context, b Batch) *Pending {
-	return &Pending{Batch: b, ctx: ctx, done: make(chan error, 1)}
+// NewPending wraps a batch for a committer's queue and encodes its events.
+func NewPending(ctx context.Context, b Batch) (*Pending, error) {
+	p := &Pending{Batch: b, ctx: ctx, done: make(chan error, 1)}
+	for i, env := range b.Events {
+		if env.Event == nil {
+			return nil, fmt.Errorf("envelope %d of the batch holds no event", i)
+		}
+		data, err := event.Encode(env)
+		if err != nil {
+			return nil, err
+		}
+		p.Data = append(p.Data, data)
+	}
+	return p, nil
 }
 
 // Abandoned reports whether the caller has stopped waiting.
@@ -27,25 +43,41 @@ func (p *Pending) Abandoned() bool { return p.ctx.Err() != nil }
 // Answer ends the call with the outcome.
 func (p *Pending) Answer(err error) { p.done <- err }
 
-// Wait returns the outcome, or the context's error when that ends first.
+// Wait returns the outcome, or the context's error when that ends first. It
+// sets the events' places in the caller's slice: the committer must not, since
+// the caller may have gone and use its memory otherwise.
 func (p *Pending) Wait() error {
 	select {
 	case err := <-p.done:
-		return err
+		return p.settle(err)
 	case <-p.ctx.Done():
 		select {
 		case err := <-p.done:
-			return err
+			return p.settle(err)
 		default:
 			return p.ctx.Err()
 		}
 	}
 }
 
+func (p *Pending) settle(err error) error {
+	if err != nil {
+		return err
+	}
+	for i := range p.Events {
+		p.Events[i].Partition = p.Position.Partition
+		p.Events[i].Seq = p.Position.Seq - uint64(len(p.Events)-1-i)
+	}
+	return nil
+}
+
 // Bytes is about what the batch costs in memory and on disk, for bounding a
-// group. Events count as a flat amount before they are encoded.
+// group.
 func (p *Pending) Bytes() int {
-	n := 64 + 512*len(p.Events)
+	n := 64
+	for _, data := range p.Data {
+		n += len(data) + 32
+	}
 	for _, w := range p.Writes {
 		n += len(w.Key) + len(w.Value) + 32
 	}
@@ -63,6 +95,8 @@ type Group struct {
 	Final map[Key]Final
 	// Events are those of the accepted batches with their place in the log.
 	Events []*event.Envelope
+	// Data is the stored form of Events.
+	Data [][]byte
 
 	version uint64
 	seq     uint64
@@ -104,9 +138,13 @@ func (g *Group) Add(p *Pending, stored func(Key) (uint64, error)) error {
 	}
 	for i := range p.Events {
 		g.seq++
-		p.Events[i].Partition, p.Events[i].Seq = 0, g.seq
-		g.Events = append(g.Events, &p.Events[i])
+		env := p.Events[i]
+		env.Partition, env.Seq = 0, g.seq
+		// As a reader of the stored form gets it.
+		env.At = time.Unix(0, env.At.UnixNano()).UTC()
+		g.Events = append(g.Events, &env)
 	}
+	g.Data = append(g.Data, p.Data...)
 	p.Position = Position{Seq: g.seq}
 	g.Accepted = append(g.Accepted, p)
 	return nil

@@ -10,7 +10,6 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 
-	"github.com/muster-iot/muster/internal/event"
 	"github.com/muster-iot/muster/internal/store"
 )
 
@@ -19,7 +18,10 @@ func (e *Engine) Commit(ctx context.Context, b store.Batch) (store.Position, err
 	if err := ctx.Err(); err != nil {
 		return store.Position{}, err
 	}
-	p := store.NewPending(ctx, b)
+	p, err := store.NewPending(ctx, b)
+	if err != nil {
+		return store.Position{}, err
+	}
 	if err := e.enqueue(ctx, p); err != nil {
 		return store.Position{}, err
 	}
@@ -149,11 +151,8 @@ func (e *Engine) apply(group *store.Group) error {
 		}
 	}
 	logged := 0
-	for _, env := range group.Events {
-		data, err := event.Encode(*env)
-		if err != nil {
-			return err
-		}
+	for i, env := range group.Events {
+		data := group.Data[i]
 		logged += len(data)
 		if err := b.Set(eventKey(env.Seq), data, nil); err != nil {
 			return err
