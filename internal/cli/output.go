@@ -1,0 +1,115 @@
+package cli
+
+import (
+	"encoding/csv"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"unicode"
+
+	"github.com/spf13/cobra"
+)
+
+// Output formats.
+const (
+	formatTable = "table"
+	formatJSON  = "json"
+	formatCSV   = "csv"
+)
+
+// table is an answer in rows; raw is the same for JSON.
+type table struct {
+	header []string
+	rows   [][]string
+	raw    any
+}
+
+// add appends a row.
+func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
+
+// outputFlag registers --output.
+func (c *command) outputFlag(cmd *cobra.Command) *string {
+	return cmd.Flags().StringP("output", "o", formatTable, "table, json or csv")
+}
+
+// print writes a table in the format that was asked for.
+func (c *command) print(format string, t table) error {
+	switch format {
+	case formatTable:
+		return c.printTable(t)
+	case formatJSON:
+		return c.printJSON(t.raw)
+	case formatCSV:
+		w := csv.NewWriter(c.Out)
+		if err := w.WriteAll(append([][]string{lowered(t.header)}, t.rows...)); err != nil {
+			return fmt.Errorf("write csv: %w", err)
+		}
+		return nil
+	default:
+		return fmt.Errorf("--output %q is none of %s, %s, %s", format, formatTable, formatJSON, formatCSV)
+	}
+}
+
+// printTable aligns columns. What devices wrote is made harmless first: it
+// could hold sequences that steer a terminal.
+func (c *command) printTable(t table) error {
+	w := tabwriter.NewWriter(c.Out, 0, 0, 2, ' ', 0)
+	for i, row := range append([][]string{t.header}, t.rows...) {
+		cells := make([]string, len(row))
+		for j, cell := range row {
+			cells[j] = printable(cell)
+		}
+		line := strings.Join(cells, "\t")
+		if i == 0 {
+			line = strings.ToUpper(line)
+		}
+		if _, err := fmt.Fprintln(w, line); err != nil {
+			return fmt.Errorf("write table: %w", err)
+		}
+	}
+	if err := w.Flush(); err != nil {
+		return fmt.Errorf("write table: %w", err)
+	}
+	return nil
+}
+
+// printJSON writes indented JSON.
+func (c *command) printJSON(value any) error {
+	encoder := json.NewEncoder(c.Out)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	if err := encoder.Encode(value); err != nil {
+		return fmt.Errorf("write json: %w", err)
+	}
+	return nil
+}
+
+// lowered is the header for machines.
+func lowered(header []string) []string {
+	out := make([]string, len(header))
+	for i, h := range header {
+		out[i] = strings.ReplaceAll(strings.ToLower(h), " ", "_")
+	}
+	return out
+}
+
+// printable replaces what is no visible text by its escaped form.
+func printable(text string) string {
+	bad := func(r rune) bool { return !unicode.IsPrint(r) }
+	if strings.IndexFunc(text, bad) < 0 {
+		return text
+	}
+	quoted := strconv.QuoteToGraphic(text)
+	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
+}
+
+// pairs renders attributes in order of their names.
+func pairs(attributes map[string]string) string {
+	parts := make([]string, 0, len(attributes))
+	for _, name := range sortedKeys(attributes) {
+		parts = append(parts, name+"="+attributes[name])
+	}
+	return strings.Join(parts, " ")
+}
