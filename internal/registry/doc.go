@@ -8,8 +8,8 @@
 // raced with another decides again on what the other left. Records that many
 // commands share (a type, a policy, a group's definition) are expected but not
 // rewritten by their users, so a hundred thousand devices of one type do not
-// queue behind one key; keys.go and deletion in each file say how a removal is
-// still kept apart from a concurrent use.
+// queue behind one key; the deletions of types, policies and groups say how
+// they still keep clear of a concurrent use.
 //
 // The package knows no wire, no storage engine and no index: a dynamic group's
 // members are decided elsewhere and only recorded here. It starts no

@@ -1,0 +1,186 @@
+package iot
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/muster-iot/muster/internal/awsapi"
+	"github.com/muster-iot/muster/internal/awsapi/catalog/iotwire"
+	"github.com/muster-iot/muster/internal/fault"
+	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/index"
+	"github.com/muster-iot/muster/internal/registry"
+)
+
+// groupIndex is the index of thing groups.
+const groupIndex = "AWS_ThingGroups"
+
+// registerIndex offers the operations on the fleet index.
+func (a *api) registerIndex(s *awsapi.Server) {
+	offer(s, "SearchIndex", func(c *awsapi.Call, in *iotwire.SearchIndexInput) []string {
+		if in.IndexName == nil {
+			return []string{c.ARN(fleet.ARNIndex, registry.ThingIndex)}
+		}
+		return []string{c.ARN(fleet.ARNIndex, *in.IndexName)}
+	}, a.searchIndex, awsapi.Partial("geo_distance is refused"))
+	offer(s, "DescribeIndex", on(fleet.ARNIndex, func(in *iotwire.DescribeIndexInput) string { return in.IndexName }), a.describeIndex)
+	offer(s, "ListIndices", awsapi.All, a.listIndices)
+	offer(s, "GetIndexingConfiguration", awsapi.All, a.getIndexingConfiguration)
+	offer(s, "UpdateIndexingConfiguration", awsapi.All, a.updateIndexingConfiguration,
+		awsapi.Partial("the configuration is fixed: every other one than GetIndexingConfiguration answers is refused"))
+	offer(s, "GetThingConnectivityData", on(fleet.ARNThing, func(in *iotwire.GetThingConnectivityDataInput) string { return in.ThingName }),
+		a.getThingConnectivityData, awsapi.Partial("includeSocketInformation is refused"))
+}
+
+// noIndex is the fault for an index that does not exist.
+func noIndex(name string) error {
+	return fault.New(fault.ResourceNotFound, "index %s does not exist", name)
+}
+
+// schema names what an index holds, false when there is no such index. Named
+// shadows are always on, which is what the first name stands for.
+func schema(index string) (string, bool) {
+	switch index {
+	case registry.ThingIndex:
+		return "MULTI_INDEXING_MODE", true
+	case groupIndex:
+		return "THING_GROUPS", true
+	}
+	return "", false
+}
+
+func (a *api) describeIndex(_ context.Context, _ *awsapi.Call, in *iotwire.DescribeIndexInput) (*iotwire.DescribeIndexOutput, error) {
+	text, ok := schema(in.IndexName)
+	if !ok {
+		return nil, noIndex(in.IndexName)
+	}
+	return &iotwire.DescribeIndexOutput{IndexName: &in.IndexName, IndexStatus: new(string(a.Index.Status())), Schema: &text}, nil
+}
+
+func (a *api) listIndices(_ context.Context, c *awsapi.Call, in *iotwire.ListIndicesInput) (*iotwire.ListIndicesOutput, error) {
+	after, err := c.PageKey(in.NextToken)
+	if err != nil {
+		return nil, err
+	}
+	names := slices.DeleteFunc([]string{groupIndex, registry.ThingIndex}, func(name string) bool { return name <= after })
+	next := ""
+	if in.MaxResults != nil && int(*in.MaxResults) < len(names) {
+		names = names[:*in.MaxResults]
+		next = names[len(names)-1]
+	}
+	return &iotwire.ListIndicesOutput{IndexNames: names, NextToken: c.NextToken(next)}, nil
+}
+
+func (a *api) getIndexingConfiguration(
+	context.Context, *awsapi.Call, *iotwire.GetIndexingConfigurationInput,
+) (*iotwire.GetIndexingConfigurationOutput, error) {
+	return &iotwire.GetIndexingConfigurationOutput{
+		ThingIndexingConfiguration: thingIndexing(), ThingGroupIndexingConfiguration: groupIndexing(),
+	}, nil
+}
+
+// fields are managed fields of one type.
+func fields(kind string, names ...string) []iotwire.Field {
+	return each(names, func(name string) iotwire.Field { return iotwire.Field{Name: &name, Type: &kind} })
+}
+
+// thingIndexing is the one configuration of the index of things: registry,
+// shadows and connectivity on. A filter without names means all named shadows.
+func thingIndexing() *iotwire.ThingIndexingConfiguration {
+	return &iotwire.ThingIndexingConfiguration{
+		ThingIndexingMode: "REGISTRY_AND_SHADOW", ThingConnectivityIndexingMode: new("STATUS"),
+		NamedShadowIndexingMode: new("ON"), DeviceDefenderIndexingMode: new("OFF"),
+		ManagedFields: slices.Concat(
+			fields("String", "thingId", "thingName", "registry.thingTypeName", "registry.thingGroupNames", "connectivity.disconnectReason"),
+			fields("Number", "registry.version", "shadow.version", "shadow.name.*.version", "connectivity.timestamp", "connectivity.version"),
+			fields("Boolean", "shadow.hasDelta", "shadow.name.*.hasDelta", "connectivity.connected"),
+		),
+		CustomFields: []iotwire.Field{},
+	}
+}
+
+// groupIndexing is the one configuration of the index of groups.
+func groupIndexing() *iotwire.ThingGroupIndexingConfiguration {
+	return &iotwire.ThingGroupIndexingConfiguration{
+		ThingGroupIndexingMode: "ON",
+		ManagedFields: slices.Concat(
+			fields("String", "thingGroupName", "thingGroupId", "description", "parentGroupNames"), fields("Number", "version"),
+		),
+		CustomFields: []iotwire.Field{},
+	}
+}
+
+func (a *api) updateIndexingConfiguration(
+	_ context.Context, _ *awsapi.Call, in *iotwire.UpdateIndexingConfigurationInput,
+) (*iotwire.UpdateIndexingConfigurationOutput, error) {
+	if t := in.ThingIndexingConfiguration; t != nil {
+		fixed := thingIndexing()
+		if err := refuse("thingIndexingConfiguration other than the present one", t.ThingIndexingMode != fixed.ThingIndexingMode ||
+			mode(t.ThingConnectivityIndexingMode) != *fixed.ThingConnectivityIndexingMode ||
+			mode(t.NamedShadowIndexingMode) != *fixed.NamedShadowIndexingMode ||
+			mode(t.DeviceDefenderIndexingMode) != *fixed.DeviceDefenderIndexingMode ||
+			filtering(t.Filter) || len(t.CustomFields) > 0 || !among(t.ManagedFields, fixed.ManagedFields)); err != nil {
+			return nil, err
+		}
+	}
+	if g := in.ThingGroupIndexingConfiguration; g != nil {
+		fixed := groupIndexing()
+		if err := refuse("thingGroupIndexingConfiguration other than the present one", g.ThingGroupIndexingMode != fixed.ThingGroupIndexingMode ||
+			len(g.CustomFields) > 0 || !among(g.ManagedFields, fixed.ManagedFields)); err != nil {
+			return nil, err
+		}
+	}
+	return &iotwire.UpdateIndexingConfigurationOutput{}, nil
+}
+
+// mode is an indexing mode; one that is not given is off.
+func mode(text *string) string {
+	if text == nil {
+		return "OFF"
+	}
+	return *text
+}
+
+// filtering reports whether a filter leaves anything out or adds a source.
+func filtering(f *iotwire.IndexingFilter) bool {
+	return f != nil && (len(f.NamedShadowNames) > 0 || len(f.GeoLocations) > 0 ||
+		f.Connectivity != nil && len(f.Connectivity.IncludeSocketInformation) > 0)
+}
+
+// among reports whether all fields sent back are managed ones.
+func among(sent, managed []iotwire.Field) bool {
+	for _, f := range sent {
+		if !slices.ContainsFunc(managed, func(m iotwire.Field) bool { return value(f.Name) == *m.Name && value(f.Type) == *m.Type }) {
+			return false
+		}
+	}
+	return true
+}
+
+func (a *api) getThingConnectivityData(
+	ctx context.Context, c *awsapi.Call, in *iotwire.GetThingConnectivityDataInput,
+) (*iotwire.GetThingConnectivityDataOutput, error) {
+	if err := refuse("includeSocketInformation", value(in.IncludeSocketInformation)); err != nil {
+		return nil, err
+	}
+	if _, err := a.Registry.DescribeThing(ctx, c.Account, in.ThingName); err != nil {
+		return nil, err
+	}
+	if a.Index.Status() == index.Building {
+		return nil, fault.New(fault.IndexNotReady, "the index is being built")
+	}
+	found, err := a.Connections.Connectivity(ctx, c.Account, in.ThingName)
+	if err != nil {
+		return nil, err
+	}
+	d := connectivity(found)
+	out := &iotwire.GetThingConnectivityDataOutput{
+		ThingName: &in.ThingName, Connected: d.Connected, ClientID: d.ClientID, CleanSession: d.CleanSession,
+		KeepAliveDuration: d.KeepAliveDuration, SessionExpiry: d.SessionExpiry, DisconnectReason: d.DisconnectReason,
+	}
+	if d.Timestamp != nil {
+		out.Timestamp = new(time.UnixMilli(*d.Timestamp).UTC())
+	}
+	return out, nil
+}

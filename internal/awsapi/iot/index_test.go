@@ -1,0 +1,158 @@
+package iot
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+
+	"github.com/muster-iot/muster/internal/shadow"
+)
+
+// quote renders text as a JSON string.
+func quote(text string) string {
+	data, err := json.Marshal(text)
+	if err != nil {
+		panic(err)
+	}
+	return string(data)
+}
+
+func TestDynamicGroupsFollowTheIndex(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.answers("POST", "/dynamic-thing-groups/oslo", `{"queryString":"attributes.site:oslo"}`,
+		`{"thingGroupName":"oslo","thingGroupArn":"`+arnBase+`thinggroup/oslo","queryString":"attributes.site:oslo","indexName":"AWS_Things","queryVersion":"2017-09-30"}`)
+	r.refuses("POST", "/dynamic-thing-groups/bad", `{"queryString":"attributes.site:("}`, 400, "InvalidQueryException")
+	r.refuses("POST", "/dynamic-thing-groups/bad", `{}`, 400, "InvalidRequestException")
+	r.answers("GET", "/thing-groups/oslo", "", `{"status":"BUILDING"}`)
+	r.answers("POST", "/things/T", `{"attributePayload":{"attributes":{"site":"oslo"}}}`, `{}`)
+	r.follow()
+	r.answers("GET", "/thing-groups/oslo", "", `{"status":"ACTIVE","queryString":"attributes.site:oslo","version":1}`)
+	wantNames(t, r.names("GET", "/thing-groups/oslo/things", "things", "", "nextToken", "nextToken"), "T")
+	wantNames(t, r.names("GET", "/things/T/thing-groups", "thingGroups", "groupName", "nextToken", "nextToken"), "oslo")
+	r.answers("PATCH", "/dynamic-thing-groups/oslo", `{"thingGroupProperties":{},"queryString":"attributes.site:bergen"}`, `{"version":2}`)
+	r.follow()
+	r.answers("GET", "/thing-groups/oslo/things", "", `{"things":[]}`)
+	r.refuses("DELETE", "/thing-groups/oslo", "", 400, "InvalidRequestException")
+	r.answers("DELETE", "/dynamic-thing-groups/oslo?expectedVersion=2", "", `{}`)
+}
+
+// fleet-management §4.4: shadow is JSON text in a string, connectivity.timestamp
+// is in milliseconds, groups are direct static and dynamic ones.
+func TestSearchIndex(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.answers("POST", "/thing-groups/all", "", `{}`)
+	r.answers("POST", "/thing-groups/north", `{"parentGroupName":"all"}`, `{}`)
+	r.answers("POST", "/dynamic-thing-groups/dyn", `{"queryString":"attributes.site:oslo"}`, `{}`)
+	for i := range 5 {
+		r.answers("POST", fmt.Sprintf("/things/pump-%d", i), `{"attributePayload":{"attributes":{"site":"oslo"}}}`, `{}`)
+	}
+	r.answers("PUT", "/thing-groups/addThingToThingGroup", `{"thingName":"pump-1","thingGroupName":"north"}`, `{}`)
+	for name, body := range map[string]string{
+		"":    `{"state":{"desired":{"led":true},"reported":{"battery":81}}}`,
+		"gps": `{"state":{"reported":{"position":"10.75,59.91"}}}`,
+	} {
+		_, err := r.shadows.Update(t.Context(), shadow.UpdateCommand{Account: account, Thing: "pump-1", Shadow: name, Body: []byte(body)})
+		r.check(err)
+	}
+	r.connections["pump-1"] = &Connectivity{Connected: true, TimestampMS: 1750000000123, ClientID: "pump-1", KeepAlive: 60, CleanSession: true}
+	r.follow()
+
+	got := r.answers("POST", "/indices/search", `{"queryString":"thingName:pump-1"}`, `{"things":"*"}`)
+	things := got["things"].([]any)
+	if len(things) != 1 {
+		t.Fatal(got)
+	}
+	thing := things[0].(map[string]any)
+	want := `{"thingName":"pump-1","thingId":"*","attributes":{"site":"oslo"},"thingGroupNames":["dyn","north"],
+		"connectivity":{"connected":true,"timestamp":1750000000123,"clientId":"pump-1","keepAliveDuration":60,"cleanSession":true}}`
+	var wanted any
+	r.check(json.Unmarshal([]byte(want), &wanted))
+	if where := lacks(wanted, thing, ""); where != "" {
+		t.Fatal(where)
+	}
+	var text, wantText any
+	r.check(json.Unmarshal([]byte(thing["shadow"].(string)), &text))
+	r.check(json.Unmarshal([]byte(`{"reported":{"battery":81},"desired":{"led":true},"delta":{"led":true},"hasDelta":true,"version":1,
+		"metadata":{"desired":{"led":{"timestamp":1772366400}},"reported":{"battery":{"timestamp":1772366400}}},
+		"name":{"gps":{"reported":{"position":"10.75,59.91"},"desired":{},"hasDelta":false,"version":1,
+			"metadata":{"reported":{"position":{"timestamp":1772366400}}}}}}`), &wantText))
+	if where := lacks(wantText, text, "shadow"); where != "" {
+		t.Fatal(where)
+	}
+
+	// A thing that was never connected is not connected, and nothing more.
+	got = r.answers("POST", "/indices/search", `{"queryString":"thingName:pump-2"}`, `{"things":"*"}`)
+	other := got["things"].([]any)[0].(map[string]any)
+	if c := other["connectivity"].(map[string]any); len(c) != 1 || c["connected"] != false {
+		t.Fatal(c)
+	}
+	if _, has := other["shadow"]; has {
+		t.Fatal("a shadow from nowhere")
+	}
+
+	names, token := []string{}, ""
+	for page := range 10 {
+		got := r.answers("POST", "/indices/search", `{"queryString":"attributes.site:oslo","maxResults":2`+token+`}`, `{"things":"*"}`)
+		for _, thing := range got["things"].([]any) {
+			names = append(names, thing.(map[string]any)["thingName"].(string))
+		}
+		next, more := got["nextToken"].(string)
+		if !more {
+			break
+		}
+		token = `,"nextToken":` + quote(next)
+		if page == 0 {
+			r.refuses("POST", "/indices/search", `{"queryString":"attributes.site:bergen"`+token+`}`, 400, "InvalidRequestException")
+		}
+	}
+	wantNames(t, names, "pump-0", "pump-1", "pump-2", "pump-3", "pump-4")
+
+	r.answers("POST", "/indices/search", `{"indexName":"AWS_ThingGroups","queryString":"thingGroupName:north"}`,
+		`{"thingGroups":[{"thingGroupName":"north","thingGroupId":"id-2","attributes":{},"parentGroupNames":["all"]}]}`)
+	r.refuses("POST", "/indices/search", `{"queryString":"("}`, 400, "InvalidQueryException")
+	r.refuses("POST", "/indices/search", `{"queryString":"*","indexName":"None"}`, 404, "ResourceNotFoundException")
+	r.refuses("POST", "/indices/search", `{"queryString":"*","maxResults":501}`, 400, "InvalidRequestException")
+	r.refuses("POST", "/indices/search", `{"queryString":"*","queryVersion":"2016-01-01"}`, 400, "InvalidRequestException")
+}
+
+func TestIndices(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.answers("GET", "/indices/AWS_Things", "", `{"indexName":"AWS_Things","indexStatus":"ACTIVE","schema":"MULTI_INDEXING_MODE"}`)
+	r.answers("GET", "/indices/AWS_ThingGroups", "", `{"indexStatus":"ACTIVE","schema":"THING_GROUPS"}`)
+	r.refuses("GET", "/indices/None", "", 404, "ResourceNotFoundException")
+	wantNames(t, r.names("GET", "/indices?maxResults=1", "indexNames", "", "nextToken", "nextToken"), "AWS_ThingGroups", "AWS_Things")
+	present := r.answers("GET", "/indexing/config", "", `{"thingIndexingConfiguration":{"thingIndexingMode":"REGISTRY_AND_SHADOW",
+		"thingConnectivityIndexingMode":"STATUS","namedShadowIndexingMode":"ON"},"thingGroupIndexingConfiguration":{"thingGroupIndexingMode":"ON"}}`)
+	same, err := json.Marshal(present)
+	r.check(err)
+	r.answers("POST", "/indexing/config", string(same), `{}`)
+	for name, body := range map[string]string{
+		"off":          `{"thingIndexingConfiguration":{"thingIndexingMode":"OFF"}}`,
+		"no shadows":   `{"thingIndexingConfiguration":{"thingIndexingMode":"REGISTRY","thingConnectivityIndexingMode":"STATUS","namedShadowIndexingMode":"ON"}}`,
+		"one shadow":   `{"thingIndexingConfiguration":{"thingIndexingMode":"REGISTRY_AND_SHADOW","thingConnectivityIndexingMode":"STATUS","namedShadowIndexingMode":"ON","filter":{"namedShadowNames":["gps"]}}}`,
+		"custom field": `{"thingGroupIndexingConfiguration":{"thingGroupIndexingMode":"ON","customFields":[{"name":"attributes.a","type":"String"}]}}`,
+		"violations":   `{"thingIndexingConfiguration":{"thingIndexingMode":"REGISTRY_AND_SHADOW","thingConnectivityIndexingMode":"STATUS","namedShadowIndexingMode":"ON","deviceDefenderIndexingMode":"VIOLATIONS"}}`,
+	} {
+		if got := r.call("POST", "/indexing/config", body); got.status != 400 {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}
+
+// fleet-management §4.4: here the timestamp is in seconds.
+func TestConnectivityData(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.answers("POST", "/things/T", "", `{}`)
+	got := r.answers("POST", "/things/T/connectivity-data", `{}`, `{"thingName":"T","connected":false}`)
+	if len(got) != 2 {
+		t.Fatal(got)
+	}
+	r.connections["T"] = &Connectivity{TimestampMS: 1750000000123, ClientID: "T", DisconnectReason: "CONNECTION_LOST"}
+	r.answers("POST", "/things/T/connectivity-data", `{}`, `{"connected":false,"timestamp":1750000000.123,"disconnectReason":"CONNECTION_LOST","clientId":"T"}`)
+	r.refuses("POST", "/things/None/connectivity-data", `{}`, 404, "ResourceNotFoundException")
+	r.refuses("POST", "/things/T/connectivity-data", `{"includeSocketInformation":true}`, 400, "InvalidRequestException")
+}
