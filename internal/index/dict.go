@@ -169,10 +169,10 @@ func (d *dict) merge() {
 		return
 	}
 	d.sorted = append(d.sorted, d.tail...)
-	for k := len(d.tail) - 1; k >= 0; k-- {
-		pos, _ := slices.BinarySearchFunc(d.sorted[:end], d.tail[k], byText)
+	for k, id := range slices.Backward(d.tail) {
+		pos, _ := slices.BinarySearchFunc(d.sorted[:end], id, byText)
 		copy(d.sorted[pos+k+1:end+k+1], d.sorted[pos:end])
-		d.sorted[pos+k] = d.tail[k]
+		d.sorted[pos+k] = id
 		end = pos
 	}
 	d.tail = d.tail[:0]

@@ -1,6 +1,8 @@
 package index
 
 import (
+	"slices"
+
 	"github.com/muster-iot/muster/internal/fleetquery"
 )
 
@@ -99,12 +101,8 @@ func (p *plan) leaves(visit func(*plan)) {
 func (p *plan) holdsFor(v values) bool {
 	switch p.op {
 	case opMatch:
-		if p.match.IsNumber {
-			for _, n := range v.numbers {
-				if n == p.match.Number {
-					return true
-				}
-			}
+		if p.match.IsNumber && slices.Contains(v.numbers, p.match.Number) {
+			return true
 		}
 		return anyWord(v.texts, func(word string) bool { return word == p.match.Word })
 	case opPhrase:
@@ -118,11 +116,7 @@ func (p *plan) holdsFor(v values) bool {
 	case opTexts:
 		return anyWord(v.texts, p.texts.Contains)
 	case opNumbers:
-		for _, n := range v.numbers {
-			if p.numbers.Contains(n) {
-				return true
-			}
-		}
+		return slices.ContainsFunc(v.numbers, p.numbers.Contains)
 	case opAnd, opOr, opNot, opAll, opExists:
 	}
 	return false
@@ -137,10 +131,8 @@ func anyWord(texts []string, test func(string) bool) bool {
 			}
 			continue
 		}
-		for _, word := range fleetquery.Words(text) {
-			if test(word) {
-				return true
-			}
+		if slices.ContainsFunc(fleetquery.Words(text), test) {
+			return true
 		}
 	}
 	return false

@@ -48,8 +48,8 @@ type State struct {
 	Connectivity *Connectivity
 }
 
-// putThing sets the registry fields of a thing and reports whether it is new.
-func (s *shard) putThing(t Thing) bool {
+// putThing sets the registry fields of a thing, new or known.
+func (s *shard) putThing(t Thing) {
 	c := s.things
 	_, known := c.doc(t.Name)
 	doc := c.create(t.Name)
@@ -64,7 +64,6 @@ func (s *shard) putThing(t Thing) bool {
 	c.putAttributes(doc, t.Attributes, known)
 	s.setBilling(doc, t.BillingGroup)
 	s.regroup(doc)
-	return !known
 }
 
 // putAttributes replaces the attributes of a document.
