@@ -60,12 +60,21 @@ type Source struct {
 	Now        time.Time
 }
 
+// ParseRecipient checks an age public key.
+func ParseRecipient(text string) (age.Recipient, error) {
+	to, err := age.ParseX25519Recipient(text)
+	if err != nil {
+		return nil, fmt.Errorf("recipient: %w", err)
+	}
+	return to, nil
+}
+
 // Write streams an archive to w, encrypted so that only the holder of the
 // recipient's identity can read it.
 func Write(ctx context.Context, w io.Writer, recipient string, s Source) error {
-	to, err := age.ParseX25519Recipient(recipient)
+	to, err := ParseRecipient(recipient)
 	if err != nil {
-		return fmt.Errorf("recipient: %w", err)
+		return err
 	}
 	sealed, err := age.Encrypt(w, to)
 	if err != nil {
