@@ -55,7 +55,8 @@ func (c *command) print(format string, t table) error {
 // printTable aligns columns. What devices wrote is made harmless first: it
 // could hold sequences that steer a terminal.
 func (c *command) printTable(t table) error {
-	w := tabwriter.NewWriter(c.Out, 0, 0, 2, ' ', 0)
+	var aligned strings.Builder
+	w := tabwriter.NewWriter(&aligned, 0, 0, 2, ' ', 0)
 	for i, row := range append([][]string{t.header}, t.rows...) {
 		cells := make([]string, len(row))
 		for j, cell := range row {
@@ -71,6 +72,11 @@ func (c *command) printTable(t table) error {
 	}
 	if err := w.Flush(); err != nil {
 		return fmt.Errorf("write table: %w", err)
+	}
+	for line := range strings.Lines(aligned.String()) {
+		if _, err := fmt.Fprintln(c.Out, strings.TrimRight(line, " \n")); err != nil {
+			return fmt.Errorf("write table: %w", err)
+		}
 	}
 	return nil
 }

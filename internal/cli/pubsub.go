@@ -115,11 +115,13 @@ type received struct {
 	// Base64 for bytes.
 	Payload json.RawMessage `json:"payload,omitempty"`
 	Base64  string          `json:"base64,omitempty"`
+	// text is the payload for people.
+	text string
 }
 
 // newReceived copies a message out of the client's buffer.
 func newReceived(p *mqtt.Publish, now time.Time) received {
-	r := received{Time: now.UTC(), Topic: string(p.Topic), QoS: p.QoS}
+	r := received{Time: now.UTC(), Topic: string(p.Topic), QoS: p.QoS, text: string(p.Payload)}
 	switch {
 	case json.Valid(p.Payload):
 		r.Payload = append(json.RawMessage(nil), p.Payload...)
@@ -130,6 +132,7 @@ func newReceived(p *mqtt.Publish, now time.Time) received {
 		}
 	default:
 		r.Base64 = base64.StdEncoding.EncodeToString(p.Payload)
+		r.text = "base64:" + r.Base64
 	}
 	return r
 }
@@ -220,11 +223,7 @@ func (c *command) printMessage(m received, asJSON bool) error {
 	if asJSON {
 		return json.NewEncoder(c.Out).Encode(m) //nolint:wrapcheck // standard output says it all
 	}
-	payload := string(m.Payload)
-	if m.Base64 != "" {
-		payload = "base64:" + m.Base64
-	}
-	_, err := fmt.Fprintf(c.Out, "%s %s %s\n", m.Time.Format("15:04:05.000"), printable(m.Topic), printable(payload))
+	_, err := fmt.Fprintf(c.Out, "%s %s %s\n", m.Time.Format("15:04:05.000"), printable(m.Topic), printable(m.text))
 	return err //nolint:wrapcheck // standard output says it all
 }
 
