@@ -63,6 +63,9 @@ type session struct {
 func (s *session) run(first []byte) {
 	data := first
 	var err error
+	if len(data) == 0 {
+		s.in.release() // the CONNECT's buffer
+	}
 	for {
 		if len(data) > 0 {
 			if c := s.process(data); c != nil {
