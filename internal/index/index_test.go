@@ -474,6 +474,32 @@ func TestConcurrentSearches(t *testing.T) {
 	expect(t, x, `shadow.reported.label:58-1234`, "")
 }
 
+// TestChurnedTexts: when the dictionary gives the numbers of old texts to new
+// ones, nothing of the old ones is left, neither their words nor their kind.
+func TestChurnedTexts(t *testing.T) {
+	t.Parallel()
+	m := newModel(1)
+	x := newIndex(t, m)
+	m.apply(t, x, thing("a"), thing("b"))
+	for i := range int64(6000) {
+		// Phrases first, then single words, in two rounds.
+		text := fmt.Sprintf("two words%d", i)
+		if i/1500%2 == 1 {
+			text = fmt.Sprintf("word%d", i)
+		}
+		m.apply(t, x, reported("a", i+1, fmt.Sprintf(`{"text":%q}`, text)))
+		if i%100 == 99 {
+			expect(t, x, fmt.Sprintf("shadow.reported.text:%q", text), "a")
+			expect(t, x, "shadow.reported.text:wor*", "a")
+			expect(t, x, fmt.Sprintf("shadow.reported.text:(word%d OR words%d)", i-1, i-1), "")
+		}
+		if i%1500 == 1499 {
+			phrases := map[bool]string{true: "", false: "a"}[i/1500%2 == 1]
+			expect(t, x, "shadow.reported.text:two", phrases)
+		}
+	}
+}
+
 // TestPaging walks fleets that are larger than the unsorted part of a
 // dictionary, in pages, by both ways of finding the next names.
 func TestPaging(t *testing.T) {
