@@ -12,11 +12,8 @@ import (
 // region stands there too, so that no further setting is needed. A file that
 // already says so is left alone.
 func WriteCredentials(path, region string, key AccessKey) error {
-	var text string
-	for _, profile := range []string{"default", "muster"} {
-		text += fmt.Sprintf("[%s]\naws_access_key_id = %s\naws_secret_access_key = %s\nregion = %s\n\n", profile, key.ID, key.Secret, region)
-	}
-	text = text[:len(text)-1]
+	section := "]\naws_access_key_id = " + key.ID + "\naws_secret_access_key = " + key.Secret + "\nregion = " + region + "\n"
+	text := "[default" + section + "\n[muster" + section
 	if old, err := os.ReadFile(path); err == nil && string(old) == text {
 		return nil
 	}

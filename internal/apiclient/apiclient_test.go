@@ -78,8 +78,8 @@ func TestSearchWalksPages(t *testing.T) {
 	t.Parallel()
 	c := serve(t, "iot", func(w http.ResponseWriter, r *http.Request) {
 		var in struct {
-			QueryString, NextToken string
-			MaxResults             int
+			QueryString string `json:"queryString"`
+			NextToken   string `json:"nextToken"`
 		}
 		if err := json.NewDecoder(r.Body).Decode(&in); err != nil || in.QueryString != "a:b" {
 			t.Errorf("got %+v, %v", in, err)

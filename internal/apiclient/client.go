@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -186,9 +187,7 @@ func (c *Client) send(ctx context.Context, in Request) (*http.Response, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make request: %w", err)
 	}
-	for name, values := range in.Header {
-		request.Header[name] = values
-	}
+	maps.Copy(request.Header, in.Header)
 	if len(in.Body) > 0 && request.Header.Get("Content-Type") == "" {
 		request.Header.Set("Content-Type", "application/json")
 	}
@@ -215,7 +214,9 @@ func refusal(response *http.Response) error {
 		return fmt.Errorf("read answer with status %d: %w", response.StatusCode, err)
 	}
 	// Services differ in the case of the member; encoding/json does not mind.
-	var body struct{ Message string }
+	var body struct {
+		Message string `json:"message"`
+	}
 	if json.Unmarshal(data, &body) != nil {
 		body.Message = strings.TrimSpace(string(data))
 	}

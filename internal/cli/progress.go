@@ -41,7 +41,7 @@ func (p *progress) update(stage string, done, total int) {
 	}
 	p.done = done
 	if p.bar != nil {
-		_ = p.bar.Set(done) //nolint:errcheck // a bar that cannot be drawn is no reason to stop
+		_ = p.bar.Set(done)
 		return
 	}
 	if tenth := done * 10 / max(1, total); tenth > p.tenth {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -154,7 +155,7 @@ func updateBody(desired, reported string, version int64) ([]byte, error) {
 		state[name] = json.RawMessage(text)
 	}
 	if len(state) == 0 {
-		return nil, fmt.Errorf("give --desired or --reported")
+		return nil, errors.New("give --desired or --reported")
 	}
 	body := map[string]any{"state": state}
 	if version != 0 {

@@ -99,7 +99,7 @@ func TestAllProblemsAtOnce(t *testing.T) {
 	_, err := sources(t, file, map[string]string{"MUSTER_ACCOUNT_ID": "12"},
 		"--http-addr", "0.0.0.0:8080", "--mqtt-insecure-addr", "192.0.2.1:1883", "--bus", "nats://n1", "--tls-cert", "c.pem",
 		"--advertise", "somewhere").Load()
-	var invalid *Invalid
+	var invalid *InvalidError
 	if !errors.As(err, &invalid) {
 		t.Fatalf("got %v", err)
 	}

@@ -30,52 +30,98 @@ func (f *field) env() string {
 // fields is the one table of settings, in the order of help and docs.
 func fields() []field {
 	return []field{
-		{"data-dir", "./muster-data", "folder for keys, certificates and the embedded store", false,
-			func(s *Settings) value { return (*text)(&s.DataDir) }},
-		{"region", "us-east-1", "region in ARNs and endpoint names", false,
-			func(s *Settings) value { return (*text)(&s.Region) }},
-		{"account-id", "000000000000", "default account, twelve digits", false,
-			func(s *Settings) value { return (*account)(&s.AccountID) }},
-		{"http-addr", "127.0.0.1:8080", "address of the API without TLS; loopback only, empty for none", false,
-			func(s *Settings) value { return (*text)(&s.HTTPAddr) }},
-		{"mqtt-addr", ":8883", "address of MQTT over mutual TLS, empty for none", false,
-			func(s *Settings) value { return (*text)(&s.MQTTAddr) }},
-		{"tls-addr", ":8443", "address of HTTPS and of MQTT chosen by ALPN, empty for none", false,
-			func(s *Settings) value { return (*text)(&s.TLSAddr) }},
-		{"mqtt-insecure-addr", "", "address of MQTT without TLS for tests; loopback only, empty for none", false,
-			func(s *Settings) value { return (*text)(&s.MQTTInsecureAddr) }},
-		{"store", StorePebble, "storage engine: pebble, or the postgres:// URL of a database", false,
-			func(s *Settings) value { return (*text)(&s.Store) }},
-		{"store-file", "", "file that holds the value of store, to keep a password out of the command line", false,
-			func(s *Settings) value { return (*text)(&s.StoreFile) }},
-		{"bus", busEmbedded, "traffic between nodes; this version offers embedded only", false,
-			func(s *Settings) value { return (*text)(&s.Bus) }},
-		{"endpoint", "localhost", "name that devices connect to; DescribeEndpoint answers it", false,
-			func(s *Settings) value { return (*text)(&s.Endpoint) }},
-		{"base-domain", "muster.internal", "domain of the accounts' endpoint names", false,
-			func(s *Settings) value { return (*text)(&s.BaseDomain) }},
-		{"tls-name", "", "further names or addresses in the server certificate; may be repeated", false,
-			func(s *Settings) value { return (*list)(&s.TLSNames) }},
-		{"tls-cert", "", "file with an own server certificate and its chain, PEM", true,
-			func(s *Settings) value { return (*text)(&s.TLSCert) }},
-		{"tls-key", "", "file with the key of tls-cert, PEM", true,
-			func(s *Settings) value { return (*text)(&s.TLSKey) }},
-		{"advertise", "", "HOST:PORT that devices reach mqtt-addr by, when it is not endpoint and that port", false,
-			func(s *Settings) value { return (*text)(&s.Advertise) }},
-		{"mqtt.profile", ProfileAWS, "aws keeps to AWS IoT's limits, standard follows the MQTT standard", false,
-			func(s *Settings) value { return (*text)(&s.MQTT.Profile) }},
-		{"tls.require-sni", "false", "refuse TLS connections that name no known endpoint", false,
-			func(s *Settings) value { return (*flag)(&s.TLS.RequireSNI) }},
-		{"log.level", "info", "debug, info, warn or error", true,
-			func(s *Settings) value { return (*text)(&s.Log.Level) }},
-		{"log.format", "text", "text or json", false,
-			func(s *Settings) value { return (*text)(&s.Log.Format) }},
-		{"eventlog.retention-age", "168h", "how long events are kept", false,
-			func(s *Settings) value { return (*duration)(&s.EventLog.RetentionAge) }},
-		{"eventlog.retention-bytes", "1GiB", "how many bytes of events are kept", false,
-			func(s *Settings) value { return (*size)(&s.EventLog.RetentionBytes) }},
-		{"shadow.require-thing", "false", "refuse shadows of names that are not in the registry", false,
-			func(s *Settings) value { return (*flag)(&s.Shadow.RequireThing) }},
+		{
+			"data-dir", "./muster-data", "folder for keys, certificates and the embedded store", false,
+			func(s *Settings) value { return (*text)(&s.DataDir) },
+		},
+		{
+			"region", "us-east-1", "region in ARNs and endpoint names", false,
+			func(s *Settings) value { return (*text)(&s.Region) },
+		},
+		{
+			"account-id", "000000000000", "default account, twelve digits", false,
+			func(s *Settings) value { return (*account)(&s.AccountID) },
+		},
+		{
+			"http-addr", "127.0.0.1:8080", "address of the API without TLS; loopback only, empty for none", false,
+			func(s *Settings) value { return (*text)(&s.HTTPAddr) },
+		},
+		{
+			"mqtt-addr", ":8883", "address of MQTT over mutual TLS, empty for none", false,
+			func(s *Settings) value { return (*text)(&s.MQTTAddr) },
+		},
+		{
+			"tls-addr", ":8443", "address of HTTPS and of MQTT chosen by ALPN, empty for none", false,
+			func(s *Settings) value { return (*text)(&s.TLSAddr) },
+		},
+		{
+			"mqtt-insecure-addr", "", "address of MQTT without TLS for tests; loopback only, empty for none", false,
+			func(s *Settings) value { return (*text)(&s.MQTTInsecureAddr) },
+		},
+		{
+			"store", StorePebble, "storage engine: pebble, or the postgres:// URL of a database", false,
+			func(s *Settings) value { return (*text)(&s.Store) },
+		},
+		{
+			"store-file", "", "file that holds the value of store, to keep a password out of the command line", false,
+			func(s *Settings) value { return (*text)(&s.StoreFile) },
+		},
+		{
+			"bus", busEmbedded, "traffic between nodes; this version offers embedded only", false,
+			func(s *Settings) value { return (*text)(&s.Bus) },
+		},
+		{
+			"endpoint", "localhost", "name that devices connect to; DescribeEndpoint answers it", false,
+			func(s *Settings) value { return (*text)(&s.Endpoint) },
+		},
+		{
+			"base-domain", "muster.internal", "domain of the accounts' endpoint names", false,
+			func(s *Settings) value { return (*text)(&s.BaseDomain) },
+		},
+		{
+			"tls-name", "", "further names or addresses in the server certificate; may be repeated", false,
+			func(s *Settings) value { return (*list)(&s.TLSNames) },
+		},
+		{
+			"tls-cert", "", "file with an own server certificate and its chain, PEM", true,
+			func(s *Settings) value { return (*text)(&s.TLSCert) },
+		},
+		{
+			"tls-key", "", "file with the key of tls-cert, PEM", true,
+			func(s *Settings) value { return (*text)(&s.TLSKey) },
+		},
+		{
+			"advertise", "", "HOST:PORT that devices reach mqtt-addr by, when it is not endpoint and that port", false,
+			func(s *Settings) value { return (*text)(&s.Advertise) },
+		},
+		{
+			"mqtt.profile", ProfileAWS, "aws keeps to AWS IoT's limits, standard follows the MQTT standard", false,
+			func(s *Settings) value { return (*text)(&s.MQTT.Profile) },
+		},
+		{
+			"tls.require-sni", "false", "refuse TLS connections that name no known endpoint", false,
+			func(s *Settings) value { return (*flag)(&s.TLS.RequireSNI) },
+		},
+		{
+			"log.level", "info", "debug, info, warn or error", true,
+			func(s *Settings) value { return (*text)(&s.Log.Level) },
+		},
+		{
+			"log.format", "text", "text or json", false,
+			func(s *Settings) value { return (*text)(&s.Log.Format) },
+		},
+		{
+			"eventlog.retention-age", "168h", "how long events are kept", false,
+			func(s *Settings) value { return (*duration)(&s.EventLog.RetentionAge) },
+		},
+		{
+			"eventlog.retention-bytes", "1GiB", "how many bytes of events are kept", false,
+			func(s *Settings) value { return (*size)(&s.EventLog.RetentionBytes) },
+		},
+		{
+			"shadow.require-thing", "false", "refuse shadows of names that are not in the registry", false,
+			func(s *Settings) value { return (*flag)(&s.Shadow.RequireThing) },
+		},
 	}
 }
 
@@ -93,8 +139,8 @@ func lookup(all []field, path string) (*field, bool) {
 func Default() Settings {
 	var s Settings
 	for _, f := range fields() {
-		// The defaults are constants of this package and a test sets each.
-		_ = f.value(&s).Set(f.text) //nolint:errcheck // see above
+		// No error: the defaults are constants and a test sets each.
+		_ = f.value(&s).Set(f.text)
 	}
 	return s
 }
@@ -129,7 +175,8 @@ func Reload(current, next Settings) (merged Settings, needRestart []string) {
 			needRestart = append(needRestart, f.path)
 			continue
 		}
-		_ = was.Set(is.String()) //nolint:errcheck // the text comes from a value that was accepted
+		// No error: the text comes from a value that was accepted.
+		_ = was.Set(is.String())
 	}
 	return merged, needRestart
 }

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
@@ -98,18 +99,15 @@ func (r *fileReader) pair(path string, pair *ast.MappingValueNode, depth int) {
 
 // sequence reads a list of scalars into its comma-separated form.
 func (r *fileReader) sequence(path string, n *ast.SequenceNode) {
-	var joined string
-	for i, item := range n.Values {
+	items := make([]string, 0, len(n.Values))
+	for _, item := range n.Values {
 		text, ok := r.scalar(path, item)
 		if !ok {
 			return
 		}
-		if i > 0 {
-			joined += ","
-		}
-		joined += text
+		items = append(items, text)
 	}
-	r.add(path, joined, line(n))
+	r.add(path, strings.Join(items, ","), line(n))
 }
 
 // scalar returns a plain value, or reports what stands there instead.

@@ -48,11 +48,11 @@ func (p Problem) String() string {
 	return out
 }
 
-// Invalid lists everything that is wrong with the settings at once.
-type Invalid struct{ Problems []Problem }
+// InvalidError lists everything that is wrong with the settings at once.
+type InvalidError struct{ Problems []Problem }
 
 // Error lists the problems, one a line.
-func (e *Invalid) Error() string {
+func (e *InvalidError) Error() string {
 	lines := make([]string, 0, len(e.Problems)+1)
 	lines = append(lines, "settings are not valid:")
 	for _, p := range e.Problems {
@@ -98,7 +98,7 @@ type Sources struct {
 	LookupEnv func(string) (string, bool)
 }
 
-// Load collects, merges and validates. A bad setting yields *Invalid with all
+// Load collects, merges and validates. A bad setting yields *InvalidError with all
 // problems of all sources.
 func (src Sources) Load() (Settings, error) {
 	all := fields()
@@ -115,7 +115,7 @@ func (src Sources) Load() (Settings, error) {
 		problems = append(problems, p)
 	}
 	if len(problems) > 0 {
-		return Settings{}, &Invalid{Problems: problems}
+		return Settings{}, &InvalidError{Problems: problems}
 	}
 	return s, nil
 }

@@ -27,25 +27,25 @@ func contextWithCancel(t *testing.T) (context.Context, context.CancelFunc) {
 }
 
 // request makes a PEM request with a subject and extensions a device must not get.
-func request(t testing.TB, key crypto.Signer, algorithm x509.SignatureAlgorithm) []byte {
-	t.Helper()
+func request(tb testing.TB, key crypto.Signer, algorithm x509.SignatureAlgorithm) []byte {
+	tb.Helper()
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
 		Subject:            pkix.Name{CommonName: "pump-1", SerialNumber: "SN42", Organization: []string{"Example"}},
 		DNSNames:           []string{"iot.example.com"},
 		SignatureAlgorithm: algorithm,
 	}, key)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
 }
 
 // curveKey makes a key on a curve.
-func curveKey(t testing.TB, curve elliptic.Curve) *ecdsa.PrivateKey {
-	t.Helper()
+func curveKey(tb testing.TB, curve elliptic.Curve) *ecdsa.PrivateKey {
+	tb.Helper()
 	key, err := ecdsa.GenerateKey(curve, rand.Reader)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return key
 }

@@ -1,7 +1,6 @@
 package pki
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -113,7 +112,7 @@ func (p *PKI) serverCertificate(path string, issuer *identity, useRSA bool) (*id
 	if err != nil {
 		return nil, err
 	}
-	p.options.Logger.LogAttrs(context.Background(), slog.LevelInfo, "server certificate made", //nolint:contextcheck // start-up and renewal serve no request
+	p.options.Logger.Info("server certificate made",
 		slog.String("file", path), slog.Any("names", p.options.Names), slog.Time("not_after", id.cert.NotAfter))
 	return id, id.save(path)
 }

@@ -141,7 +141,7 @@ func TestNoSessionTickets(t *testing.T) {
 	device := deviceCertificate(t, p)
 	client := &tls.Config{
 		RootCAs: roots(t, o), ServerName: "localhost", Certificates: []tls.Certificate{device},
-		ClientSessionCache: tls.NewLRUClientSessionCache(8), MaxVersion: tls.VersionTLS12, Time: start, //nolint:gosec // asks for the version with tickets
+		ClientSessionCache: tls.NewLRUClientSessionCache(8), MaxVersion: tls.VersionTLS12, Time: start,
 	}
 	for range 2 {
 		seen, err := handshake(t, p.MQTTConfig(), client)

@@ -188,7 +188,10 @@ func (d *device) handle(m message) bool {
 	}
 	wanted := body.State
 	if m.get {
-		var document struct{ Reported, Delta json.RawMessage }
+		var document struct {
+			Reported json.RawMessage `json:"reported"`
+			Delta    json.RawMessage `json:"delta"`
+		}
 		if json.Unmarshal(body.State, &document) != nil {
 			return false
 		}

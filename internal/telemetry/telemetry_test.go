@@ -3,6 +3,7 @@ package telemetry
 import (
 	"bytes"
 	"encoding/json"
+	"log/slog"
 	"strings"
 	"testing"
 )
@@ -14,7 +15,7 @@ func TestLogLevelChangesDerivedLoggers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	part := log.With("component", "broker")
+	part := log.With(slog.String("component", "broker"))
 	part.InfoContext(t.Context(), "hidden")
 	if out.Len() != 0 {
 		t.Fatalf("info was written at level warn: %s", out.String())
@@ -23,7 +24,10 @@ func TestLogLevelChangesDerivedLoggers(t *testing.T) {
 		t.Fatal(err)
 	}
 	part.DebugContext(t.Context(), "shown")
-	var line struct{ Msg, Component string }
+	var line struct {
+		Msg       string `json:"msg"`
+		Component string `json:"component"`
+	}
 	if err := json.Unmarshal(out.Bytes(), &line); err != nil {
 		t.Fatal(err)
 	}

@@ -51,65 +51,65 @@ type Server struct {
 }
 
 // Start runs a stand-in on loopback until the test ends.
-func Start(t testing.TB) *Server {
-	t.Helper()
+func Start(tb testing.TB) *Server {
+	tb.Helper()
 	s := &Server{
-		DataDir: t.TempDir(), calls: map[string]int{}, certificates: map[string]bool{},
+		DataDir: tb.TempDir(), calls: map[string]int{}, certificates: map[string]bool{},
 		reported: map[string]json.RawMessage{}, desired: map[string]json.RawMessage{},
 	}
 	keys := filepath.Join(s.DataDir, "pki")
 	if err := os.Mkdir(keys, 0o700); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	write(t, filepath.Join(s.DataDir, "FORMAT"), "muster 1\n")
-	write(t, filepath.Join(s.DataDir, "credentials"), "[default]\naws_access_key_id = AKIATEST\naws_secret_access_key = secret\n")
+	write(tb, filepath.Join(s.DataDir, "FORMAT"), "muster 1\n")
+	write(tb, filepath.Join(s.DataDir, "credentials"), "[default]\naws_access_key_id = AKIATEST\naws_secret_access_key = secret\n")
 	var err error
 	s.pki, err = pki.New(pki.Options{Dir: keys, CAFile: filepath.Join(s.DataDir, "ca.pem"), Now: time.Now, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	rest := httptest.NewServer(http.HandlerFunc(s.serve))
-	t.Cleanup(rest.Close)
+	tb.Cleanup(rest.Close)
 	s.URL = rest.URL
-	s.listen(t)
+	s.listen(tb)
 	return s
 }
 
 // write makes a file.
-func write(t testing.TB, path, text string) {
-	t.Helper()
+func write(tb testing.TB, path, text string) {
+	tb.Helper()
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
 // listen starts the broker.
-func (s *Server) listen(t testing.TB) {
-	t.Helper()
+func (s *Server) listen(tb testing.TB) {
+	tb.Helper()
 	s.broker = broker.New(broker.Options{
 		Profile: topic.AWS, Gatekeeper: gatekeeper{}, Service: s, Logger: slog.New(slog.DiscardHandler), Now: time.Now,
 	})
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	l, err := (&net.ListenConfig{}).Listen(tb.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	s.MQTT = l.Addr().String()
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	ctx, cancel := context.WithCancel(context.WithoutCancel(tb.Context()))
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		options := broker.ListenerOptions{Name: "mqtt", Account: func(string) fleet.Account { return account }}
 		if err := s.broker.Serve(ctx, tls.NewListener(l, s.pki.MQTTConfig()), options); err != nil && ctx.Err() == nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	}()
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		cancel()
 		if err := l.Close(); err != nil && ctx.Err() == nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 		if err := s.broker.Shutdown(context.WithoutCancel(ctx)); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 		<-ended
 	})
@@ -133,10 +133,17 @@ type guard struct{}
 // Forbidden is the one topic and filter that nobody may use.
 const Forbidden = "forbidden"
 
+// CanPublish refuses the forbidden topic.
 func (guard) CanPublish(name string, _ bool) bool { return name != Forbidden }
-func (guard) CanSubscribe(filter string) bool     { return filter != Forbidden }
-func (guard) CanReceive(string) bool              { return true }
-func (guard) Close()                              {}
+
+// CanSubscribe refuses the forbidden filter.
+func (guard) CanSubscribe(filter string) bool { return filter != Forbidden }
+
+// CanReceive refuses nothing.
+func (guard) CanReceive(string) bool { return true }
+
+// Close has nothing to release.
+func (guard) Close() {}
 
 // Reserved keeps shadows as far as devices look at them.
 func (s *Server) Reserved(p *broker.Publish, _ func(error)) (deferred, ok bool) {
@@ -153,7 +160,9 @@ func (s *Server) Reserved(p *broker.Publish, _ func(error)) (deferred, ok bool) 
 		s.answerGet(p, thing)
 	case "update":
 		var body struct {
-			State struct{ Reported, Desired json.RawMessage }
+			State struct {
+				Reported json.RawMessage `json:"reported"`
+			} `json:"state"`
 		}
 		if json.Unmarshal(p.Payload, &body) == nil && body.State.Reported != nil {
 			s.mu.Lock()
@@ -190,26 +199,26 @@ func (s *Server) CanSubscribeReserved(filter string) bool {
 }
 
 // Desire sets a thing's desired state and tells the device.
-func (s *Server) Desire(t testing.TB, thing, state string) {
-	t.Helper()
+func (s *Server) Desire(tb testing.TB, thing, state string) {
+	tb.Helper()
 	s.mu.Lock()
 	s.desired[thing] = json.RawMessage(state)
 	s.mu.Unlock()
-	s.Publish(t, "$aws/things/"+thing+"/shadow/update/delta", `{"state":`+state+`}`)
+	s.Publish(tb, "$aws/things/"+thing+"/shadow/update/delta", `{"state":`+state+`}`)
 }
 
 // Publish sends a message from the server.
-func (s *Server) Publish(t testing.TB, name, payload string) {
-	t.Helper()
-	err := s.broker.Publish(t.Context(), account, broker.Message{Topic: name, Payload: []byte(payload)})
+func (s *Server) Publish(tb testing.TB, name, payload string) {
+	tb.Helper()
+	err := s.broker.Publish(tb.Context(), account, broker.Message{Topic: name, Payload: []byte(payload)})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
 // Reported decodes what a thing last reported; false when it never did.
-func (s *Server) Reported(t testing.TB, thing string, into any) bool {
-	t.Helper()
+func (s *Server) Reported(tb testing.TB, thing string, into any) bool {
+	tb.Helper()
 	s.mu.Lock()
 	raw := s.reported[thing]
 	s.mu.Unlock()
@@ -217,7 +226,7 @@ func (s *Server) Reported(t testing.TB, thing string, into any) bool {
 		return false
 	}
 	if err := json.Unmarshal(raw, into); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return true
 }
@@ -278,14 +287,16 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 
 // issue signs a request for a certificate.
 func (s *Server) issue(w http.ResponseWriter, r *http.Request) {
-	var in struct{ CertificateSigningRequest string }
+	var in struct {
+		Request string `json:"certificateSigningRequest"`
+	}
 	data, err := io.ReadAll(r.Body)
 	if err == nil {
 		err = json.Unmarshal(data, &in)
 	}
 	var certPEM []byte
 	if err == nil {
-		certPEM, err = s.pki.SignCSR(r.Context(), []byte(in.CertificateSigningRequest))
+		certPEM, err = s.pki.SignCSR(r.Context(), []byte(in.Request))
 	}
 	if err != nil || r.URL.Query().Get("setAsActive") != "true" {
 		refuse(w, http.StatusBadRequest, "InvalidRequestException", "no")
@@ -307,7 +318,7 @@ func certificateID(der []byte) string {
 
 // answer writes JSON.
 func answer(w http.ResponseWriter, body any) {
-	_ = json.NewEncoder(w).Encode(body) //nolint:errcheck // the client sees what is missing
+	_ = json.NewEncoder(w).Encode(body)
 }
 
 // refuse writes an error in the shape of the service.
