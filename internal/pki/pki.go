@@ -13,10 +13,13 @@ package pki
 
 import (
 	"context"
+	"crypto"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -103,9 +106,25 @@ func (p *PKI) loadAuthorities() error {
 	load(&p.serverEC, "server-ca.pem", authoritySpec{name: "Muster server CA", years: serverAuthorityYears})
 	load(&p.serverRSA, "server-ca-rsa.pem", authoritySpec{name: "Muster server CA RSA", years: serverAuthorityYears, rsa: true})
 	load(&p.device, "device-ca.pem", authoritySpec{name: "Muster device CA"})
+	g.Go(p.prefetch)
 	if err := g.Wait(); err != nil {
 		return fmt.Errorf("load authorities: %w", err)
 	}
+	return nil
+}
+
+// prefetch makes the RSA key of the first start's server certificate beside
+// that of its authority: one after the other they are most of the start.
+func (p *PKI) prefetch() error {
+	_, err := os.Stat(filepath.Join(p.options.Dir, serverRSAFile))
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	key, err := generateRSA()
+	if err != nil {
+		return err
+	}
+	p.keys.ready <- key // the pool is empty and holds at least one
 	return nil
 }
 
@@ -121,6 +140,18 @@ func (p *PKI) authority(file string, spec authoritySpec) (*identity, error) {
 		return nil, err
 	}
 	return id, id.save(path)
+}
+
+// newServerKey makes a key, or takes a ready one.
+func (p *PKI) newServerKey(useRSA bool) (crypto.Signer, error) {
+	if useRSA {
+		select {
+		case key := <-p.keys.ready:
+			return key, nil
+		default:
+		}
+	}
+	return newKey(useRSA)
 }
 
 // Run keeps device keys ready and server certificates fresh until ctx ends.

@@ -20,6 +20,12 @@ const (
 	renewBefore    = 30 * 24 * time.Hour
 )
 
+// Files of the generated server certificates.
+const (
+	serverECFile  = "server.pem"
+	serverRSAFile = "server-rsa.pem"
+)
+
 // withLoopback adds the names under which everybody on this machine connects
 // and removes doubles, so that the result can be compared with a certificate.
 func withLoopback(names []string) []string {
@@ -71,7 +77,7 @@ func (p *PKI) refreshLocked(certFile, keyFile string) error {
 		file   string
 		issuer *identity
 		rsa    bool
-	}{{"server.pem", p.serverEC, false}, {"server-rsa.pem", p.serverRSA, true}} {
+	}{{serverECFile, p.serverEC, false}, {serverRSAFile, p.serverRSA, true}} {
 		id, err := p.serverCertificate(filepath.Join(p.options.Dir, kind.file), kind.issuer, kind.rsa)
 		if err != nil {
 			return fmt.Errorf("prepare server certificate: %w", err)
@@ -104,7 +110,7 @@ func (p *PKI) serverCertificate(path string, issuer *identity, useRSA bool) (*id
 	if err == nil && id.signedBy(issuer) && now.Before(id.cert.NotAfter.Add(-renewBefore)) && slices.Equal(certificateNames(id.cert), p.options.Names) {
 		return id, nil
 	}
-	key, err := newKey(useRSA)
+	key, err := p.newServerKey(useRSA)
 	if err != nil {
 		return nil, err
 	}
