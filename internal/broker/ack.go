@@ -1,6 +1,10 @@
 package broker
 
-import "github.com/muster-iot/muster/internal/mqtt"
+import (
+	"slices"
+
+	"github.com/muster-iot/muster/internal/mqtt"
+)
 
 // ackSlot is the place of one PUBACK in the order of its publishes.
 type ackSlot struct {
@@ -95,11 +99,8 @@ func (s *session) waitForAcks(b *batch) *cause {
 func (s *session) acknowledged(b *batch, id uint16) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i, held := range s.inflight {
-		if held == id {
-			s.inflight = append(s.inflight[:i], s.inflight[i+1:]...)
-			break
-		}
+	if i := slices.Index(s.inflight, id); i >= 0 {
+		s.inflight = slices.Delete(s.inflight, i, i+1)
 	}
 	if s.refillLocked() {
 		s.touchLocked(b)
@@ -118,12 +119,7 @@ func (s *session) nextIDLocked() uint16 {
 
 // inUseLocked reports whether a packet id is in flight.
 func (s *session) inUseLocked(id uint16) bool {
-	for _, held := range s.inflight {
-		if held == id {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(s.inflight, id)
 }
 
 // dropAck takes back the place of a PUBACK that holdAck reserved last.

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"strings"
 
@@ -39,7 +40,8 @@ func (b *Broker) admit(ctx context.Context, conn net.Conn, o ListenerOptions) er
 	result, err := b.tryAdmit(ctx, conn, o)
 	b.metrics.connects.WithLabelValues(result).Inc()
 	if err != nil {
-		b.logger.Debug("connection not admitted", "listener", o.Name, "remote_addr", conn.RemoteAddr().String(), "result", result, "err", err)
+		b.logger.DebugContext(ctx, "connection not admitted", slog.String("listener", o.Name),
+			slog.String("remote_addr", conn.RemoteAddr().String()), slog.String("result", result), slog.Any("err", err))
 		return errors.Join(err, ignoreClosed(conn.Close()))
 	}
 	return nil
@@ -270,8 +272,8 @@ func (a *admission) refuse(code mqtt.ReasonCode, before byte) error {
 // version is known: MQTT 5 has a code for everything, earlier versions only for
 // the version itself.
 func (a *admission) refuseMalformed(err error) {
-	var wire *mqtt.Error
-	if !errors.As(err, &wire) {
+	wire, ok := errors.AsType[*mqtt.Error](err)
+	if !ok {
 		return
 	}
 	switch {

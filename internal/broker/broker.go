@@ -261,8 +261,8 @@ func (b *Broker) logEnd(s *session, c cause) {
 	if c.reason != ReasonClientError && c.reason != ReasonServerError && c.reason != ReasonThrottled {
 		return
 	}
-	b.logger.Info("connection ended by an error", "client_id", s.info.ClientID, "account", string(s.info.Account),
-		"reason", string(c.reason), "code", int(c.code), "err", c.err)
+	b.logger.Info("connection ended by an error", slog.String("client_id", s.info.ClientID),
+		slog.String("account", string(s.info.Account)), slog.String("reason", string(c.reason)), slog.Int("code", int(c.code)), slog.Any("err", c.err))
 }
 
 // versionedCode returns a SUBACK code as the client's version has it.

@@ -19,7 +19,8 @@ import (
 // does not offer marked as unavailable.
 func TestConnackProperties(t *testing.T) {
 	t.Parallel()
-	inWorld(t, topic.AWS, func(t *testing.T, w *world) {
+	inWorld(t, topic.AWS, func(w *world) {
+		t := w.t
 		p := w.dial(mqtt.V5)
 		p.send(connectPacket(mqtt.V5, "c", func(c *mqtt.Connect) {
 			c.KeepAlive = 5
@@ -64,7 +65,8 @@ func TestConnectRefused(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			inWorld(t, topic.AWS, func(t *testing.T, w *world) {
+			inWorld(t, topic.AWS, func(w *world) {
+				t := w.t
 				for v, want := range map[mqtt.Version]mqtt.ReasonCode{mqtt.V5: tt.v5, mqtt.V311: tt.v4} {
 					p := w.dial(v)
 					p.send(connectPacket(v, tt.id, tt.change))
@@ -98,7 +100,8 @@ func TestGatekeeperRefuses(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			inWorld(t, topic.AWS, func(t *testing.T, w *world) {
+			inWorld(t, topic.AWS, func(w *world) {
+				t := w.t
 				w.gate.err = tt.err
 				for v, want := range map[mqtt.Version]mqtt.ReasonCode{mqtt.V5: tt.v5, mqtt.V311: tt.v4} {
 					p := w.dial(v)
@@ -126,7 +129,8 @@ func TestGatekeeperRefuses(t *testing.T) {
 
 func TestEmptyClientID(t *testing.T) {
 	t.Parallel()
-	inWorld(t, topic.AWS, func(t *testing.T, w *world) {
+	inWorld(t, topic.AWS, func(w *world) {
+		t := w.t
 		p := w.dial(mqtt.V5)
 		p.send(connectPacket(mqtt.V5, ""))
 		got, ok := p.next().(*mqtt.Connack)
@@ -146,7 +150,8 @@ func TestEmptyClientID(t *testing.T) {
 func TestOldVersions(t *testing.T) {
 	t.Parallel()
 	for profile, want := range map[topic.Profile]mqtt.ReasonCode{topic.AWS: 1, topic.Standard: 0} {
-		inWorld(t, profile, func(t *testing.T, w *world) {
+		inWorld(t, profile, func(w *world) {
+			t := w.t
 			p := w.dial(mqtt.V31)
 			p.send(connectPacket(mqtt.V31, "c"))
 			if got, ok := p.next().(*mqtt.Connack); !ok || got.Reason != want {
@@ -160,7 +165,8 @@ func TestOldVersions(t *testing.T) {
 // pretended either.
 func TestPersistentSessionIsNotPretended(t *testing.T) {
 	t.Parallel()
-	inWorld(t, topic.AWS, func(t *testing.T, w *world) {
+	inWorld(t, topic.AWS, func(w *world) {
+		t := w.t
 		persistent := func(c *mqtt.Connect) { c.CleanStart = false }
 		first := w.connect(mqtt.V311, "c", persistent)
 		first.subscribe(mqtt.Subscription{Filter: "a", QoS: 1})
@@ -180,7 +186,8 @@ func TestPersistentSessionIsNotPretended(t *testing.T) {
 
 func TestFirstPacketWithinTenSeconds(t *testing.T) {
 	t.Parallel()
-	inWorld(t, topic.AWS, func(t *testing.T, w *world) {
+	inWorld(t, topic.AWS, func(w *world) {
+		t := w.t
 		silent, slow := w.dial(mqtt.V311), w.dial(mqtt.V311)
 		slow.raw([]byte{0x10, 0x20, 0})
 		time.Sleep(9 * time.Second)
@@ -197,7 +204,8 @@ func TestFirstPacketWithinTenSeconds(t *testing.T) {
 // Clients should wait for CONNACK; those that do not are served all the same.
 func TestEarlyData(t *testing.T) {
 	t.Parallel()
-	inWorld(t, topic.AWS, func(t *testing.T, w *world) {
+	inWorld(t, topic.AWS, func(w *world) {
+		t := w.t
 		together := w.dial(mqtt.V311)
 		together.send(connectPacket(mqtt.V311, "a"), &mqtt.Subscribe{PacketID: 1, Subscriptions: []mqtt.Subscription{{Filter: "t"}}}, message(0, "t", "1"))
 		bytewise := w.dial(mqtt.V311)
@@ -219,7 +227,8 @@ func TestEarlyData(t *testing.T) {
 
 func TestConnectRequestIsComplete(t *testing.T) {
 	t.Parallel()
-	inWorld(t, topic.AWS, func(t *testing.T, w *world) {
+	inWorld(t, topic.AWS, func(w *world) {
+		t := w.t
 		w.connect(mqtt.V5, "c", func(c *mqtt.Connect) {
 			c.HasUsername, c.Username, c.HasPassword, c.Password = true, "?SDK=x", true, []byte("p")
 			c.Will = &mqtt.Will{Topic: "w", Payload: []byte("x"), QoS: 1}
@@ -240,7 +249,8 @@ func TestConnectRequestIsComplete(t *testing.T) {
 
 func TestHandleAfterShutdown(t *testing.T) {
 	t.Parallel()
-	inWorld(t, topic.AWS, func(t *testing.T, w *world) {
+	inWorld(t, topic.AWS, func(w *world) {
+		t := w.t
 		if err := w.broker.Shutdown(context.WithoutCancel(t.Context())); err != nil {
 			t.Fatal(err)
 		}

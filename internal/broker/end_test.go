@@ -49,10 +49,13 @@ func TestEnds(t *testing.T) {
 		"QoS 2 subscription":      {sends(&mqtt.Subscribe{PacketID: 1, Subscriptions: []mqtt.Subscription{{Filter: "a", QoS: 2}}}), broker.ReasonClientError, mqtt.QoSNotSupported, false, false},
 		"subscription identifier": {sends(&mqtt.Subscribe{PacketID: 1, Properties: mqtt.Properties{SubscriptionIDs: []uint32{1}}, Subscriptions: []mqtt.Subscription{{Filter: "a"}}}), broker.ReasonClientError, mqtt.SubscriptionIDNotSupported, false, false},
 		"shared without local":    {sends(&mqtt.Subscribe{PacketID: 1, Subscriptions: []mqtt.Subscription{{Filter: "$share/g/a", NoLocal: true}}}), broker.ReasonClientError, mqtt.ProtocolError, false, false},
-		"expiry raised from 0": {sends(&mqtt.Disconnect{Properties: mqtt.Properties{Set: mqtt.Of(mqtt.PropSessionExpiry), SessionExpiry: 1}}),
-			broker.ReasonClientError, mqtt.ProtocolError, false, false},
+		"expiry raised from 0": {
+			sends(&mqtt.Disconnect{Properties: mqtt.Properties{Set: mqtt.Of(mqtt.PropSessionExpiry), SessionExpiry: 1}}),
+			broker.ReasonClientError, mqtt.ProtocolError, false, false,
+		},
 		"user properties too large": {sends(&mqtt.Publish{Topic: []byte("a"), Properties: mqtt.Properties{
-			UserProperties: []mqtt.UserProperty{{Key: "k", Value: string(make20k())}}}}), broker.ReasonClientError, mqtt.QuotaExceeded, false, false},
+			UserProperties: []mqtt.UserProperty{{Key: "k", Value: string(make20k())}},
+		}}), broker.ReasonClientError, mqtt.QuotaExceeded, false, false},
 		"unauthorized QoS 0": {sends(message(0, "forbidden", "")), broker.ReasonAuthError, mqtt.NotAuthorized, false, false},
 		"recheck": {func(w *world, _ *peer) {
 			w.broker.Recheck(func(s broker.SessionInfo) bool { return s.ClientID != "c" })
@@ -71,7 +74,8 @@ func TestEnds(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			inWorld(t, topic.AWS, func(t *testing.T, w *world) {
+			inWorld(t, topic.AWS, func(w *world) {
+				t := w.t
 				w.gate.refuse("publish forbidden")
 				// The watcher's keep-alive outlives the longest case.
 				watcher := w.connect(mqtt.V311, "watcher")
@@ -147,7 +151,8 @@ func checkFarewell(t *testing.T, p *peer, code mqtt.ReasonCode) {
 // MQTT 3.1.1 has no DISCONNECT from the server: the connection is closed.
 func TestEndsSilentlyBefore5(t *testing.T) {
 	t.Parallel()
-	inWorld(t, topic.AWS, func(t *testing.T, w *world) {
+	inWorld(t, topic.AWS, func(w *world) {
+		t := w.t
 		w.gate.refuse("publish forbidden")
 		p := w.connect(mqtt.V311, "c")
 		p.send(message(1, "forbidden", ""))
@@ -164,7 +169,8 @@ func TestEndsSilentlyBefore5(t *testing.T) {
 // has no other way to say so than to close.
 func TestServiceFails(t *testing.T) {
 	t.Parallel()
-	inWorld(t, topic.AWS, func(t *testing.T, w *world) {
+	inWorld(t, topic.AWS, func(w *world) {
+		t := w.t
 		old, current := w.connect(mqtt.V311, "old"), w.connect(mqtt.V5, "current")
 		old.send(message(1, "$aws/things/a/later", ""))
 		current.send(message(1, "$aws/things/b/later", ""))
@@ -201,7 +207,8 @@ func TestKeepAlive(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			inWorld(t, tt.profile, func(t *testing.T, w *world) {
+			inWorld(t, tt.profile, func(w *world) {
+				t := w.t
 				p := w.connect(mqtt.V311, "c", func(c *mqtt.Connect) { c.KeepAlive = tt.asked })
 				if tt.deadline == 0 {
 					time.Sleep(200000 * time.Second)
@@ -229,10 +236,11 @@ func TestKeepAlive(t *testing.T) {
 
 func TestShutdown(t *testing.T) {
 	t.Parallel()
-	inWorld(t, topic.AWS, func(t *testing.T, w *world) {
+	inWorld(t, topic.AWS, func(w *world) {
+		t := w.t
 		reader := w.connect(mqtt.V5, "reader")
 		stuck := w.dialSilent(mqtt.V5) // takes its CONNACK and nothing else
-		go stuck.send(connectPacket(mqtt.V5, "stuck"))
+		stuck.sendLater(connectPacket(mqtt.V5, "stuck"))
 		if _, err := stuck.conn.Read(make([]byte, 100)); err != nil {
 			t.Fatal(err)
 		}

@@ -18,7 +18,8 @@ import (
 // publishes, and nothing else waits for them.
 func TestDeferredAcknowledgements(t *testing.T) {
 	t.Parallel()
-	inWorld(t, topic.AWS, func(t *testing.T, w *world) {
+	inWorld(t, topic.AWS, func(w *world) {
+		t := w.t
 		p := w.connect(mqtt.V311, "c")
 		p.subscribe(mqtt.Subscription{Filter: "$aws/things/#"})
 		publish := func(id uint16, name string) *mqtt.Publish {
@@ -66,7 +67,8 @@ func outline(p *peer) []string {
 // nobody.
 func TestServiceAnswersTooLate(t *testing.T) {
 	t.Parallel()
-	inWorld(t, topic.AWS, func(t *testing.T, w *world) {
+	inWorld(t, topic.AWS, func(w *world) {
+		t := w.t
 		p := w.connect(mqtt.V311, "c")
 		p.send(message(1, "$aws/things/x/later", ""))
 		synctest.Wait()
@@ -84,7 +86,8 @@ func TestServiceAnswersTooLate(t *testing.T) {
 // subscribed or not, once.
 func TestReply(t *testing.T) {
 	t.Parallel()
-	inWorld(t, topic.AWS, func(t *testing.T, w *world) {
+	inWorld(t, topic.AWS, func(w *world) {
+		t := w.t
 		asker, subscribed, other := w.connect(mqtt.V311, "asker"), w.connect(mqtt.V5, "subscribed"), w.connect(mqtt.V311, "other")
 		subscribed.subscribe(mqtt.Subscription{Filter: "$aws/things/#", QoS: 1})
 		other.subscribe(mqtt.Subscription{Filter: "$aws/things/x/answer"})
@@ -115,7 +118,8 @@ func TestReply(t *testing.T) {
 // A will to a reserved topic reaches subscribers and not the service.
 func TestWillIsNoRequest(t *testing.T) {
 	t.Parallel()
-	inWorld(t, topic.AWS, func(t *testing.T, w *world) {
+	inWorld(t, topic.AWS, func(w *world) {
+		t := w.t
 		sub := w.connect(mqtt.V311, "sub")
 		sub.subscribe(mqtt.Subscription{Filter: "$aws/things/#"})
 		p := w.connect(mqtt.V311, "c", withWill("$aws/things/x/shadow/update"))
@@ -133,7 +137,8 @@ func TestWillIsNoRequest(t *testing.T) {
 // wait.
 func TestReceiveMaximum(t *testing.T) {
 	t.Parallel()
-	inWorld(t, topic.AWS, func(t *testing.T, w *world) {
+	inWorld(t, topic.AWS, func(w *world) {
+		t := w.t
 		flood := make([]mqtt.Packet, 150)
 		for i := range flood {
 			flood[i] = &mqtt.Publish{QoS: 1, PacketID: uint16(i + 1), Topic: []byte("$aws/things/x/later")}
@@ -172,7 +177,8 @@ func TestReceiveMaximum(t *testing.T) {
 // a bounded queue.
 func TestWindowAndQueue(t *testing.T) {
 	t.Parallel()
-	inWorld(t, topic.AWS, func(t *testing.T, w *world) {
+	inWorld(t, topic.AWS, func(w *world) {
+		t := w.t
 		sub := w.connect(mqtt.V5, "sub", func(c *mqtt.Connect) {
 			c.Properties = mqtt.Properties{Set: mqtt.Of(mqtt.PropReceiveMaximum), ReceiveMaximum: 2}
 		})
@@ -213,13 +219,15 @@ func TestWindowAndQueue(t *testing.T) {
 // A queued message leaves with what is left of its expiry, or not at all.
 func TestQueuedMessageExpires(t *testing.T) {
 	t.Parallel()
-	inWorld(t, topic.AWS, func(t *testing.T, w *world) {
+	inWorld(t, topic.AWS, func(w *world) {
+		t := w.t
 		sub := w.connect(mqtt.V5, "sub")
 		sub.subscribe(mqtt.Subscription{Filter: "a", QoS: 1})
 		pub := w.connect(mqtt.V5, "pub")
 		for _, expiry := range []uint32{100, 5, 100} {
 			pub.send(&mqtt.Publish{QoS: 1, PacketID: 1, Topic: []byte("a"), Properties: mqtt.Properties{
-				Set: mqtt.Of(mqtt.PropMessageExpiry), MessageExpiry: expiry}})
+				Set: mqtt.Of(mqtt.PropMessageExpiry), MessageExpiry: expiry,
+			}})
 		}
 		first, _ := sub.next().(*mqtt.Publish)
 		time.Sleep(10*time.Second + time.Millisecond)
@@ -238,9 +246,10 @@ func TestQueuedMessageExpires(t *testing.T) {
 // and is given up; the publisher notices nothing.
 func TestSlowConsumer(t *testing.T) {
 	t.Parallel()
-	inWorld(t, topic.AWS, func(t *testing.T, w *world) {
+	inWorld(t, topic.AWS, func(w *world) {
+		t := w.t
 		slow := w.dialSilent(mqtt.V311)
-		go slow.send(connectPacket(mqtt.V311, "slow"), &mqtt.Subscribe{PacketID: 1, Subscriptions: []mqtt.Subscription{{Filter: "a", QoS: 1}}})
+		slow.sendLater(connectPacket(mqtt.V311, "slow"), &mqtt.Subscribe{PacketID: 1, Subscriptions: []mqtt.Subscription{{Filter: "a", QoS: 1}}})
 		for got := 0; got < 4+5; { // CONNACK and SUBACK
 			n, err := slow.conn.Read(make([]byte, 64))
 			if err != nil {
@@ -267,9 +276,10 @@ func TestSlowConsumer(t *testing.T) {
 // A client that sends and never reads its answers is bounded as well.
 func TestAnswersHaveABound(t *testing.T) {
 	t.Parallel()
-	inWorld(t, topic.AWS, func(t *testing.T, w *world) {
+	inWorld(t, topic.AWS, func(w *world) {
+		t := w.t
 		p := w.dialSilent(mqtt.V311)
-		go p.send(connectPacket(mqtt.V311, "c"))
+		p.sendLater(connectPacket(mqtt.V311, "c"))
 		if _, err := p.conn.Read(make([]byte, 64)); err != nil {
 			t.Fatal(err)
 		}
@@ -290,7 +300,8 @@ func TestAnswersHaveABound(t *testing.T) {
 
 func TestTakeover(t *testing.T) {
 	t.Parallel()
-	inWorld(t, topic.AWS, func(t *testing.T, w *world) {
+	inWorld(t, topic.AWS, func(w *world) {
+		t := w.t
 		var peers []*peer
 		for range 5 {
 			p := w.connect(mqtt.V5, "c")

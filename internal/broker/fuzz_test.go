@@ -3,7 +3,6 @@ package broker_test
 import (
 	"bytes"
 	"context"
-	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -60,7 +59,7 @@ func FuzzSession(f *testing.F) {
 			version = mqtt.V5
 		}
 		b := broker.New(broker.Options{
-			Profile: profile, Gatekeeper: &gate{}, Service: &service{}, Now: time.Now, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+			Profile: profile, Gatekeeper: &gate{}, Service: &service{}, Now: time.Now, Logger: slog.New(slog.DiscardHandler),
 		})
 		connect, err := connectPacket(version, "c", withWill("will")).Append(nil, version)
 		if err != nil {
@@ -69,7 +68,7 @@ func FuzzSession(f *testing.F) {
 		conn := &script{Reader: bytes.NewReader(append(connect, input...)), closed: make(chan struct{})}
 		_ = b.Handle(t.Context(), conn, broker.ListenerOptions{})
 		<-conn.closed
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 10*time.Second)
 		defer cancel()
 		if err := b.Shutdown(ctx); err != nil {
 			t.Fatal(err)

@@ -40,14 +40,14 @@ func newWorld(t *testing.T, profile topic.Profile, change ...func(*broker.Option
 	w := &world{t: t, gate: &gate{}, service: &service{}, seen: &recorder{}}
 	o := broker.Options{
 		Profile: profile, Gatekeeper: w.gate, Service: w.service, Observer: w.seen, Now: time.Now,
-		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Logger: slog.New(slog.DiscardHandler),
 	}
 	for _, f := range change {
 		f(&o)
 	}
 	w.broker = broker.New(o)
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
 		defer cancel()
 		if err := w.broker.Shutdown(ctx); err != nil {
 			t.Errorf("Shutdown: %v", err)
@@ -57,9 +57,9 @@ func newWorld(t *testing.T, profile topic.Profile, change ...func(*broker.Option
 }
 
 // inWorld runs a test in virtual time.
-func inWorld(t *testing.T, profile topic.Profile, test func(t *testing.T, w *world), change ...func(*broker.Options)) {
+func inWorld(t *testing.T, profile topic.Profile, test func(w *world), change ...func(*broker.Options)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) { test(t, newWorld(t, profile, change...)) })
+	synctest.Test(t, func(t *testing.T) { test(newWorld(t, profile, change...)) })
 }
 
 // limits changes one world's limits.
@@ -325,6 +325,19 @@ func (p *peer) read() {
 // send writes packets in one piece.
 func (p *peer) send(packets ...mqtt.Packet) {
 	p.t.Helper()
+	p.raw(p.encode(packets))
+}
+
+// sendLater writes packets without waiting for the broker to read them.
+func (p *peer) sendLater(packets ...mqtt.Packet) {
+	p.t.Helper()
+	b := p.encode(packets)
+	go func() { _, _ = p.conn.Write(b) }()
+}
+
+// encode returns packets in one piece.
+func (p *peer) encode(packets []mqtt.Packet) []byte {
+	p.t.Helper()
 	var b []byte
 	for _, packet := range packets {
 		var err error
@@ -332,7 +345,7 @@ func (p *peer) send(packets ...mqtt.Packet) {
 			p.t.Fatal(err)
 		}
 	}
-	p.raw(b)
+	return b
 }
 
 // raw writes bytes. An end of the connection while writing is not an error.

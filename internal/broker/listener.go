@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"time"
 )
@@ -24,12 +25,12 @@ func (b *Broker) Serve(ctx context.Context, l net.Listener, o ListenerOptions) e
 		switch {
 		case err == nil:
 			pause = 0
-			b.running.Go(func() { b.admit(ctx, conn, o) })
+			b.running.Go(func() { _ = b.admit(ctx, conn, o) }) // it has told the log
 		case errors.Is(err, net.ErrClosed) || ctx.Err() != nil || b.stopped():
 			return nil
 		default:
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			b.logger.Warn("connection cannot be accepted", "listener", o.Name, "err", err)
+			b.logger.WarnContext(ctx, "connection cannot be accepted", slog.String("listener", o.Name), slog.Any("err", err))
 			if !b.rest(ctx, pause) {
 				return nil
 			}

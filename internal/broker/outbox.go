@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"log/slog"
 	"sync"
 
 	"github.com/muster-iot/muster/internal/mqtt"
@@ -205,6 +206,6 @@ func (s *session) sendLocked(p mqtt.Packet) {
 	out := s.pendingLocked()
 	var err error
 	if out.b, err = p.Append(out.b, s.version); err != nil {
-		s.broker.logger.Error("packet of our own cannot be encoded", "packet", p.Type().String(), "err", err)
+		s.broker.logger.Error("packet of our own cannot be encoded", slog.String("packet", p.Type().String()), slog.Any("err", err))
 	}
 }

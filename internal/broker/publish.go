@@ -130,7 +130,7 @@ func (s *session) refusePublish(b *batch, p *mqtt.Publish, name string) *cause {
 func (s *session) accept(b *batch, p *mqtt.Publish, name string) *cause {
 	forwarded := s.broker.forward(&p.Properties)
 	if strings.HasPrefix(name, "$") {
-		deferred, c := s.reserved(b, p, name, forwarded)
+		deferred, c := s.reserved(p, name, forwarded)
 		if c != nil {
 			return c
 		}
@@ -161,7 +161,7 @@ func (s *session) routeFrom(b *batch, p *mqtt.Publish, name string, properties *
 }
 
 // reserved asks the service about a message to a `$` topic.
-func (s *session) reserved(b *batch, p *mqtt.Publish, name string, properties mqtt.Properties) (deferred bool, c *cause) {
+func (s *session) reserved(p *mqtt.Publish, name string, properties mqtt.Properties) (deferred bool, c *cause) {
 	request := &Publish{
 		Account: s.info.Account, Principal: s.info.Principal, ClientID: s.info.ClientID, SessionID: s.info.SessionID,
 		ThingName: s.info.ThingName, RemoteAddr: s.info.RemoteAddr, Topic: name, Payload: append([]byte{}, p.Payload...),

@@ -76,8 +76,7 @@ func clientError(code mqtt.ReasonCode, err error) *cause {
 
 // causeOf turns a codec's error into a cause.
 func causeOf(err error) *cause {
-	var wire *mqtt.Error
-	if errors.As(err, &wire) {
+	if wire, ok := errors.AsType[*mqtt.Error](err); ok {
 		return clientError(wire.Reason, err)
 	}
 	return &cause{reason: ReasonServerError, code: mqtt.UnspecifiedError, err: err}

@@ -17,7 +17,8 @@ import (
 
 func TestQoSIsTheLowerOfBoth(t *testing.T) {
 	t.Parallel()
-	inWorld(t, topic.AWS, func(t *testing.T, w *world) {
+	inWorld(t, topic.AWS, func(w *world) {
+		t := w.t
 		for _, v := range []mqtt.Version{mqtt.V311, mqtt.V5} {
 			sub := w.connect(v, "sub")
 			sub.subscribe(mqtt.Subscription{Filter: "q0/+"}, mqtt.Subscription{Filter: "q1/+", QoS: 1})
@@ -49,7 +50,8 @@ func TestQoSIsTheLowerOfBoth(t *testing.T) {
 // highest QoS and, in the standard profile, all identifiers.
 func TestOverlappingSubscriptions(t *testing.T) {
 	t.Parallel()
-	inWorld(t, topic.Standard, func(t *testing.T, w *world) {
+	inWorld(t, topic.Standard, func(w *world) {
+		t := w.t
 		sub := w.connect(mqtt.V5, "sub")
 		for i, s := range []mqtt.Subscription{{Filter: "a/b"}, {Filter: "a/+", QoS: 1}, {Filter: "#"}} {
 			sub.send(&mqtt.Subscribe{PacketID: 1, Properties: mqtt.Properties{SubscriptionIDs: []uint32{uint32(i + 1)}}, Subscriptions: []mqtt.Subscription{s}})
@@ -82,7 +84,8 @@ func TestOverlappingSubscriptions(t *testing.T) {
 
 func TestResubscribeReplaces(t *testing.T) {
 	t.Parallel()
-	inWorld(t, topic.AWS, func(t *testing.T, w *world) {
+	inWorld(t, topic.AWS, func(w *world) {
+		t := w.t
 		sub, pub := w.connect(mqtt.V311, "sub"), w.connect(mqtt.V5, "pub")
 		sub.subscribe(mqtt.Subscription{Filter: "a", QoS: 1})
 		sub.subscribe(mqtt.Subscription{Filter: "a", QoS: 0})
@@ -104,7 +107,8 @@ func TestResubscribeReplaces(t *testing.T) {
 
 func TestNoLocal(t *testing.T) {
 	t.Parallel()
-	inWorld(t, topic.AWS, func(t *testing.T, w *world) {
+	inWorld(t, topic.AWS, func(w *world) {
+		t := w.t
 		p := w.connect(mqtt.V5, "c")
 		p.subscribe(mqtt.Subscription{Filter: "a", NoLocal: true})
 		p.send(message(0, "a", "own"))
@@ -117,7 +121,8 @@ func TestNoLocal(t *testing.T) {
 
 func TestAccountsAreSeparate(t *testing.T) {
 	t.Parallel()
-	inWorld(t, topic.AWS, func(t *testing.T, w *world) {
+	inWorld(t, topic.AWS, func(w *world) {
+		t := w.t
 		w.gate.accountOf = func(id string) fleet.Account { return fleet.Account(id) }
 		one, two := w.connect(mqtt.V311, "1"), w.connect(mqtt.V311, "2")
 		one.subscribe(mqtt.Subscription{Filter: "#"})
@@ -141,7 +146,8 @@ func TestAccountsAreSeparate(t *testing.T) {
 // belongs to the connection of the publisher stays behind.
 func TestPropertiesTravel(t *testing.T) {
 	t.Parallel()
-	inWorld(t, topic.AWS, func(t *testing.T, w *world) {
+	inWorld(t, topic.AWS, func(w *world) {
+		t := w.t
 		five, old := w.connect(mqtt.V5, "five"), w.connect(mqtt.V311, "old")
 		five.subscribe(mqtt.Subscription{Filter: "a"})
 		old.subscribe(mqtt.Subscription{Filter: "a"})
@@ -171,7 +177,8 @@ func TestPropertiesTravel(t *testing.T) {
 // Aliases are resolved before policy is asked.
 func TestTopicAlias(t *testing.T) {
 	t.Parallel()
-	inWorld(t, topic.AWS, func(t *testing.T, w *world) {
+	inWorld(t, topic.AWS, func(w *world) {
+		t := w.t
 		w.gate.refuse("publish secret")
 		sub := w.connect(mqtt.V5, "sub")
 		sub.subscribe(mqtt.Subscription{Filter: "#"})
@@ -202,7 +209,8 @@ func TestTopicAlias(t *testing.T) {
 
 func TestServerPublishes(t *testing.T) {
 	t.Parallel()
-	inWorld(t, topic.AWS, func(t *testing.T, w *world) {
+	inWorld(t, topic.AWS, func(w *world) {
+		t := w.t
 		p := w.connect(mqtt.V5, "c")
 		p.subscribe(mqtt.Subscription{Filter: "$aws/things/#", QoS: 1})
 		w.gate.refuse("publish $aws/things/x", "receive $aws/things/secret")
@@ -233,7 +241,8 @@ func TestServerPublishes(t *testing.T) {
 
 func TestRefusedDeliveries(t *testing.T) {
 	t.Parallel()
-	inWorld(t, topic.AWS, func(t *testing.T, w *world) {
+	inWorld(t, topic.AWS, func(w *world) {
+		t := w.t
 		w.gate.refuse("receive a", "receive b")
 		sub, pub := w.connect(mqtt.V311, "sub"), w.connect(mqtt.V311, "pub")
 		sub.subscribe(mqtt.Subscription{Filter: "#"})
@@ -254,7 +263,8 @@ func TestRefusedDeliveries(t *testing.T) {
 
 func TestRefusedPublish(t *testing.T) {
 	t.Parallel()
-	inWorld(t, topic.AWS, func(t *testing.T, w *world) {
+	inWorld(t, topic.AWS, func(w *world) {
+		t := w.t
 		w.gate.refuse("publish no", "retain yes")
 		p := w.connect(mqtt.V5, "c")
 		p.send(message(1, "no", ""))
@@ -273,7 +283,8 @@ func TestRefusedPublish(t *testing.T) {
 
 func TestSubscribeAnswers(t *testing.T) {
 	t.Parallel()
-	inWorld(t, topic.AWS, func(t *testing.T, w *world) {
+	inWorld(t, topic.AWS, func(w *world) {
+		t := w.t
 		w.gate.refuse("subscribe no")
 		filters := []mqtt.Subscription{
 			{Filter: "yes", QoS: 1}, {Filter: "no"}, {Filter: "$share/g/a"}, {Filter: "1/2/3/4/5/6/7/8/9"}, {Filter: "$aws/things/+"},
@@ -324,7 +335,8 @@ func fill(n int, code mqtt.ReasonCode) []mqtt.ReasonCode {
 // connection.
 func TestPayloadLimit(t *testing.T) {
 	t.Parallel()
-	inWorld(t, topic.AWS, func(t *testing.T, w *world) {
+	inWorld(t, topic.AWS, func(w *world) {
+		t := w.t
 		sub := w.connect(mqtt.V311, "sub")
 		sub.subscribe(mqtt.Subscription{Filter: "a"})
 		p := w.connect(mqtt.V5, "c")
@@ -353,7 +365,8 @@ func TestPayloadLimit(t *testing.T) {
 
 func TestMaximumPacketSizeOfClient(t *testing.T) {
 	t.Parallel()
-	inWorld(t, topic.AWS, func(t *testing.T, w *world) {
+	inWorld(t, topic.AWS, func(w *world) {
+		t := w.t
 		p := w.connect(mqtt.V5, "c", func(c *mqtt.Connect) {
 			c.Properties = mqtt.Properties{Set: mqtt.Of(mqtt.PropMaximumPacketSize), MaximumPacketSize: 50}
 		})

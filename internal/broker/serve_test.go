@@ -307,7 +307,8 @@ func TestOrderOverSockets(t *testing.T) {
 func TestMetrics(t *testing.T) {
 	t.Parallel()
 	registry := prometheus.NewRegistry()
-	inWorld(t, topic.AWS, func(t *testing.T, w *world) {
+	inWorld(t, topic.AWS, func(w *world) {
+		t := w.t
 		w.gate.refuse("receive secret")
 		p := w.connect(mqtt.V311, "c")
 		p.subscribe(mqtt.Subscription{Filter: "#"})

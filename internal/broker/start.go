@@ -2,6 +2,7 @@ package broker
 
 import (
 	"errors"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -122,7 +123,8 @@ func (a *admission) connack() *mqtt.Connack {
 // will not outlive the connection.
 func (a *admission) remindOfPersistence() {
 	if a.request.Persistent() && a.broker.persistent.first(string(a.info.Account)+"/"+a.info.ClientID) {
-		a.broker.logger.Info("persistent session requested, a clean one given", "client_id", a.info.ClientID, "account", string(a.info.Account))
+		a.broker.logger.Info("persistent session requested, a clean one given",
+			slog.String("client_id", a.info.ClientID), slog.String("account", string(a.info.Account)))
 	}
 }
 

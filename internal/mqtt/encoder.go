@@ -81,17 +81,3 @@ func appendVarint(b []byte, v uint32) []byte {
 	}
 	return append(b, byte(v))
 }
-
-// varintSize returns how many bytes appendVarint writes.
-func varintSize(v int) int {
-	switch {
-	case v < 1<<7:
-		return 1
-	case v < 1<<14:
-		return 2
-	case v < 1<<21:
-		return 3
-	default:
-		return 4
-	}
-}

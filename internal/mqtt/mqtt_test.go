@@ -16,17 +16,17 @@ import (
 const limit = 149504
 
 // wire turns "10 0c 'MQTT'" into bytes.
-func wire(t testing.TB, text string) []byte {
-	t.Helper()
+func wire(tb testing.TB, text string) []byte {
+	tb.Helper()
 	var out []byte
-	for _, token := range strings.Fields(text) {
+	for token := range strings.FieldsSeq(text) {
 		if quoted, ok := strings.CutPrefix(token, "'"); ok {
 			out = append(out, strings.TrimSuffix(quoted, "'")...)
 			continue
 		}
 		b, err := hex.DecodeString(token)
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		out = append(out, b...)
 	}
@@ -44,38 +44,66 @@ type vector struct {
 func vectors() map[string]vector {
 	user := []mqtt.UserProperty{{Key: "a", Value: "1"}, {Key: "a", Value: "2"}}
 	return map[string]vector{
-		"connect 3.1.1": {mqtt.V311, "10 0d 0004 'MQTT' 04 02 003c 0001 'p'",
-			&mqtt.Connect{Version: mqtt.V311, CleanStart: true, KeepAlive: 60, ClientID: "p"}},
-		"connect 3.1": {mqtt.V31, "10 0f 0006 'MQIsdp' 03 00 000a 0001 'p'",
-			&mqtt.Connect{Version: mqtt.V31, KeepAlive: 10, ClientID: "p"}},
-		"connect 3.1.1 with all": {mqtt.V311, "10 1c 0004 'MQTT' 04 ee 003c 0001 'p' 0001 't' 0002 'hi' 0001 'u' 0003 010203",
-			&mqtt.Connect{Version: mqtt.V311, CleanStart: true, KeepAlive: 60, ClientID: "p", HasUsername: true, Username: "u",
-				HasPassword: true, Password: []byte{1, 2, 3}, Will: &mqtt.Will{Topic: "t", Payload: []byte("hi"), QoS: 1, Retain: true}}},
-		"connect 5 with will delay": {mqtt.V5, "10 20 0004 'MQTT' 05 06 003c 05 11 00000e10 0001 'p' 05 18 00000005 0001 't' 0002 'hi'",
-			&mqtt.Connect{Version: mqtt.V5, CleanStart: true, KeepAlive: 60, ClientID: "p",
+		"connect 3.1.1": {
+			mqtt.V311, "10 0d 0004 'MQTT' 04 02 003c 0001 'p'",
+			&mqtt.Connect{Version: mqtt.V311, CleanStart: true, KeepAlive: 60, ClientID: "p"},
+		},
+		"connect 3.1": {
+			mqtt.V31, "10 0f 0006 'MQIsdp' 03 00 000a 0001 'p'",
+			&mqtt.Connect{Version: mqtt.V31, KeepAlive: 10, ClientID: "p"},
+		},
+		"connect 3.1.1 with all": {
+			mqtt.V311, "10 1c 0004 'MQTT' 04 ee 003c 0001 'p' 0001 't' 0002 'hi' 0001 'u' 0003 010203",
+			&mqtt.Connect{
+				Version: mqtt.V311, CleanStart: true, KeepAlive: 60, ClientID: "p", HasUsername: true, Username: "u",
+				HasPassword: true, Password: []byte{1, 2, 3}, Will: &mqtt.Will{Topic: "t", Payload: []byte("hi"), QoS: 1, Retain: true},
+			},
+		},
+		"connect 5 with will delay": {
+			mqtt.V5, "10 20 0004 'MQTT' 05 06 003c 05 11 00000e10 0001 'p' 05 18 00000005 0001 't' 0002 'hi'",
+			&mqtt.Connect{
+				Version: mqtt.V5, CleanStart: true, KeepAlive: 60, ClientID: "p",
 				Properties: mqtt.Properties{Set: mqtt.Of(mqtt.PropSessionExpiry), SessionExpiry: 3600},
-				Will: &mqtt.Will{Topic: "t", Payload: []byte("hi"),
-					Properties: mqtt.Properties{Set: mqtt.Of(mqtt.PropWillDelay), WillDelay: 5}}}},
+				Will: &mqtt.Will{
+					Topic: "t", Payload: []byte("hi"),
+					Properties: mqtt.Properties{Set: mqtt.Of(mqtt.PropWillDelay), WillDelay: 5},
+				},
+			},
+		},
 		"connack 3.1.1": {mqtt.V311, "20 02 01 00", &mqtt.Connack{SessionPresent: true}},
 		"connack 5": {mqtt.V5, "20 0b 00 00 08 21 0064 22 0008 24 01", &mqtt.Connack{Properties: mqtt.Properties{
 			Set:            mqtt.Of(mqtt.PropReceiveMaximum, mqtt.PropMaximumQoS, mqtt.PropTopicAliasMaximum),
-			ReceiveMaximum: 100, MaximumQoS: 1, TopicAliasMaximum: 8}}},
+			ReceiveMaximum: 100, MaximumQoS: 1, TopicAliasMaximum: 8,
+		}}},
 		"publish qos 0": {mqtt.V311, "30 05 0001 't' 'hi'", &mqtt.Publish{Topic: []byte("t"), Payload: []byte("hi")}},
-		"publish qos 1 dup retain": {mqtt.V311, "3b 07 0001 't' 0007 'hi'",
-			&mqtt.Publish{Dup: true, QoS: 1, Retain: true, Topic: []byte("t"), PacketID: 7, Payload: []byte("hi")}},
-		"publish 5 with user properties": {mqtt.V5, "30 15 0001 't' 11 23 0001 26 0001 'a' 0001 '1' 26 0001 'a' 0001 '2'",
+		"publish qos 1 dup retain": {
+			mqtt.V311, "3b 07 0001 't' 0007 'hi'",
+			&mqtt.Publish{Dup: true, QoS: 1, Retain: true, Topic: []byte("t"), PacketID: 7, Payload: []byte("hi")},
+		},
+		"publish 5 with user properties": {
+			mqtt.V5, "30 15 0001 't' 11 23 0001 26 0001 'a' 0001 '1' 26 0001 'a' 0001 '2'",
 			&mqtt.Publish{Topic: []byte("t"), Payload: []byte{}, Properties: mqtt.Properties{
-				Set: mqtt.Of(mqtt.PropTopicAlias), TopicAlias: 1, UserProperties: user}}},
+				Set: mqtt.Of(mqtt.PropTopicAlias), TopicAlias: 1, UserProperties: user,
+			}},
+		},
 		"puback 3.1.1":          {mqtt.V311, "40 02 0007", &mqtt.Ack{Kind: mqtt.TypePuback, PacketID: 7}},
 		"puback 5 success":      {mqtt.V5, "40 02 0007", &mqtt.Ack{Kind: mqtt.TypePuback, PacketID: 7}},
 		"puback 5 unauthorized": {mqtt.V5, "40 03 0007 87", &mqtt.Ack{Kind: mqtt.TypePuback, PacketID: 7, Reason: mqtt.NotAuthorized}},
-		"pubrel 5 with reason string": {mqtt.V5, "62 08 0007 92 04 1f 0001 'x'", &mqtt.Ack{Kind: mqtt.TypePubrel, PacketID: 7,
-			Reason: mqtt.PacketIDNotFound, Properties: mqtt.Properties{Set: mqtt.Of(mqtt.PropReasonString), ReasonString: "x"}}},
-		"subscribe 3.1.1": {mqtt.V311, "82 0a 0007 0001 'a' 00 0001 'b' 01",
-			&mqtt.Subscribe{PacketID: 7, Subscriptions: []mqtt.Subscription{{Filter: "a"}, {Filter: "b", QoS: 1}}}},
-		"subscribe 5": {mqtt.V5, "82 0a 0007 03 0b 8001 0001 'a' 2d",
-			&mqtt.Subscribe{PacketID: 7, Properties: mqtt.Properties{SubscriptionIDs: []uint32{128}},
-				Subscriptions: []mqtt.Subscription{{Filter: "a", QoS: 1, NoLocal: true, RetainAsPublished: true, RetainHandling: 2}}}},
+		"pubrel 5 with reason string": {mqtt.V5, "62 08 0007 92 04 1f 0001 'x'", &mqtt.Ack{
+			Kind: mqtt.TypePubrel, PacketID: 7,
+			Reason: mqtt.PacketIDNotFound, Properties: mqtt.Properties{Set: mqtt.Of(mqtt.PropReasonString), ReasonString: "x"},
+		}},
+		"subscribe 3.1.1": {
+			mqtt.V311, "82 0a 0007 0001 'a' 00 0001 'b' 01",
+			&mqtt.Subscribe{PacketID: 7, Subscriptions: []mqtt.Subscription{{Filter: "a"}, {Filter: "b", QoS: 1}}},
+		},
+		"subscribe 5": {
+			mqtt.V5, "82 0a 0007 03 0b 8001 0001 'a' 2d",
+			&mqtt.Subscribe{
+				PacketID: 7, Properties: mqtt.Properties{SubscriptionIDs: []uint32{128}},
+				Subscriptions: []mqtt.Subscription{{Filter: "a", QoS: 1, NoLocal: true, RetainAsPublished: true, RetainHandling: 2}},
+			},
+		},
 		"suback 3.1.1":      {mqtt.V311, "90 04 0007 01 80", &mqtt.Suback{PacketID: 7, Reasons: []mqtt.ReasonCode{1, 0x80}}},
 		"suback 5":          {mqtt.V5, "90 05 0007 00 01 97", &mqtt.Suback{PacketID: 7, Reasons: []mqtt.ReasonCode{1, mqtt.QuotaExceeded}}},
 		"unsubscribe 3.1.1": {mqtt.V311, "a2 05 0007 0001 'a'", &mqtt.Unsubscribe{PacketID: 7, Filters: []string{"a"}}},
@@ -85,10 +113,14 @@ func vectors() map[string]vector {
 		"pingresp":          {mqtt.V311, "d0 00", &mqtt.Pingresp{}},
 		"disconnect 3.1.1":  {mqtt.V311, "e0 00", &mqtt.Disconnect{}},
 		"disconnect 5":      {mqtt.V5, "e0 01 8e", &mqtt.Disconnect{Reason: mqtt.SessionTakenOver}},
-		"disconnect 5 with expiry": {mqtt.V5, "e0 07 04 05 11 00000000", &mqtt.Disconnect{Reason: mqtt.DisconnectWithWill,
-			Properties: mqtt.Properties{Set: mqtt.Of(mqtt.PropSessionExpiry)}}},
-		"auth 5": {mqtt.V5, "f0 0c 18 0a 15 0001 'm' 16 0003 010203", &mqtt.Auth{Reason: mqtt.ContinueAuthentication,
-			Properties: mqtt.Properties{Set: mqtt.Of(mqtt.PropAuthMethod, mqtt.PropAuthData), AuthMethod: "m", AuthData: []byte{1, 2, 3}}}},
+		"disconnect 5 with expiry": {mqtt.V5, "e0 07 04 05 11 00000000", &mqtt.Disconnect{
+			Reason:     mqtt.DisconnectWithWill,
+			Properties: mqtt.Properties{Set: mqtt.Of(mqtt.PropSessionExpiry)},
+		}},
+		"auth 5": {mqtt.V5, "f0 0c 18 0a 15 0001 'm' 16 0003 010203", &mqtt.Auth{
+			Reason:     mqtt.ContinueAuthentication,
+			Properties: mqtt.Properties{Set: mqtt.Of(mqtt.PropAuthMethod, mqtt.PropAuthData), AuthMethod: "m", AuthData: []byte{1, 2, 3}},
+		}},
 	}
 }
 

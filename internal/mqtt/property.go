@@ -120,7 +120,7 @@ func (p Property) places() place {
 	case PropReasonString:
 		return in(TypeConnack, TypePuback, TypePubrec, TypePubrel, TypePubcomp, TypeSuback, TypeUnsuback, TypeDisconnect, TypeAuth)
 	case PropUserProperty:
-		return ^(in(TypePingreq, TypePingresp))
+		return ^in(TypePingreq, TypePingresp)
 	default:
 		return 0
 	}

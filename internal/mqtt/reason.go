@@ -1,6 +1,9 @@
 package mqtt
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // ReasonCode is the result of an operation in MQTT 5. Values from 0x80 on are
 // failures.
@@ -98,12 +101,7 @@ func (c ReasonCode) allowed(t Type) bool {
 
 // oneOf reports whether c is among the codes.
 func oneOf(c ReasonCode, codes ...ReasonCode) bool {
-	for _, code := range codes {
-		if c == code {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(codes, c)
 }
 
 // Error is a packet that cannot be accepted. Reason is what an MQTT 5 peer is

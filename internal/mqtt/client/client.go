@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -138,7 +139,9 @@ func Connect(ctx context.Context, conn net.Conn, o Options) (*Client, error) {
 	}
 	c.window = make(chan struct{}, c.receiveMaximum())
 	if interval := c.pingInterval(o.KeepAlive); interval > 0 {
-		c.pinging = time.AfterFunc(interval, func() { c.keepAlive(interval) })
+		// Armed only when the field is set, which the callback reads.
+		c.pinging = time.AfterFunc(math.MaxInt64, func() { c.keepAlive(interval) })
+		c.pinging.Reset(interval)
 	}
 	go c.read(leftover)
 	return c, nil
@@ -214,7 +217,7 @@ func (c *Client) Err() error {
 }
 
 // Close drops the connection without DISCONNECT, as a failing network does,
-// and waits for the reader.
+// and waits for the reader; OnMessage must not call it.
 func (c *Client) Close() error {
 	c.end(ErrClosed)
 	<-c.done

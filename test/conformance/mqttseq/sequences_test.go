@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -267,12 +266,12 @@ func serve(t *testing.T, profile topic.Profile) string {
 	}
 	b := broker.New(broker.Options{
 		Profile: profile, Gatekeeper: open{}, Service: system{}, Now: time.Now,
-		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Logger: slog.New(slog.DiscardHandler),
 	})
 	served := make(chan error, 1)
 	go func() { served <- b.Serve(context.WithoutCancel(t.Context()), l, broker.ListenerOptions{Name: "test"}) }()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 10*time.Second)
 		defer cancel()
 		if err := errors.Join(b.Shutdown(ctx), <-served); err != nil {
 			t.Error(err)
