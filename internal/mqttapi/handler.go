@@ -1,0 +1,126 @@
+package mqttapi
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/muster-iot/muster/internal/broker"
+	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/shadow"
+	"github.com/muster-iot/muster/internal/topic"
+)
+
+// Shadows is what the shadow topics ask for.
+type Shadows interface {
+	Get(ctx context.Context, account fleet.Account, thing, name string) (shadow.Document, error)
+	Update(ctx context.Context, cmd shadow.UpdateCommand) (*shadow.Updated, error)
+	Delete(ctx context.Context, cmd shadow.DeleteCommand) (*shadow.Deleted, error)
+}
+
+// Options of a Handler; all but Limits and Registerer are required.
+type Options struct {
+	Shadows Shadows
+	// Publish sends a message of the server to subscribers. It must not block.
+	Publish func(ctx context.Context, account fleet.Account, m broker.Message) error
+	Now     func() time.Time
+	Logger  *slog.Logger
+	Limits  ExecutorLimits
+	// Registerer takes the metrics; nil keeps them private.
+	Registerer prometheus.Registerer
+}
+
+// Handler serves the reserved topics of all accounts. It is the broker's
+// Service and a consumer of the event log.
+type Handler struct {
+	shadows  Shadows
+	publish  func(ctx context.Context, account fleet.Account, m broker.Message) error
+	now      func() time.Time
+	log      *slog.Logger
+	table    []reservedTopic
+	warned   []atomic.Bool
+	executor *executor
+	requests *prometheus.CounterVec
+}
+
+var _ broker.Service = (*Handler)(nil)
+
+// New returns a handler.
+func New(o Options) *Handler {
+	table := reservedTopics()
+	waiting := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "muster_reserved_requests_waiting",
+		Help: "Requests to reserved topics that wait or are being carried out.",
+	})
+	h := &Handler{
+		shadows: o.Shadows, publish: o.Publish, now: o.Now, log: o.Logger,
+		table: table, warned: make([]atomic.Bool, len(table)),
+		executor: newExecutor(o.Limits, waiting),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "muster_shadow_mqtt_requests_total",
+			Help: "Shadow requests by MQTT, by operation and the code of the answer.",
+		}, []string{"operation", "code"}),
+	}
+	if o.Registerer != nil {
+		o.Registerer.MustRegister(waiting, h.requests)
+	}
+	return h
+}
+
+// Drain refuses new requests and waits until those in line are answered.
+func (h *Handler) Drain(ctx context.Context) error {
+	if err := h.executor.drain(ctx); err != nil {
+		return fmt.Errorf("finish requests to reserved topics: %w", err)
+	}
+	return nil
+}
+
+// CanSubscribeReserved implements broker.Service.
+func (h *Handler) CanSubscribeReserved(filter string) bool {
+	for i := range h.table {
+		if h.table[i].use != ingest && topic.Intersects(filter, h.table[i].filter, topic.AWS) {
+			return true
+		}
+	}
+	return false
+}
+
+// Reserved implements broker.Service.
+func (h *Handler) Reserved(p *broker.Publish, done func(error)) (deferred, ok bool) {
+	if request, isShadow := parseShadowTopic(p.Topic); isShadow {
+		return h.takeShadow(p, request, done)
+	}
+	row := rowOf(h.table, p.Topic)
+	if row < 0 {
+		return false, false
+	}
+	switch h.table[row].use {
+	case passed:
+		return false, true
+	case later, ingest:
+		if !h.warned[row].Swap(true) {
+			h.log.Warn("reserved topic is not offered by this version, publishes to it are refused",
+				slog.String("topics", h.table[row].filter), slog.String("client_id", p.ClientID), slog.String("topic", p.Topic))
+		}
+		return false, false
+	default:
+		return false, false
+	}
+}
+
+// publishable reports whether a client id can be a level of a topic. It may
+// hold slashes, which make more levels, as on AWS.
+func publishable(clientID string) bool { return !strings.ContainsAny(clientID, "+#") }
+
+// send publishes one of the server's messages. A failure is a mistake in a
+// topic; it is logged, since nobody can be told.
+func (h *Handler) send(ctx context.Context, account fleet.Account, name string, payload []byte) {
+	if err := h.publish(ctx, account, broker.Message{Topic: name, Payload: payload, QoS: 1}); err != nil {
+		h.log.ErrorContext(ctx, "message of the server is not published", slog.String("topic", name), slog.Any("err", err))
+	}
+}
