@@ -25,10 +25,13 @@ func run() int {
 	context.AfterFunc(ctx, stop)
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
-	return cli.Execute(ctx, cli.Options{
+	options := cli.Options{
 		Out: os.Stdout, Err: os.Stderr, LookupEnv: os.LookupEnv,
 		Terminal: term.IsTerminal(int(os.Stderr.Fd())),
+		Serve:    serve,
 		Hangup:   hangup,
 		Now:      time.Now,
-	}, os.Args[1:])
+	}
+	options.Extra = offlineCommands(options)
+	return cli.Execute(ctx, options, os.Args[1:])
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/muster-iot/muster/internal/broker"
+	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/shadow"
 	"github.com/muster-iot/muster/internal/topic"
@@ -122,5 +123,24 @@ func publishable(clientID string) bool { return !strings.ContainsAny(clientID, "
 func (h *Handler) send(ctx context.Context, account fleet.Account, name string, payload []byte) {
 	if err := h.publish(ctx, account, broker.Message{Topic: name, Payload: payload, QoS: 1}); err != nil {
 		h.log.ErrorContext(ctx, "message of the server is not published", slog.String("topic", name), slog.Any("err", err))
+	}
+}
+
+// PublishReserved carries out a publish to a reserved topic that came by HTTP
+// and returns when it is done. A topic that does not exist is a fault.
+func (h *Handler) PublishReserved(ctx context.Context, p *broker.Publish) error {
+	done := make(chan error, 1)
+	deferred, ok := h.Reserved(p, func(err error) { done <- err })
+	if !ok {
+		return fault.New(fault.InvalidRequest, "topic %q is reserved and cannot be published to", p.Topic)
+	}
+	if !deferred {
+		return nil
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }

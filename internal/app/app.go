@@ -1,0 +1,297 @@
+// Package app is the composition root: the only package that imports
+// everything. New opens the data folder, keys and store and joins the parts;
+// Start runs them; Stop undoes all of it in reverse; Reload takes over what
+// can change while running.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/muster-iot/muster/internal/account"
+	"github.com/muster-iot/muster/internal/awsapi"
+	"github.com/muster-iot/muster/internal/broker"
+	"github.com/muster-iot/muster/internal/config"
+	"github.com/muster-iot/muster/internal/datadir"
+	"github.com/muster-iot/muster/internal/deviceauth"
+	"github.com/muster-iot/muster/internal/eventlog"
+	"github.com/muster-iot/muster/internal/index"
+	"github.com/muster-iot/muster/internal/mqttapi"
+	"github.com/muster-iot/muster/internal/pki"
+	"github.com/muster-iot/muster/internal/presence"
+	"github.com/muster-iot/muster/internal/registry"
+	"github.com/muster-iot/muster/internal/shadow"
+	"github.com/muster-iot/muster/internal/store"
+	"github.com/muster-iot/muster/internal/telemetry"
+)
+
+// stopPatience bounds an ordered stop; what is not done by then is cut.
+const stopPatience = 20 * time.Second
+
+// Options of New.
+type Options struct {
+	Settings config.Settings
+	// LogTo receives the structured log.
+	LogTo io.Writer
+	// Version is shown in metrics and archives.
+	Version string
+}
+
+// App is one server.
+type App struct {
+	settings config.Settings
+	version  string
+	log      *telemetry.Log
+	metrics  *prometheus.Registry
+	cleanups *cleanups
+
+	dir       *datadir.Dir
+	store     store.Store
+	pki       *pki.PKI
+	accounts  *account.Service
+	registry  *registry.Service
+	shadows   *shadow.Service
+	presence  *presence.Service
+	index     *index.Index
+	devices   *deviceauth.Service
+	broker    *broker.Broker
+	topics    *mqttapi.Handler
+	api       *awsapi.Server
+	names     *names
+	followers followers
+	listeners listeners
+
+	ready     atomic.Bool
+	stopOnce  sync.Once
+	stopError error
+	fatalOnce sync.Once
+	// fatal is closed when a component failed; fatalError says why.
+	fatal      chan struct{}
+	fatalError error
+}
+
+// followers are the consumers of the event log.
+type followers struct {
+	index   *eventlog.Runner
+	devices *eventlog.Runner
+	topics  *eventlog.Runner
+}
+
+// New opens folder, keys and store and joins all parts, but serves nothing. On
+// an error everything is undone.
+func New(ctx context.Context, o Options) (*App, error) {
+	log, err := telemetry.NewLog(o.LogTo, o.Settings.Log.Level, o.Settings.Log.Format)
+	if err != nil {
+		return nil, err
+	}
+	a := &App{
+		settings: o.Settings, version: o.Version, log: log,
+		metrics: telemetry.NewRegistry(o.Version), fatal: make(chan struct{}),
+	}
+	a.cleanups = &cleanups{log: log.Logger}
+	steps := []func(context.Context) error{a.openFolder, a.openStore, a.openKeys, a.joinDomains, a.joinDevicePlane, a.joinFollowers, a.joinAPI}
+	for _, step := range steps {
+		if err := step(ctx); err != nil {
+			return nil, errors.Join(err, a.cleanups.run(ctx))
+		}
+	}
+	return a, nil
+}
+
+// component is a logger that names the part.
+func (a *App) component(name string) *slog.Logger {
+	return a.log.With(slog.String("component", name))
+}
+
+// now is the wall clock.
+func now() time.Time { return time.Now() }
+
+func (a *App) openFolder(context.Context) error {
+	dir, err := datadir.Open(a.settings.DataDir)
+	if err != nil {
+		return err
+	}
+	a.dir = dir
+	a.cleanups.push("data folder", func(context.Context) error { return dir.Close() })
+	return nil
+}
+
+func (a *App) openStore(ctx context.Context) error {
+	opened, err := openStore(ctx, a.settings, a.dir, a.component("store"), a.metrics)
+	if err != nil {
+		return err
+	}
+	a.store = opened
+	a.cleanups.push("store", func(context.Context) error { return opened.Close() })
+	return nil
+}
+
+// openKeys brings up authorities and the root access key, and writes what
+// clients need into the folder.
+func (a *App) openKeys(ctx context.Context) error {
+	endpoints := account.EndpointsOf(a.settings.AccountID, a.settings.Region, a.settings.BaseDomain)
+	a.names = &names{
+		account: a.settings.AccountID, required: a.settings.TLS.RequireSNI,
+		known: append([]string{a.settings.Endpoint, endpoints.Data, endpoints.Jobs, endpoints.Credentials}, a.settings.TLSNames...),
+	}
+	dir, err := a.dir.Sub(datadir.PKIDir)
+	if err != nil {
+		return err
+	}
+	certificateNames := append([]string{a.settings.Endpoint}, a.settings.TLSNames...)
+	certificateNames = append(certificateNames, account.Wildcards(a.settings.Region, a.settings.BaseDomain)...)
+	a.pki, err = pki.New(pki.Options{
+		Dir: dir, CAFile: a.dir.Path(datadir.CAFile), Names: certificateNames,
+		CertFile: a.settings.TLSCert, KeyFile: a.settings.TLSKey, Now: now, Logger: a.component("pki"),
+	})
+	if err != nil {
+		return err
+	}
+	secrets, err := a.dir.Sub(datadir.SecretsDir)
+	if err != nil {
+		return err
+	}
+	sealer, err := account.OpenSealer(secrets + "/seal.age")
+	if err != nil {
+		return err
+	}
+	a.accounts = account.New(account.Options{Store: a.store, Sealer: sealer, Now: now})
+	root, err := a.accounts.Root(ctx, a.settings.AccountID)
+	if err != nil {
+		return err
+	}
+	return account.WriteCredentials(a.dir.Path(datadir.CredentialsFile), a.settings.Region, root)
+}
+
+func (a *App) joinDomains(context.Context) error {
+	var err error
+	a.registry, err = registry.New(registry.Options{
+		Store: a.store, Region: a.settings.Region, Now: now, NewID: uuid.NewString, Issuer: a.pki,
+		Barrier: barrier{a},
+		CheckQuery: func(query string) error {
+			_, err := a.index.ParseThings(query)
+			return err
+		},
+		CheckPolicy: checkPolicy,
+		GroupStatus: func(of accountID, group, query string) string { return string(a.index.GroupStatus(of, group, query)) },
+		Endpoints:   a.endpoints(),
+		Logger:      a.component("registry"),
+	})
+	if err != nil {
+		return err
+	}
+	shadowOptions := shadow.Options{Store: a.store, Now: now, Shared: a.settings.StoreEngine() != config.StorePebble, Registerer: a.metrics}
+	if a.settings.Shadow.RequireThing {
+		shadowOptions.RequireThing = a.registry
+	}
+	a.shadows = shadow.New(shadowOptions)
+	a.presence = presence.New(presence.Options{Store: a.store, Now: now, Logger: a.component("presence"), Registerer: a.metrics})
+	a.index = index.New(index.Options{
+		Committer: &membership{a.registry}, Source: &thingState{shadows: a.shadows, presence: a.presence}, Logger: a.component("index"),
+	})
+	return nil
+}
+
+// endpoints are what DescribeEndpoint answers: the configured name for the
+// default account, derived names for others.
+func (a *App) endpoints() registry.Endpoints {
+	choose := func(derived func(account.Endpoints) string) func(of accountID) string {
+		return func(of accountID) string {
+			if of == a.settings.AccountID {
+				return a.settings.Endpoint
+			}
+			return derived(account.EndpointsOf(of, a.settings.Region, a.settings.BaseDomain))
+		}
+	}
+	return registry.Endpoints{
+		Data:        choose(func(e account.Endpoints) string { return e.Data }),
+		Jobs:        choose(func(e account.Endpoints) string { return e.Jobs }),
+		Credentials: choose(func(e account.Endpoints) string { return e.Credentials }),
+	}
+}
+
+// barrier lets a control plane call wait until live connections feel it.
+type barrier struct{ app *App }
+
+// WaitApplied implements registry.Barrier. Before the server has started there
+// are no connections to wait for.
+func (b barrier) WaitApplied(ctx context.Context, position store.Position) error {
+	if !b.app.ready.Load() {
+		return nil
+	}
+	return b.app.followers.devices.WaitFor(ctx, position)
+}
+
+// fail notes the first failure of a component.
+func (a *App) fail(err error) {
+	a.fatalOnce.Do(func() {
+		a.fatalError = err
+		close(a.fatal)
+	})
+}
+
+// Addr returns the bound address of a listener by name: http, mqtt, tls or
+// mqtt-insecure; nil for one that is off.
+func (a *App) Addr(name string) net.Addr { return a.listeners.addr(name) }
+
+// Run starts the server, tells when it is ready, waits until ctx ends or a
+// component fails, and stops.
+func (a *App) Run(ctx context.Context, ready func()) error {
+	if err := a.Start(ctx); err != nil {
+		return errors.Join(err, a.Stop(context.WithoutCancel(ctx)))
+	}
+	ready()
+	var failed error
+	select {
+	case <-ctx.Done():
+	case <-a.fatal:
+		failed = fmt.Errorf("server cannot go on: %w", a.fatalError)
+		a.log.ErrorContext(ctx, "server cannot go on", slog.Any("err", a.fatalError))
+	}
+	return errors.Join(failed, a.Stop(context.WithoutCancel(ctx)))
+}
+
+// Stop ends the server in order: listeners, sessions, presence, consumers,
+// store, folder. It is idempotent and bounded in time.
+func (a *App) Stop(ctx context.Context) error {
+	a.stopOnce.Do(func() {
+		a.ready.Store(false)
+		a.log.InfoContext(ctx, "server stops")
+		ctx, cancel := context.WithTimeout(ctx, stopPatience)
+		defer cancel()
+		a.stopError = a.cleanups.run(ctx)
+	})
+	return a.stopError
+}
+
+// Reload takes over the settings that can change while running. On an error
+// nothing has changed. It returns the names of changed settings that need a
+// restart.
+func (a *App) Reload(next config.Settings) (needRestart []string, err error) {
+	merged, needRestart := config.Reload(a.settings, next)
+	if _, err := telemetry.ParseLevel(merged.Log.Level); err != nil {
+		return nil, err
+	}
+	if err := a.pki.Reload(merged.TLSCert, merged.TLSKey); err != nil {
+		return nil, err
+	}
+	if err := a.log.SetLevel(merged.Log.Level); err != nil {
+		return nil, err
+	}
+	a.settings = merged
+	a.log.Info("settings reloaded", slog.Any("need_restart", needRestart))
+	return needRestart, nil
+}
+
+// Complain logs a failure outside of the server's own parts.
+func (a *App) Complain(message string, err error) { a.log.Error(message, slog.Any("err", err)) } //nolint:sloglint // the caller's constant sentence

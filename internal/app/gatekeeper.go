@@ -1,0 +1,151 @@
+package app
+
+import (
+	"context"
+	"crypto/x509"
+	"slices"
+	"strings"
+
+	"github.com/muster-iot/muster/internal/awsapi"
+	"github.com/muster-iot/muster/internal/broker"
+	"github.com/muster-iot/muster/internal/deviceauth"
+	"github.com/muster-iot/muster/internal/fault"
+	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/registry"
+)
+
+// names knows which server name means which account. Only the default account
+// exists, so every known name means it, and so does an unknown or absent one
+// unless SNI is required.
+type names struct {
+	account  fleet.Account
+	known    []string
+	required bool
+}
+
+// check refuses a TLS connection that names no endpoint where that is demanded.
+func (n *names) check(serverName string) error {
+	if !n.required || slices.Contains(n.known, strings.ToLower(serverName)) {
+		return nil
+	}
+	return fault.New(fault.Unauthorized, "the TLS server name %q is no endpoint of this installation", serverName)
+}
+
+// of never fails: check has refused before.
+func (n *names) of(string) (fleet.Account, error) { return n.account, nil }
+
+// gatekeeper lets the broker ask deviceauth.
+type gatekeeper struct {
+	devices *deviceauth.Service
+	names   *names
+	// plain is the name of the listener without TLS.
+	plain string
+}
+
+// Admit implements broker.Gatekeeper.
+func (g *gatekeeper) Admit(ctx context.Context, c *broker.ConnectRequest) (broker.Admission, error) {
+	plain := c.ListenerName == g.plain
+	if !plain {
+		if err := g.names.check(c.ServerName); err != nil {
+			return broker.Admission{}, err
+		}
+	}
+	request := deviceauth.Request{
+		Certificate: c.PeerCertificate,
+		ServerName:  c.ServerName,
+		ClientID:    c.ClientID,
+		RemoteAddr:  c.RemoteAddr,
+		Persistent:  c.Persistent(),
+		Plain:       plain,
+	}
+	if c.Will != nil {
+		request.Will = &deviceauth.Will{Topic: c.Will.Topic, Retain: c.Will.Retain}
+	}
+	admitted, err := g.devices.Admit(ctx, request)
+	if err != nil {
+		if c.PeerCertificate != nil {
+			c.Principal = fleet.Principal{Kind: fleet.PrincipalCertificate, ID: deviceauth.CertificateID(c.PeerCertificate)}
+		}
+		return broker.Admission{}, err
+	}
+	return broker.Admission{
+		Account:   admitted.Account,
+		Principal: admitted.Principal,
+		ThingName: admitted.ThingName,
+		Indexed:   admitted.Indexed,
+		Guard:     admitted.Guard,
+	}, nil
+}
+
+// deviceRegistry lets deviceauth ask the registry: the same answers under the
+// names that each side chose.
+type deviceRegistry struct{ *registry.Service }
+
+// Certificate implements deviceauth.Registry.
+func (d deviceRegistry) Certificate(ctx context.Context, account fleet.Account, id string) (deviceauth.Certificate, error) {
+	c, err := d.Service.Certificate(ctx, account, id)
+	return deviceauth.Certificate{ID: c.ID, ARN: c.ARN, Status: c.Status, NotAfter: c.NotAfter}, err
+}
+
+// ConnectionThing implements deviceauth.Registry.
+func (d deviceRegistry) ConnectionThing(ctx context.Context, account fleet.Account, principalARN, clientID string) (deviceauth.Thing, bool, error) {
+	t, ok, err := d.Service.ConnectionThing(ctx, account, principalARN, clientID)
+	return deviceauth.Thing(t), ok, err
+}
+
+// EffectivePolicies implements deviceauth.Registry.
+func (d deviceRegistry) EffectivePolicies(ctx context.Context, account fleet.Account, principalARN, thing string) ([]deviceauth.Policy, error) {
+	found, err := d.Service.EffectivePolicies(ctx, account, principalARN, thing)
+	policies := make([]deviceauth.Policy, len(found))
+	for i, p := range found {
+		policies[i] = deviceauth.Policy(p)
+	}
+	return policies, err
+}
+
+// apiDevices recognizes client certificates on HTTPS.
+type apiDevices struct {
+	devices *deviceauth.Service
+	names   *names
+}
+
+// DeviceIdentity implements awsapi.Devices.
+func (a *apiDevices) DeviceIdentity(ctx context.Context, certificate *x509.Certificate, serverName string) (fleet.Account, fleet.Principal, error) {
+	if err := a.names.check(serverName); err != nil {
+		return "", fleet.Principal{}, err
+	}
+	id, err := a.devices.Identify(ctx, serverName, certificate)
+	return id.Account, id.Principal, err
+}
+
+// operators decides about access keys.
+type operators interface {
+	Authorize(ctx context.Context, principal fleet.Principal, action, resource string) error
+}
+
+// authorizer answers every adapter: policies for devices, accounts for
+// operators.
+type authorizer struct {
+	devices   *deviceauth.Service
+	operators operators
+}
+
+// Authorize implements awsapi.Authorizer.
+func (a *authorizer) Authorize(ctx context.Context, caller awsapi.Caller, action, resource string) error {
+	if caller.Principal.Kind != fleet.PrincipalCertificate {
+		return a.operators.Authorize(ctx, caller.Principal, action, resource)
+	}
+	id, err := a.devices.Identify(ctx, caller.ServerName, caller.Certificate)
+	if err != nil {
+		return err
+	}
+	call := deviceauth.Call{Action: action, RemoteAddr: caller.SourceAddress}
+	if resource != awsapi.AnyResource {
+		arn, ok := fleet.ParseARN(resource)
+		if !ok {
+			return fault.New(fault.Forbidden, "%s is no resource of a device policy", resource)
+		}
+		call.Kind, call.Name = arn.Kind, arn.Name
+	}
+	return a.devices.Authorize(ctx, id, call)
+}

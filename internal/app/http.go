@@ -1,0 +1,185 @@
+package app
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/muster-iot/muster/internal/adminapi"
+	"github.com/muster-iot/muster/internal/awsapi"
+	"github.com/muster-iot/muster/internal/awsapi/catalog"
+	awsiot "github.com/muster-iot/muster/internal/awsapi/iot"
+	"github.com/muster-iot/muster/internal/awsapi/iotdata"
+	"github.com/muster-iot/muster/internal/backup"
+	"github.com/muster-iot/muster/internal/datadir"
+	"github.com/muster-iot/muster/internal/fault"
+	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/index"
+	"github.com/muster-iot/muster/internal/presence"
+	"github.com/muster-iot/muster/internal/topic"
+)
+
+// joinAPI joins the AWS front end and its adapters.
+func (a *App) joinAPI(context.Context) error {
+	operations, err := catalog.New()
+	if err != nil {
+		return err
+	}
+	key, err := a.secret("page-tokens", awsapi.TokenKeySize)
+	if err != nil {
+		return err
+	}
+	a.api, err = awsapi.New(awsapi.Options{
+		Catalog: operations, Keys: a.accounts, Authorizer: &authorizer{devices: a.devices, operators: a.accounts},
+		Devices: &apiDevices{devices: a.devices, names: a.names}, Region: a.settings.Region, TokenKey: key,
+		Now: now, Logger: a.component("awsapi"), Registerer: a.metrics,
+	})
+	if err != nil {
+		return err
+	}
+	awsiot.Register(a.api, awsiot.Deps{
+		Registry: a.registry, Index: a.index, Shadows: a.shadows, Connections: connections{a.presence},
+	})
+	iotdata.Register(a.api, iotdata.Deps{
+		Shadows: a.shadows, Publisher: a.broker, Topics: a.topics, Now: now,
+		CheckTopic: func(name string) error { return topic.ValidateName(name, topic.DefaultLimits(a.profile())) },
+	})
+	return nil
+}
+
+// connections lets search answers show presence.
+type connections struct{ presence *presence.Service }
+
+// Connectivity implements the port of the control plane's adapters.
+func (c connections) Connectivity(ctx context.Context, account fleet.Account, thing string) (*awsiot.Connectivity, error) {
+	found, err := c.presence.Get(ctx, account, thing)
+	if fault.CodeOf(err) == fault.ResourceNotFound || err == nil && !found.Indexed {
+		return nil, nil //nolint:nilnil // never connected is neither
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &awsiot.Connectivity{
+		Connected: found.Connected, TimestampMS: found.Timestamp.UnixMilli(), ClientID: found.ClientID,
+		KeepAlive: found.KeepAlive, CleanSession: found.CleanSession, DisconnectReason: found.Reason,
+	}, nil
+}
+
+// secret loads random bytes from a private file and makes them on the first
+// start.
+func (a *App) secret(name string, size int) ([]byte, error) {
+	folder, err := a.dir.Sub(datadir.SecretsDir)
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(folder, name)
+	key, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		key = make([]byte, size)
+		if _, err := rand.Read(key); err != nil {
+			return nil, fmt.Errorf("make secret %s: %w", name, err)
+		}
+		return key, datadir.WriteFile(path, key, datadir.PrivateMode)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read secret %s: %w", name, err)
+	}
+	if len(key) != size {
+		return nil, fmt.Errorf("secret %s has %d bytes instead of %d", path, len(key), size)
+	}
+	return key, nil
+}
+
+// localHandler serves everything that stays on this machine.
+func (a *App) localHandler() http.Handler {
+	metrics := promhttp.HandlerFor(a.metrics, promhttp.HandlerOpts{})
+	rest := a.deviceHandler()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/metrics" {
+			metrics.ServeHTTP(w, r)
+			return
+		}
+		rest.ServeHTTP(w, r)
+	})
+}
+
+// deviceHandler serves what may leave the machine. It is no ServeMux: that
+// would redirect topics with empty levels.
+func (a *App) deviceHandler() http.Handler {
+	admin := adminapi.New(adminapi.Options{
+		Authorize: a.authorizeOps, Backup: a.Backup, Doctor: a.Doctor, Logger: a.component("adminapi"),
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if state, ok := r.Context().Value(tlsStateKey{}).(*tls.ConnectionState); ok && r.TLS == nil {
+			r.TLS = state
+		}
+		switch {
+		case r.URL.Path == "/healthz":
+			answer(w, http.StatusOK, "ok")
+		case r.URL.Path == "/readyz":
+			a.readyz(w)
+		case strings.HasPrefix(r.URL.Path, adminapi.Prefix):
+			admin.ServeHTTP(w, r)
+		default:
+			a.api.ServeHTTP(w, r)
+		}
+	})
+}
+
+func answer(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, text+"\n") // the caller may have left
+}
+
+func (a *App) readyz(w http.ResponseWriter) {
+	switch {
+	case !a.ready.Load():
+		answer(w, http.StatusServiceUnavailable, "starting or stopping")
+	case a.index.Status() == index.Building:
+		answer(w, http.StatusServiceUnavailable, "index is building")
+	default:
+		answer(w, http.StatusOK, "ready")
+	}
+}
+
+// authorizeOps proves who calls /ops/v1 and asks whether it may.
+func (a *App) authorizeOps(r *http.Request, body []byte, action string) (*http.Request, error) {
+	caller, err := a.api.Authenticate(r, body)
+	if err != nil {
+		return nil, err
+	}
+	actor := fleet.Actor{Principal: caller.Principal, SourceAddress: caller.SourceAddress}
+	ctx := fleet.WithActor(r.Context(), actor)
+	if err := a.accounts.Authorize(ctx, caller.Principal, action, awsapi.AnyResource); err != nil {
+		return nil, err
+	}
+	a.component("adminapi").InfoContext(ctx, "operation", slog.String("action", action), slog.String("principal", caller.Principal.ARN))
+	return r.WithContext(ctx), nil
+}
+
+// backedUp is what of the data folder goes into an archive beside the store.
+func backedUp() []string {
+	return []string{datadir.PKIDir, datadir.SecretsDir, datadir.CAFile, datadir.CredentialsFile}
+}
+
+// Backup streams an archive of keys and store, encrypted to an age recipient.
+func (a *App) Backup(ctx context.Context, w io.Writer, recipient string) error {
+	if _, err := backup.ParseRecipient(recipient); err != nil {
+		return fault.Wrap(fault.InvalidRequest, err, "recipient must be an age public key, age1…")
+	}
+	return backup.Write(ctx, w, recipient, backup.Source{
+		Root: a.dir.Root(), Files: backedUp(), Checkpoint: a.store.Checkpoint, Version: a.version, Now: now(),
+	})
+}

@@ -1,0 +1,198 @@
+package app
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/muster-iot/muster/internal/broker"
+	"github.com/muster-iot/muster/internal/config"
+	"github.com/muster-iot/muster/internal/deviceauth"
+	"github.com/muster-iot/muster/internal/event"
+	"github.com/muster-iot/muster/internal/eventlog"
+	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/iotpolicy"
+	"github.com/muster-iot/muster/internal/mqttapi"
+	"github.com/muster-iot/muster/internal/presence"
+	"github.com/muster-iot/muster/internal/store"
+	"github.com/muster-iot/muster/internal/topic"
+)
+
+// accountID and checkPolicy keep the wiring short.
+type accountID = fleet.Account
+
+func checkPolicy(document []byte) error { return deviceauth.CheckPolicy(document, iotpolicy.Limits{}) }
+
+const (
+	sweepEvery     = time.Second
+	retentionEvery = time.Minute
+)
+
+// joinDevicePlane joins broker, device authorization and reserved topics.
+func (a *App) joinDevicePlane(context.Context) error {
+	var err error
+	a.devices, err = deviceauth.New(deviceauth.Options{
+		Registry: deviceRegistry{a.registry}, Region: a.settings.Region, Account: a.names.of,
+		AllowAnonymous: a.settings.MQTTInsecureAddr != "",
+		Disconnect: func(of fleet.Account, certificateID string) {
+			a.broker.DisconnectPrincipal(of, certificateID, broker.ReasonAuthError)
+		},
+		Lag: func() time.Duration { return a.followers.devices.Lag() },
+		Now: now, Logger: a.component("deviceauth"), Registerer: a.metrics,
+	})
+	if err != nil {
+		return err
+	}
+	a.topics = mqttapi.New(mqttapi.Options{
+		Shadows: a.shadows, Now: now, Logger: a.component("mqttapi"), Registerer: a.metrics,
+		Publish: func(ctx context.Context, of fleet.Account, m broker.Message) error {
+			return a.broker.Publish(ctx, of, m)
+		},
+	})
+	a.broker = broker.New(broker.Options{
+		Profile:    a.profile(),
+		Gatekeeper: &gatekeeper{devices: a.devices, names: a.names, plain: listenerPlain},
+		Service:    a.topics,
+		Observer:   &observer{presence: a.presence},
+		Logger:     a.component("broker"), Registerer: a.metrics, Now: now,
+	})
+	a.cleanups.push("broker", a.broker.Shutdown)
+	return nil
+}
+
+// profile is how far the broker keeps to AWS's departures from MQTT.
+func (a *App) profile() topic.Profile {
+	if a.settings.MQTT.Profile == config.ProfileStandard {
+		return topic.Standard
+	}
+	return topic.AWS
+}
+
+// observer hands the life of sessions to presence. Refused packets are logged
+// by deviceauth, which knows why.
+type observer struct{ presence *presence.Service }
+
+func session(s *broker.SessionInfo) presence.Session {
+	return presence.Session{
+		Account: s.Account, ClientID: s.ClientID, SessionID: s.SessionID, Principal: s.Principal, ThingName: s.ThingName,
+		IPAddress: s.RemoteIP, Indexed: s.Indexed, KeepAlive: int(s.KeepAlive), CleanSession: true,
+	}
+}
+
+// Connected implements broker.Observer.
+func (o *observer) Connected(s *broker.SessionInfo) { o.presence.Connected(session(s), s.ConnectedAt) }
+
+// Disconnected implements broker.Observer.
+func (o *observer) Disconnected(s *broker.SessionInfo, reason broker.DisconnectReason, _ bool, at time.Time) {
+	o.presence.Disconnected(session(s), string(reason), at)
+}
+
+// ConnectFailed implements broker.Observer.
+func (o *observer) ConnectFailed(s *broker.SessionInfo, reason string) {
+	o.presence.ConnectFailed(session(s), reason, now())
+}
+
+// Denied implements broker.Observer.
+func (o *observer) Denied(broker.Denial) {}
+
+// joinFollowers prepares the consumers of the event log.
+func (a *App) joinFollowers(context.Context) error {
+	load := &loader{store: a.store}
+	consumers := []struct {
+		into     **eventlog.Runner
+		consumer eventlog.Consumer
+	}{
+		{&a.followers.index, eventlog.Consumer{
+			Name: "index", Apply: a.index.Apply,
+			Rebuild: func(ctx context.Context) (store.Cursor, error) { return load.load(ctx, a.index) },
+		}},
+		{&a.followers.devices, eventlog.Consumer{
+			Name: "deviceauth",
+			Apply: func(_ context.Context, events []event.Envelope) error {
+				a.devices.Apply(events)
+				return nil
+			},
+		}},
+		{&a.followers.topics, eventlog.Consumer{Name: "mqttapi", Apply: a.topics.Apply}},
+	}
+	for _, c := range consumers {
+		runner, err := eventlog.NewRunner(c.consumer, eventlog.Options{Store: a.store, Now: now, Logger: a.component("eventlog"), Registerer: a.metrics})
+		if err != nil {
+			return err
+		}
+		*c.into = runner
+	}
+	return nil
+}
+
+// Start runs all parts and returns when the server is ready: the index is
+// built and every listener accepts.
+func (a *App) Start(ctx context.Context) error {
+	begun := now()
+	if err := a.presence.Recover(ctx); err != nil {
+		return err
+	}
+	background := &parts{fatal: a.fail}
+	background.start(ctx,
+		part{"pki", a.pki.Run},
+		part{"index follower", a.followers.index.Run},
+		part{"deviceauth follower", a.followers.devices.Run},
+		part{"event topics follower", a.followers.topics.Run},
+		part{"retention", eventlog.Retention{
+			Store: a.store, MaxAge: a.settings.EventLog.RetentionAge, MaxBytes: uint64(a.settings.EventLog.RetentionBytes),
+			Every: retentionEvery, Now: now, Logger: a.component("eventlog"),
+		}.Run},
+		part{"shadow clean-up", a.cleanShadows},
+		part{"certificate sweep", a.sweep},
+		part{"presence", a.presence.Run},
+	)
+	a.cleanups.push("background parts", background.stop)
+	a.cleanups.push("presence", a.presence.Drain)
+	a.cleanups.push("reserved topics", a.topics.Drain)
+	// The broker's own step, pushed by New, would come after the parts that
+	// it needs; it must come before them.
+	a.cleanups.push("sessions", a.broker.Shutdown)
+	if err := a.awaitFollowers(ctx); err != nil {
+		return err
+	}
+	if err := a.listen(ctx); err != nil {
+		return err
+	}
+	a.ready.Store(true)
+	a.log.InfoContext(ctx, "server is ready", slog.Duration("took", now().Sub(begun)), slog.Any("listeners", a.listeners.describe()))
+	return nil
+}
+
+// awaitFollowers waits for the first build of each projection.
+func (a *App) awaitFollowers(ctx context.Context) error {
+	head, err := a.store.Head(ctx)
+	if err != nil {
+		return err
+	}
+	for _, runner := range []*eventlog.Runner{a.followers.devices, a.followers.topics, a.followers.index} {
+		if err := runner.WaitCovered(ctx, head); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *App) cleanShadows(ctx context.Context) error {
+	return a.shadows.Run(ctx, func(err error) {
+		a.component("shadow").ErrorContext(ctx, "deleted shadows are not forgotten", slog.Any("err", err))
+	})
+}
+
+// sweep ends connections whose certificate has expired.
+func (a *App) sweep(ctx context.Context) error {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case at := <-tick.C:
+			a.devices.Sweep(at)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
