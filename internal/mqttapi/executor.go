@@ -128,16 +128,14 @@ func (e *executor) submit(key laneKey, t task) error {
 
 // work carries tasks out until none waits. Lanes take turns.
 func (e *executor) work(ctx context.Context) {
-	l := e.next(nil)
-	for l != nil {
-		l.tasks[0].run(ctx)
-		l = e.next(l)
+	for l, t := e.next(nil); l != nil; l, t = e.next(l) {
+		t.run(ctx)
 	}
 }
 
-// next ends the first task of a served lane and returns the lane to serve
-// now; nil ends the worker.
-func (e *executor) next(served *lane) *lane {
+// next ends the first task of a served lane and returns the lane to serve now
+// with its first task; no lane ends the worker.
+func (e *executor) next(served *lane) (*lane, task) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if served != nil {
@@ -145,14 +143,14 @@ func (e *executor) next(served *lane) *lane {
 	}
 	if len(e.ready) == 0 {
 		e.workers--
-		return nil
+		return nil, task{}
 	}
 	l := e.ready[0]
 	e.ready[0] = nil
 	if e.ready = e.ready[1:]; len(e.ready) == 0 {
 		e.ready = nil
 	}
-	return l
+	return l, l.tasks[0]
 }
 
 // finishLocked takes the first task of a lane off the books.

@@ -130,7 +130,7 @@ func (h *Handler) send(ctx context.Context, account fleet.Account, name string, 
 // and returns when it is done. A topic that does not exist is a fault.
 func (h *Handler) PublishReserved(ctx context.Context, p *broker.Publish) error {
 	done := make(chan error, 1)
-	deferred, ok := h.Reserved(p, func(err error) { done <- err })
+	deferred, ok := h.Reserved(p, func(err error) { done <- err }) //nolint:contextcheck // a request in line is carried out also when its sender has gone
 	if !ok {
 		return fault.New(fault.InvalidRequest, "topic %q is reserved and cannot be published to", p.Topic)
 	}
