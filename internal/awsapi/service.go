@@ -43,7 +43,9 @@ func hostService(host string) (catalog.Service, bool) {
 // signingService tells a service by the name that clients sign for.
 func signingService(name string) (catalog.Service, bool) {
 	switch name {
-	case "iot":
+	case "iot", "execute-api":
+		// Clients of before 2024, such as the AWS command line 2.9 of Debian 12,
+		// sign the control plane for the gateway that was in front of it.
 		return catalog.IoT, true
 	case "iotdata", "iotdevicegateway":
 		return catalog.IoTData, true
