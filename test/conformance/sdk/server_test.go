@@ -20,6 +20,8 @@ import (
 
 	"github.com/muster-iot/muster/internal/awsapi"
 	"github.com/muster-iot/muster/internal/awsapi/catalog"
+	awsiot "github.com/muster-iot/muster/internal/awsapi/iot"
+	"github.com/muster-iot/muster/internal/awsapi/iotdata"
 	"github.com/muster-iot/muster/internal/fleet"
 )
 
@@ -31,7 +33,10 @@ const (
 
 // register adds the adapters of the product to a server, in no other way than
 // the product does. It is what docs/operations.md is made from.
-func register(*awsapi.Server) {}
+func register(s *awsapi.Server) {
+	awsiot.Register(s, awsiot.Deps{})
+	iotdata.Register(s, iotdata.Deps{})
+}
 
 // rootOnly is an installation with one user who may do everything.
 type rootOnly struct{}
