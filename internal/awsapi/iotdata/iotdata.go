@@ -67,7 +67,9 @@ func Register(s *awsapi.Server, d Deps) {
 	handle(s, "DeleteThingShadow", func(c *awsapi.Call, in *wire.DeleteThingShadowInput) []string {
 		return thing(c, in.ThingName)
 	}, a.deleteShadow)
-	handle(s, "ListNamedShadowsForThing", awsapi.All, a.listNamedShadows)
+	handle(s, "ListNamedShadowsForThing", func(c *awsapi.Call, in *wire.ListNamedShadowsForThingInput) []string {
+		return thing(c, in.ThingName)
+	}, a.listNamedShadows)
 	handle(s, "Publish", func(c *awsapi.Call, in *wire.PublishInput) []string {
 		return []string{c.ARN(fleet.ARNTopic, in.Topic)}
 	}, a.publish, awsapi.MaxBody(maxPayload), awsapi.Partial("retain is refused"))

@@ -4,8 +4,8 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
-	"math"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/muster-iot/muster/internal/awsapi"
 	wire "github.com/muster-iot/muster/internal/awsapi/catalog/iotdatawire"
@@ -28,7 +28,7 @@ func (a *api) publish(ctx context.Context, c *awsapi.Call, in *wire.PublishInput
 	if in.QoS != nil {
 		m.QoS = byte(*in.QoS)
 	}
-	if err := properties(in, &m.Properties); err != nil {
+	if err := a.properties(in, &m.Properties); err != nil {
 		return nil, err
 	}
 	if strings.HasPrefix(in.Topic, "$") {
@@ -46,54 +46,84 @@ func (a *api) publish(ctx context.Context, c *awsapi.Call, in *wire.PublishInput
 	return &wire.PublishOutput{Message: new("OK"), TraceID: &c.RequestID}, nil
 }
 
+// Bounds of what travels with a message; those of a device's own publishes.
+const (
+	maxContentType     = 256
+	maxCorrelationData = 2 << 10
+	maxUserProperties  = 8 << 10
+	// maxExpiry is seven days in seconds.
+	maxExpiry = 604800
+)
+
+// wrong is the refusal of one member of a publish.
+func wrong(member, rule string) error {
+	return fault.New(fault.InvalidRequest, "%s must be %s", member, rule)
+}
+
+// encodable reports whether a text can be an MQTT string of up to limit bytes.
+func encodable(text string, limit int) bool {
+	return len(text) <= limit && utf8.ValidString(text) && strings.IndexByte(text, 0) < 0
+}
+
 // properties takes the MQTT 5 properties over from query and headers.
-func properties(in *wire.PublishInput, p *mqtt.Properties) error {
+func (a *api) properties(in *wire.PublishInput, p *mqtt.Properties) error {
 	var set []mqtt.Property
 	if in.ContentType != nil {
+		if !encodable(*in.ContentType, maxContentType) {
+			return wrong("contentType", "UTF-8 text of at most 256 bytes")
+		}
 		p.ContentType, set = *in.ContentType, append(set, mqtt.PropContentType)
 	}
 	if in.ResponseTopic != nil {
+		if err := a.CheckTopic(*in.ResponseTopic); err != nil {
+			return wrong("responseTopic", "a topic without wildcards")
+		}
 		p.ResponseTopic, set = *in.ResponseTopic, append(set, mqtt.PropResponseTopic)
 	}
 	if in.PayloadFormatIndicator != nil && *in.PayloadFormatIndicator == utf8Data {
 		p.PayloadFormat, set = 1, append(set, mqtt.PropPayloadFormat)
 	}
 	if in.MessageExpiry != nil {
-		if *in.MessageExpiry < 0 || *in.MessageExpiry > math.MaxUint32 {
-			return fault.New(fault.InvalidRequest, "messageExpiry must be a number of seconds from 0 to %d", uint32(math.MaxUint32))
+		if *in.MessageExpiry < 0 {
+			return wrong("messageExpiry", "a number of seconds from 0")
 		}
-		p.MessageExpiry, set = uint32(*in.MessageExpiry), append(set, mqtt.PropMessageExpiry)
+		p.MessageExpiry, set = uint32(min(max(*in.MessageExpiry, 1), maxExpiry)), append(set, mqtt.PropMessageExpiry)
 	}
 	if in.CorrelationData != nil {
 		data, err := base64.StdEncoding.DecodeString(*in.CorrelationData)
-		if err != nil {
-			return fault.New(fault.InvalidRequest, "correlationData must be base64")
+		if err != nil || len(data) > maxCorrelationData {
+			return wrong("correlationData", "base64 of at most 2048 bytes")
 		}
 		p.CorrelationData, set = data, append(set, mqtt.PropCorrelationData)
 	}
 	p.Set = mqtt.Of(set...)
-	return userProperties(in, p)
+	return userProperties(in.UserProperties, p)
 }
 
 // userProperties reads base64 of [{"key":"value"}, …].
-func userProperties(in *wire.PublishInput, p *mqtt.Properties) error {
-	if in.UserProperties == nil {
+func userProperties(header *string, p *mqtt.Properties) error {
+	if header == nil {
 		return nil
 	}
-	wrong := fault.New(fault.InvalidRequest, `userProperties must be base64 of a JSON list of objects with one text member each`)
-	data, err := base64.StdEncoding.DecodeString(*in.UserProperties)
+	refusal := wrong("userProperties", "base64 of a JSON list of objects with one text member each, at most 8192 bytes together")
+	data, err := base64.StdEncoding.DecodeString(*header)
 	if err != nil {
-		return wrong
+		return refusal
 	}
 	var list []map[string]string
 	if err := json.Unmarshal(data, &list); err != nil {
-		return wrong
+		return refusal
 	}
+	left := maxUserProperties
 	for _, one := range list {
 		if len(one) != 1 {
-			return wrong
+			return refusal
 		}
 		for key, value := range one {
+			if !encodable(key, left) || !encodable(value, left-len(key)) {
+				return refusal
+			}
+			left -= len(key) + len(value)
 			p.UserProperties = append(p.UserProperties, mqtt.UserProperty{Key: key, Value: value})
 		}
 	}
