@@ -1,6 +1,7 @@
 // A device on the AWS IoT Device SDK v2. It connects by mutual TLS with the
 // protocol and port it is told, uses the SDK's shadow clients, and writes what
-// happens as JSON lines. The Go suite beside it starts it and reads them.
+// happens as JSON lines. The Go suite beside it starts it and reads them. The
+// SDK offers x-amzn-mqtt-ca by ALPN of its own accord.
 import { iot, iotshadow, mqtt, mqtt5 } from 'aws-iot-device-sdk-v2';
 import { once } from 'node:events';
 
@@ -21,7 +22,6 @@ async function connect311() {
     .with_client_id(thing)
     .with_clean_session(true)
     .with_keep_alive_seconds(60);
-  if (env.ALPN) config.with_alpn?.(env.ALPN);
   const connection = new mqtt.MqttClient().new_connection(config.build());
   await connection.connect();
   return {
