@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"time"
 
 	"github.com/muster-iot/muster/internal/event"
@@ -13,6 +14,7 @@ import (
 	"github.com/muster-iot/muster/internal/store"
 )
 
+// Bounds of Run.
 const (
 	// batchClients bounds one commit.
 	batchClients = 500
@@ -122,6 +124,7 @@ type versionChange struct {
 	ended []string
 }
 
+// of returns the version that a session got when it began.
 func (c *versionChange) of(sessionID string) (int64, bool) {
 	if v, ok := c.begun[sessionID]; ok {
 		return v, true
@@ -130,10 +133,9 @@ func (c *versionChange) of(sessionID string) (int64, bool) {
 	return v, ok
 }
 
+// keep makes the change count, after the commit.
 func (c *versionChange) keep() {
-	for id, v := range c.begun {
-		c.known[id] = v
-	}
+	maps.Copy(c.known, c.begun)
 	for _, id := range c.ended {
 		delete(c.known, id)
 	}
@@ -187,6 +189,7 @@ func disconnect(state *record, reason string, at time.Time) *record {
 	return &next
 }
 
+// describe is a fact's session as events tell it.
 func describe(f fact, version int64) event.Session {
 	return event.Session{
 		ClientID: f.session.ClientID, SessionID: f.session.SessionID, Principal: f.session.Principal.ID, ThingName: f.session.ThingName,
@@ -194,6 +197,7 @@ func describe(f fact, version int64) event.Session {
 	}
 }
 
+// envelope makes an event with the client as its actor.
 func envelope(f fact, e event.Event) event.Envelope {
 	return event.Envelope{
 		Account: f.session.Account, At: f.at, Event: e,
@@ -227,6 +231,7 @@ func (s *Service) Recover(ctx context.Context) error {
 	return nil
 }
 
+// recover ends one batch of cut connections.
 func (s *Service) recover(ctx context.Context, cut []store.Record, at time.Time) error {
 	var b store.Batch
 	for _, stored := range cut {

@@ -93,6 +93,7 @@ type record struct {
 	Reason       string          `json:"reason,omitempty"`
 }
 
+// connection is the record as callers see it.
 func (r *record) connection(clientID string) Connection {
 	return Connection{
 		ClientID: clientID, Connected: r.Connected, SessionID: r.SessionID, Principal: r.Principal, ThingName: r.ThingName,
@@ -101,6 +102,7 @@ func (r *record) connection(clientID string) Connection {
 	}
 }
 
+// decode reads a stored record.
 func decode(stored store.Record) (*record, error) {
 	var r record
 	if err := json.Unmarshal(stored.Value, &r); err != nil {
@@ -161,6 +163,7 @@ func (s *Service) ConnectFailed(session Session, reason string, at time.Time) {
 	s.tell(fact{session: session, what: refused, reason: reason, at: at})
 }
 
+// tell queues a fact and counts what was merged away for it.
 func (s *Service) tell(f fact) {
 	if n := s.queue.add(f); n > 0 {
 		s.merged.Add(float64(n))
@@ -196,6 +199,7 @@ func EachConnection(ctx context.Context, r store.Reader, fn func(fleet.Account, 
 	})
 }
 
+// keyOf is where a client's record is stored.
 func keyOf(account fleet.Account, clientID string) store.Key {
 	return store.K(kind, string(account), clientID)
 }

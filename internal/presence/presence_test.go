@@ -74,6 +74,8 @@ func (f *fixture) told(t *testing.T) []string {
 			out = append(out, fmt.Sprintf("disconnected %s %d %s", e.SessionID, e.Version, e.Reason))
 		case event.ConnectRefused:
 			out = append(out, fmt.Sprintf("refused %s %s", e.SessionID, e.Reason))
+		default:
+			t.Errorf("unexpected event %T", e)
 		}
 	}
 	return out

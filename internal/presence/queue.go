@@ -8,6 +8,7 @@ import (
 	"github.com/muster-iot/muster/internal/fleet"
 )
 
+// Bounds of what waits.
 const (
 	// maxFacts bounds what waits for one client.
 	maxFacts = 16
@@ -16,9 +17,10 @@ const (
 	maxRefused = 10_000
 )
 
-// what kind of fact it is.
+// what is the kind of a fact.
 type what int
 
+// Kinds of facts.
 const (
 	connected what = iota
 	disconnected
@@ -33,6 +35,7 @@ type fact struct {
 	at      time.Time
 }
 
+// clientKey names one client.
 type clientKey struct {
 	account  fleet.Account
 	clientID string
@@ -51,6 +54,7 @@ type queue struct {
 	idle chan struct{}
 }
 
+// newQueue returns an empty queue.
 func newQueue() *queue {
 	return &queue{facts: map[clientKey][]fact{}, wake: make(chan struct{}, 1), idle: make(chan struct{})}
 }
@@ -130,7 +134,9 @@ func (q *queue) take(n int) [][]fact {
 		q.busy += len(facts)
 		taken = append(taken, facts)
 	}
-	q.order = append(q.order[:0:0], q.order[n:]...)
+	if q.order = q.order[n:]; len(q.order) == 0 {
+		q.order = nil
+	}
 	return taken
 }
 
