@@ -13,4 +13,7 @@ var (
 	ErrOutcomeUnknown = errors.New("outcome of the commit is unknown")
 	// ErrNotEmpty is a restore into a store that holds something.
 	ErrNotEmpty = errors.New("store is not empty")
+	// ErrRestoreUnfinished is a store whose restore was interrupted: what it
+	// holds is not a state that ever was.
+	ErrRestoreUnfinished = errors.New("restore of the store did not finish; restore into an empty one")
 )

@@ -17,6 +17,7 @@ type Tail struct {
 	head   uint64
 	limit  int
 	wake   chan struct{}
+	closed bool
 }
 
 // NewTail starts at a log that ends with head and keeps up to limit events.
@@ -42,6 +43,14 @@ func (t *Tail) Append(events []*event.Envelope) {
 		// Cut to the limit at twice of it: each event is then copied once.
 		t.events = append(make([]event.Envelope, 0, 2*t.limit), t.events[len(t.events)-t.limit:]...)
 	}
+	t.signal()
+}
+
+// signal wakes the waiting.
+func (t *Tail) signal() {
+	if t.closed {
+		return
+	}
 	close(t.wake)
 	t.wake = make(chan struct{})
 }
@@ -55,8 +64,7 @@ func (t *Tail) Advance(head uint64) {
 		return
 	}
 	t.head, t.events = head, nil
-	close(t.wake)
-	t.wake = make(chan struct{})
+	t.signal()
 }
 
 // Head is the sequence of the last durable event.
@@ -83,13 +91,27 @@ func (t *Tail) Read(seq uint64, limit int) (events []event.Envelope, ok bool) {
 	return append([]event.Envelope(nil), t.events[from:to]...), true
 }
 
-// Wait blocks until there is an event after seq or ctx ends.
+// Close ends every Wait.
+func (t *Tail) Close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.closed {
+		t.closed = true
+		close(t.wake)
+	}
+}
+
+// Wait blocks until there is an event after seq, ctx ends or the tail is
+// closed.
 func (t *Tail) Wait(ctx context.Context, seq uint64) error {
 	for {
 		t.mu.Lock()
-		head, wake := t.head, t.wake
+		head, wake, closed := t.head, t.wake, t.closed
 		t.mu.Unlock()
-		if head > seq {
+		switch {
+		case closed:
+			return ErrClosed
+		case head > seq:
 			return nil
 		}
 		select {

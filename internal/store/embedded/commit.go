@@ -15,6 +15,10 @@ import (
 
 // Commit implements store.Store.
 func (e *Engine) Commit(ctx context.Context, b store.Batch) (store.Position, error) {
+	if !e.gate.enter() {
+		return store.Position{}, store.ErrClosed
+	}
+	defer e.gate.leave()
 	if err := ctx.Err(); err != nil {
 		return store.Position{}, err
 	}
@@ -22,27 +26,15 @@ func (e *Engine) Commit(ctx context.Context, b store.Batch) (store.Position, err
 	if err != nil {
 		return store.Position{}, err
 	}
-	if err := e.enqueue(ctx, p); err != nil {
-		return store.Position{}, err
+	select {
+	case e.queue <- p:
+	case <-ctx.Done():
+		return store.Position{}, ctx.Err()
 	}
 	if err := p.Wait(); err != nil {
 		return store.Position{}, err
 	}
 	return p.Position, nil
-}
-
-func (e *Engine) enqueue(ctx context.Context, p *store.Pending) error {
-	e.entering.RLock()
-	defer e.entering.RUnlock()
-	if e.closed {
-		return store.ErrClosed
-	}
-	select {
-	case e.queue <- p:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // run takes what has queued up, commits it as one group, and goes on until the
@@ -82,6 +74,8 @@ func (e *Engine) collect(first *store.Pending) []*store.Pending {
 
 // commit applies a group with one sync and answers each caller.
 func (e *Engine) commit(batches []*store.Pending) {
+	e.committing.Lock()
+	defer e.committing.Unlock()
 	if broken := e.broken.Load(); broken != nil {
 		refuse(batches, *broken)
 		return
@@ -150,22 +144,22 @@ func (e *Engine) apply(group *store.Group) error {
 			return err
 		}
 	}
-	logged := 0
+	logged := e.logged.Load()
 	for i, env := range group.Events {
 		data := group.Data[i]
-		logged += len(data)
+		logged += uint64(len(data))
 		if err := b.Set(eventKey(env.Seq), data, nil); err != nil {
 			return err
 		}
 	}
-	err := errors.Join(b.Set(markVersion, number(group.Version()), nil), b.Set(markSeq, number(group.Seq()), nil))
+	err := errors.Join(b.Set(markVersion, number(group.Version()), nil), b.Set(markSeq, number(group.Seq()), nil), b.Set(markLogged, number(logged), nil))
 	if err != nil {
 		return err
 	}
 	if err := e.db.Apply(b, pebble.Sync); err != nil {
 		return err
 	}
-	e.bytes.Add(int64(logged))
+	e.logged.Store(logged)
 	return nil
 }
 

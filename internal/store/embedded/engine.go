@@ -6,6 +6,12 @@
 // engine's own marks ('m'). Version counter and log end are written with each
 // group, so state, log and counters cannot disagree.
 //
+// A full disk: commits are refused while less than a reserve is free. Should
+// others fill the disk all the same, a write that finds no space waits for it
+// instead of failing, first of all for that of the ballast file, which is then
+// removed; it comes back once there is plenty. A write that fails for another
+// reason ends the process: nothing can be promised on such a disk.
+//
 // Goroutines: one committer and one watcher of free space; both end with
 // Close. The committer's queue is bounded; callers wait in Commit when it is
 // full.
@@ -62,6 +68,12 @@ type Options struct {
 	// ReserveBytes of free space are kept: commits are refused below it. 0
 	// means 128 MiB, negative means no reserve.
 	ReserveBytes int64
+	// BallastBytes is the size of a file that is given up when the disk is full
+	// in spite of the reserve; 0 means 16 MiB, negative means none.
+	BallastBytes int64
+	// LookEvery is the time between two looks at the free space; 0 means half
+	// a second.
+	LookEvery time.Duration
 }
 
 // Engine is an open store.
@@ -73,20 +85,23 @@ type Engine struct {
 	closing chan struct{}
 	stopped sync.WaitGroup
 	close   sync.Once
-	// entering is held for reading while a caller enqueues, so that Close can
-	// wait for the last one.
-	entering sync.RWMutex
-	closed   bool
+	gate    *gate
 
 	tail *store.Tail
 	// oldest is the sequence of the newest trimmed event.
 	oldest atomic.Uint64
-	bytes  atomic.Int64
-	// version, seq and versions belong to the committer.
-	version  uint64
-	seq      uint64
-	versions *versionCache
-	metrics  *metrics
+	// logged is the size of all events ever appended, trimmed that of those
+	// that were removed again.
+	logged, trimmed atomic.Uint64
+	trimming        sync.Mutex
+	// committing guards what follows; the committer holds it for a group.
+	committing sync.Mutex
+	version    uint64
+	seq        uint64
+	versions   *versionCache
+	metrics    *metrics
+	// restoring says that the store holds a half-finished restore.
+	restoring bool
 	// broken is set when a write failed in a way that leaves its outcome open.
 	broken atomic.Pointer[error]
 }
@@ -133,6 +148,7 @@ func Open(o Options) (*Engine, error) {
 		space:    space,
 		queue:    make(chan *store.Pending, queueLength),
 		closing:  make(chan struct{}),
+		gate:     newGate(),
 		versions: newVersionCache(cachedVersions),
 		metrics:  newMetrics(o.Registerer),
 	}
@@ -146,36 +162,44 @@ func Open(o Options) (*Engine, error) {
 
 // load reads counters and the log's extent.
 func (e *Engine) load() error {
-	var err error
-	if e.version, err = e.mark(markVersion); err != nil {
-		return err
+	marks := []struct {
+		key []byte
+		to  func(uint64)
+	}{
+		{markVersion, func(n uint64) { e.version = n }},
+		{markSeq, func(n uint64) { e.seq = n }},
+		{markTrimmed, e.oldest.Store},
+		{markLogged, e.logged.Store},
+		{markTrimmedBytes, e.trimmed.Store},
+		{markRestoring, func(n uint64) { e.restoring = n != 0 }},
 	}
-	if e.seq, err = e.mark(markSeq); err != nil {
-		return err
+	for _, m := range marks {
+		n, err := mark(e.db, m.key)
+		if err != nil {
+			return err
+		}
+		m.to(n)
 	}
-	oldest, err := e.mark(markTrimmed)
-	if err != nil {
-		return err
+	if e.restoring {
+		return store.ErrRestoreUnfinished
 	}
-	e.oldest.Store(oldest)
-	size, err := e.db.EstimateDiskUsage([]byte{eventByte}, []byte{eventByte + 1})
-	if err != nil {
-		return fmt.Errorf("measure the event log: %w", err)
-	}
-	e.bytes.Store(int64(size))
 	e.tail = store.NewTail(e.seq, tailEvents)
 	return nil
 }
 
-// Marks of the engine.
+// Marks of the engine; they are read only.
 var (
-	markVersion = []byte{markByte, 'v'}
-	markSeq     = []byte{markByte, 's'}
-	markTrimmed = []byte{markByte, 't'}
+	markVersion      = []byte{markByte, 'v'}
+	markSeq          = []byte{markByte, 's'}
+	markTrimmed      = []byte{markByte, 't'}
+	markLogged       = []byte{markByte, 'b'}
+	markTrimmedBytes = []byte{markByte, 'd'}
+	markRestoring    = []byte{markByte, 'r'}
 )
 
-func (e *Engine) mark(key []byte) (uint64, error) {
-	value, closer, err := e.db.Get(key)
+// mark reads a mark of the live store or of a snapshot, 0 when it is not set.
+func mark(r reader, key []byte) (uint64, error) {
+	value, closer, err := r.Get(key)
 	if errors.Is(err, pebble.ErrNotFound) {
 		return 0, nil
 	}
@@ -202,28 +226,51 @@ func eventKey(seq uint64) []byte {
 
 // Get implements store.Reader.
 func (e *Engine) Get(_ context.Context, key store.Key) (store.Record, error) {
+	if !e.gate.enter() {
+		return store.Record{}, store.ErrClosed
+	}
+	defer e.gate.leave()
 	return get(e.db, key)
 }
 
 // GetMany implements store.Reader.
 func (e *Engine) GetMany(_ context.Context, keys []store.Key) ([]store.Record, error) {
+	if !e.gate.enter() {
+		return nil, store.ErrClosed
+	}
+	defer e.gate.leave()
 	return getMany(e.db, keys)
 }
 
 // Scan implements store.Reader.
 func (e *Engine) Scan(ctx context.Context, r store.Range, fn func(store.Record) error) error {
+	if !e.gate.enter() {
+		return store.ErrClosed
+	}
+	defer e.gate.leave()
 	return scan(ctx, e.db, r, fn)
 }
 
-// Snapshot implements store.Store.
-func (e *Engine) Snapshot(context.Context) (store.Snapshot, error) {
-	e.entering.RLock()
-	defer e.entering.RUnlock()
-	if e.closed {
+// Snapshot implements store.Store. Close waits until it is closed.
+func (e *Engine) Snapshot(ctx context.Context) (store.Snapshot, error) {
+	s, err := e.snapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// snapshot freezes a view and waits until all that it shows is durable: pebble
+// shows a group from before its sync.
+func (e *Engine) snapshot(ctx context.Context) (*snapshot, error) {
+	if !e.gate.enter() {
 		return nil, store.ErrClosed
 	}
-	s := &snapshot{snap: e.db.NewSnapshot()}
-	seq, err := s.mark(markSeq)
+	s := &snapshot{snap: e.db.NewSnapshot(), gate: newGate(), leave: e.gate.leave}
+	seq, err := mark(s.snap, markSeq)
+	if err == nil && seq > 0 {
+		err = e.tail.Wait(ctx, seq-1)
+	}
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -248,7 +295,15 @@ func (e *Engine) Wait(ctx context.Context, after store.Cursor) error {
 
 // Events implements store.Store.
 func (e *Engine) Events(_ context.Context, after store.Cursor, limit int) ([]event.Envelope, store.Cursor, error) {
+	if !e.gate.enter() {
+		return nil, after, store.ErrClosed
+	}
+	defer e.gate.leave()
 	from := after.Seq(0)
+	if from < e.oldest.Load() || from > e.tail.Head() {
+		// Trimmed, or the reader has seen events of another log.
+		return nil, after, store.ErrTrimmed
+	}
 	events, ok := e.tail.Read(from, limit)
 	if !ok {
 		var err error
@@ -263,9 +318,6 @@ func (e *Engine) Events(_ context.Context, after store.Cursor, limit int) ([]eve
 }
 
 func (e *Engine) readEvents(from uint64, limit int) ([]event.Envelope, error) {
-	if from < e.oldest.Load() {
-		return nil, store.ErrTrimmed
-	}
 	it, err := e.db.NewIter(&pebble.IterOptions{LowerBound: eventKey(from + 1), UpperBound: eventKey(e.tail.Head() + 1)})
 	if err != nil {
 		return nil, fmt.Errorf("read events: %w", err)
@@ -295,13 +347,29 @@ func (e *Engine) readEvents(from uint64, limit int) ([]event.Envelope, error) {
 
 // Trim implements store.Store.
 func (e *Engine) Trim(_ context.Context, upTo store.Cursor) error {
-	seq := min(upTo.Seq(0), e.tail.Head())
-	if seq <= e.oldest.Load() {
+	if !e.gate.enter() {
+		return store.ErrClosed
+	}
+	defer e.gate.leave()
+	e.trimming.Lock()
+	defer e.trimming.Unlock()
+	oldest, head := e.oldest.Load(), e.tail.Head()
+	seq := min(upTo.Seq(0), head)
+	if seq <= oldest {
 		return nil
 	}
+	// Events are of about one size: the removed share of the events is about
+	// the removed share of the bytes, and all of them are all bytes.
+	kept := e.logged.Load() - e.trimmed.Load()
+	gone := uint64(float64(kept) * (float64(seq-oldest) / float64(head-oldest)))
+	trimmed := e.trimmed.Load() + min(gone, kept)
 	b := e.db.NewBatch()
 	defer b.Close() //nolint:errcheck // a batch in memory
-	err := errors.Join(b.DeleteRange(eventKey(0), eventKey(seq+1), nil), b.Set(markTrimmed, number(seq), nil))
+	err := errors.Join(
+		b.DeleteRange(eventKey(0), eventKey(seq+1), nil),
+		b.Set(markTrimmed, number(seq), nil),
+		b.Set(markTrimmedBytes, number(trimmed), nil),
+	)
 	if err != nil {
 		return fmt.Errorf("trim events: %w", err)
 	}
@@ -310,41 +378,37 @@ func (e *Engine) Trim(_ context.Context, upTo store.Cursor) error {
 	if err := e.db.Apply(b, pebble.Sync); err != nil {
 		return fmt.Errorf("trim events: %w", err)
 	}
-	size, err := e.db.EstimateDiskUsage(eventKey(seq+1), []byte{eventByte + 1})
-	if err != nil {
-		return fmt.Errorf("measure the event log: %w", err)
-	}
-	e.bytes.Store(int64(size))
+	e.trimmed.Store(trimmed)
 	return nil
 }
 
 // Stats implements store.Store.
 func (e *Engine) Stats(context.Context) (store.Stats, error) {
+	// In this order, the differences cannot be negative.
+	oldest, trimmed := e.oldest.Load(), e.trimmed.Load()
 	return store.Stats{
-		Events:        e.tail.Head() - e.oldest.Load(),
-		EventBytes:    uint64(max(0, e.bytes.Load())),
+		Events:        e.tail.Head() - oldest,
+		EventBytes:    e.logged.Load() - trimmed,
 		DiskAvailable: e.space.available(),
 	}, nil
 }
 
 // Checkpoint implements store.Store.
 func (e *Engine) Checkpoint(ctx context.Context, w io.Writer) error {
-	s, err := e.Snapshot(ctx)
+	s, err := e.snapshot(ctx)
 	if err != nil {
 		return err
 	}
-	defer s.Close() //nolint:errcheck // a read-only view
-	frozen, _ := s.(*snapshot)
-	return frozen.dump(ctx, w)
+	return errors.Join(s.dump(ctx, w), s.Close())
 }
 
-// Close implements store.Store.
+// Close implements store.Store. It waits for the calls under way and for open
+// snapshots.
 func (e *Engine) Close() error {
 	var err error
 	e.close.Do(func() {
-		e.entering.Lock()
-		e.closed = true
-		e.entering.Unlock()
+		e.tail.Close()
+		e.gate.shut()
 		close(e.closing)
 		e.stopped.Wait()
 		err = e.db.Close()

@@ -1,0 +1,39 @@
+package embedded
+
+import (
+	"log/slog"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"go.uber.org/goleak"
+
+	"github.com/muster-iot/muster/internal/store/storetest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// openAt opens an engine on a file system.
+func openAt(t testing.TB, fs vfs.FS, dir string) *Engine {
+	t.Helper()
+	e, err := Open(Options{Dir: dir, FS: fs, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatalf("open: %v", err)
+	}
+	return e
+}
+
+func TestSuiteInMemory(t *testing.T) {
+	t.Parallel()
+	storetest.Run(t, storetest.Suite{NewPlace: func(testing.TB) storetest.Place {
+		fs := vfs.NewMem()
+		return func(t testing.TB) storetest.Engine { return openAt(t, fs, "data") }
+	}})
+}
+
+func TestSuiteOnDisk(t *testing.T) {
+	t.Parallel()
+	storetest.Run(t, storetest.Suite{NewPlace: func(t testing.TB) storetest.Place {
+		dir := t.TempDir()
+		return func(t testing.TB) storetest.Engine { return openAt(t, vfs.Default, dir) }
+	}})
+}
