@@ -93,7 +93,7 @@ func TestRestartKeepsEverything(t *testing.T) {
 	}
 	select {
 	case <-live.Done():
-		if refused, ok := errors.AsType[*mqttclient.RefusedError](live.Err()); !ok || refused.Reason != mqtt.ReasonServerShuttingDown {
+		if refused, ok := errors.AsType[*mqttclient.RefusedError](live.Err()); !ok || refused.Reason != mqtt.ServerShuttingDown {
 			t.Errorf("the device was told %v", live.Err())
 		}
 	case <-time.After(10 * time.Second):

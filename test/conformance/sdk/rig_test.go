@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -85,6 +86,7 @@ func dataPlane(t *testing.T, server *testkit.Server, id, secret string) *iotdata
 	t.Helper()
 	settings, err := oldsession.NewSession(&oldaws.Config{
 		Region: new(signingRegion), Endpoint: new("http://" + server.HTTPAddr), MaxRetries: new(0),
+		HTTPClient:  &http.Client{}, // the session may change it, and must not change everybody's
 		Credentials: oldcredentials.NewStaticCredentials(id, secret, ""),
 	})
 	if err != nil {
