@@ -129,14 +129,14 @@ func TestKilledServerLosesNothingOnPebble(t *testing.T) {
 
 func TestKilledServerLosesNothingOnPostgreSQL(t *testing.T) {
 	database := testkit.StartPostgres(t)
-	newRig(t, "--store", database.URL(database.Database(t))).killing(kills(t))
+	newRig(t, "--store", database.Database(t)).killing(kills(t))
 }
 
 // TestStoppedPostgreSQLLosesNothing stops the database at once under load; the
 // server stays up, refuses meanwhile, and goes on by itself.
 func TestStoppedPostgreSQLLosesNothing(t *testing.T) {
 	database := testkit.StartPostgres(t)
-	r := newRig(t, "--store", database.URL(database.Database(t)))
+	r := newRig(t, "--store", database.Database(t))
 	r.load(func() {
 		<-time.After(time.Second)
 		database.StopAtOnce(t)
