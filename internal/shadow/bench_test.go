@@ -2,9 +2,15 @@ package shadow
 
 import (
 	"fmt"
+	"log/slog"
+	"runtime"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/muster-iot/muster/internal/store/embedded"
 )
 
 // benchDocument is a shadow of about 1 KB with 35 members.
@@ -67,4 +73,33 @@ func BenchmarkRecord(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// BenchmarkServiceUpdate is the durable update of one of 10,000 shadows by 256
+// callers at once, on the embedded engine and a real disk.
+func BenchmarkServiceUpdate(b *testing.B) {
+	engine, err := embedded.Open(embedded.Options{Dir: b.TempDir(), Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer engine.Close()
+	s := New(Options{Store: engine, Now: time.Now})
+	body := []byte(benchRequest)
+	var next atomic.Int64
+	b.SetParallelism(256 / runtime.GOMAXPROCS(0))
+	b.ReportAllocs()
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			thing := "thing-" + strconv.FormatInt(next.Add(1)*7919%10_000, 10)
+			u, err := s.Update(b.Context(), UpdateCommand{Account: scriptAccount, Thing: thing, Body: body})
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			if len(u.AcceptedDocument())+len(u.DocumentsDocument()) == 0 {
+				b.Error("nothing was written")
+			}
+		}
+	})
 }

@@ -47,7 +47,7 @@ func TestScripts(t *testing.T) {
 				t.Fatal(err)
 			}
 			s := &script{t: t, now: time.Unix(1795412345, 0)}
-			s.service = New(Options{Store: newMemory(), Now: func() time.Time { return s.now }})
+			s.service = New(Options{Store: newMemory(t), Now: func() time.Time { return s.now }})
 			for _, section := range txtar.Parse(data).Files {
 				s.step(section.Name, strings.TrimSpace(string(section.Data)))
 			}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/muster-iot/muster/internal/event"
 	"github.com/muster-iot/muster/internal/fault"
@@ -39,7 +40,7 @@ func get(t *testing.T, s *Service, thing, shadow string) Document {
 
 func TestEventsCommitWithTheirState(t *testing.T) {
 	t.Parallel()
-	m := newMemory()
+	m := newMemory(t)
 	s := New(Options{Store: m, Now: fixed})
 	actor := fleet.Actor{Principal: fleet.Principal{Kind: fleet.PrincipalCertificate, ID: "c"}, ClientID: "pump-7"}
 	ctx := fleet.WithActor(t.Context(), actor)
@@ -62,21 +63,20 @@ func TestEventsCommitWithTheirState(t *testing.T) {
 		envelope(event.ShadowUpdated{Thing: "pump-7", Shadow: "cfg", Version: 2, Patch: []byte(`{"desired":null,"reported":{"c":[1]}}`), Timestamp: 1795412345}),
 		envelope(event.ShadowDeleted{Thing: "pump-7", Shadow: "cfg", Version: 2}),
 	}
-	if diff := cmp.Diff(want, m.events); diff != "" {
+	if diff := cmp.Diff(want, m.told(t)); diff != "" {
 		t.Errorf("events differ (-want +got):\n%s", diff)
 	}
 }
 
 func TestAnotherServiceReadsWhatIsStored(t *testing.T) {
 	t.Parallel()
-	m := newMemory()
+	m := newMemory(t)
 	first := New(Options{Store: m, Now: fixed})
 	update(t, first, "pump-7", "", `{"state":{"desired":{"a":1},"reported":{"b":[1,2]}}}`)
 	update(t, first, "pump-7", "cfg", `{"state":{"reported":{"x":1}}}`)
 	second := New(Options{Store: m, Now: fixed})
-	want := first
 	for _, name := range []string{"", "cfg"} {
-		if diff := cmp.Diff(string(get(t, want, "pump-7", name).GetDocument("", 1)), string(get(t, second, "pump-7", name).GetDocument("", 1))); diff != "" {
+		if diff := cmp.Diff(string(get(t, first, "pump-7", name).GetDocument("", 1)), string(get(t, second, "pump-7", name).GetDocument("", 1))); diff != "" {
 			t.Errorf("shadow %q differs (-first +second):\n%s", name, diff)
 		}
 	}
@@ -89,7 +89,7 @@ func TestAnotherServiceReadsWhatIsStored(t *testing.T) {
 // The limit is 8192 bytes of stored state without metadata (4.9).
 func TestStateSizeLimit(t *testing.T) {
 	t.Parallel()
-	s := New(Options{Store: newMemory(), Now: fixed})
+	s := New(Options{Store: newMemory(t), Now: fixed})
 	overhead := len(`{"reported":{"a":""}}`)
 	body := func(n int) string { return `{"state":{"reported":{"a":"` + strings.Repeat("x", n) + `"}}}` }
 	update(t, s, "full", "", body(8192-overhead))
@@ -112,7 +112,7 @@ func TestUpdatesOfOneShadowLoseNothing(t *testing.T) {
 	for name, shared := range map[string]bool{"one process": false, "shared store": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			m := newMemory()
+			m := newMemory(t)
 			services := []*Service{New(Options{Store: m, Now: fixed, Shared: shared})}
 			if shared {
 				services = append(services, New(Options{Store: m, Now: fixed, Shared: true}))
@@ -147,8 +147,8 @@ func TestUpdatesOfOneShadowLoseNothing(t *testing.T) {
 			}
 			wg.Wait()
 			d := get(t, services[0], "pump-7", "")
-			if int(d.Version) != len(seen) || len(d.d.reported) != len(seen) || len(m.events) != len(seen) {
-				t.Errorf("version %d, %d members, %d events for %d accepted updates", d.Version, len(d.d.reported), len(m.events), len(seen))
+			if int(d.Version) != len(seen) || len(d.d.reported) != len(seen) || len(m.told(t)) != len(seen) {
+				t.Errorf("version %d, %d members, %d events for %d accepted updates", d.Version, len(d.d.reported), len(m.told(t)), len(seen))
 			}
 		})
 	}
@@ -156,7 +156,7 @@ func TestUpdatesOfOneShadowLoseNothing(t *testing.T) {
 
 func TestCommittedIsCalledInOrderOfVersions(t *testing.T) {
 	t.Parallel()
-	s := New(Options{Store: newMemory(), Now: fixed})
+	s := New(Options{Store: newMemory(t), Now: fixed})
 	var versions []int64
 	var wg sync.WaitGroup
 	for range 50 {
@@ -180,7 +180,7 @@ func TestCommittedIsCalledInOrderOfVersions(t *testing.T) {
 
 func TestConflictWithAnotherProcessIsRetried(t *testing.T) {
 	t.Parallel()
-	m := newMemory()
+	m := newMemory(t)
 	s := New(Options{Store: m, Now: fixed, Shared: true})
 	other := New(Options{Store: m, Now: fixed, Shared: true})
 	update(t, s, "pump-7", "", `{"state":{"reported":{"a":1}}}`)
@@ -199,7 +199,7 @@ func TestConflictWithAnotherProcessIsRetried(t *testing.T) {
 
 func TestFailedCommitChangesNothing(t *testing.T) {
 	t.Parallel()
-	m := newMemory()
+	m := newMemory(t)
 	s := New(Options{Store: m, Now: fixed})
 	update(t, s, "pump-7", "", `{"state":{"reported":{"a":1}}}`)
 	for err, code := range map[error]fault.Code{
@@ -225,7 +225,7 @@ func TestFailedCommitChangesNothing(t *testing.T) {
 
 func TestInFlightLimitIsPerThing(t *testing.T) {
 	t.Parallel()
-	m := newMemory()
+	m := newMemory(t)
 	entered, leave := make(chan struct{}, 8), make(chan struct{})
 	m.before = func(b store.Batch) error {
 		if strings.Contains(string(b.Writes[0].Key), "slow") {
@@ -277,7 +277,7 @@ func TestWaitingEndsWithTheContext(t *testing.T) {
 func TestCacheStaysWithinItsBytes(t *testing.T) {
 	t.Parallel()
 	const limit = 256 << 10
-	s := New(Options{Store: newMemory(), Now: fixed, CacheBytes: limit})
+	s := New(Options{Store: newMemory(t), Now: fixed, CacheBytes: limit})
 	for i := range 500 {
 		update(t, s, fmt.Sprintf("t%d", i), "", `{"state":{"reported":{"a":"`+strings.Repeat("x", 500)+`"}}}`)
 	}
@@ -297,7 +297,7 @@ func TestCacheStaysWithinItsBytes(t *testing.T) {
 
 func TestTreesLetGoOfOldRequests(t *testing.T) {
 	t.Parallel()
-	s := New(Options{Store: newMemory(), Now: fixed})
+	s := New(Options{Store: newMemory(t), Now: fixed})
 	for i := range 300 {
 		// White space makes each request far larger than what stays of it.
 		update(t, s, "pump-7", "", fmt.Sprintf(`{"state":{"reported":{"k%d":%d}}}%s`, i%20, i, strings.Repeat(" ", 4000)))
@@ -309,7 +309,7 @@ func TestTreesLetGoOfOldRequests(t *testing.T) {
 
 func TestRequireThing(t *testing.T) {
 	t.Parallel()
-	s := New(Options{Store: newMemory(), Now: fixed, RequireThing: registered{"pump-7": true}})
+	s := New(Options{Store: newMemory(t), Now: fixed, RequireThing: registered{"pump-7": true}})
 	update(t, s, "pump-7", "", `{"state":{}}`)
 	_, err := s.Update(t.Context(), UpdateCommand{Account: scriptAccount, Thing: "ghost", Body: []byte(`{"state":{}}`)})
 	if fault.CodeOf(err) != fault.ResourceNotFound || fault.From(err).Message != "Thing not found" {
@@ -328,7 +328,7 @@ func (r registered) ThingExists(_ context.Context, _ fleet.Account, thing string
 
 func TestListNamedPages(t *testing.T) {
 	t.Parallel()
-	s := New(Options{Store: newMemory(), Now: fixed})
+	s := New(Options{Store: newMemory(t), Now: fixed})
 	for _, name := range []string{"", "b", "a", "d", "c", "e"} {
 		update(t, s, "pump-7", name, `{"state":{}}`)
 	}
@@ -359,7 +359,7 @@ func TestListNamedPages(t *testing.T) {
 
 func TestForgetRemovesOldDeletions(t *testing.T) {
 	t.Parallel()
-	m := newMemory()
+	m := newMemory(t)
 	now := fixed()
 	s := New(Options{Store: m, Now: func() time.Time { return now }})
 	for _, name := range []string{"old", "again", "young"} {
@@ -380,22 +380,13 @@ func TestForgetRemovesOldDeletions(t *testing.T) {
 	if err != nil || n != 1 {
 		t.Fatalf("forgot %d, %v; want the one old deletion", n, err)
 	}
-	var left []string
-	for k := range m.records {
-		left = append(left, k.String())
+	want := []string{
+		"shadow/000000000001/pump-7/again",
+		"shadow/000000000001/pump-7/young",
+		"shadow-gone/1795581545000000123/000000000001/pump-7/young",
 	}
-	want := map[string]bool{
-		"shadow/000000000001/pump-7/again":                          true,
-		"shadow/000000000001/pump-7/young":                          true,
-		"shadow-gone/1795581545000000123/000000000001/pump-7/young": true,
-	}
-	for _, k := range left {
-		if !want[k] {
-			t.Errorf("record %s is left", k)
-		}
-	}
-	if len(left) != len(want) {
-		t.Errorf("left %v", left)
+	if diff := cmp.Diff(want, m.keys(t), cmpopts.SortSlices(strings.Compare)); diff != "" {
+		t.Errorf("left records differ (-want +got):\n%s", diff)
 	}
 	if u := update(t, s, "pump-7", "young", `{"state":{}}`); u.Version != 2 {
 		t.Errorf("young deletion continued at %d", u.Version)
@@ -407,7 +398,7 @@ func TestForgetRemovesOldDeletions(t *testing.T) {
 
 func TestEachShadow(t *testing.T) {
 	t.Parallel()
-	m := newMemory()
+	m := newMemory(t)
 	s := New(Options{Store: m, Now: fixed})
 	for _, account := range []fleet.Account{"000000000001", "000000000002"} {
 		for _, thing := range []string{"a", "b"} {
