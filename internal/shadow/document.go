@@ -120,17 +120,18 @@ func appendSections(dst []byte, desired, reported []node) []byte {
 
 // appendSectionTimes writes the metadata of both sections.
 func appendSectionTimes(dst []byte, desired, reported []node) []byte {
+	var s stamp
 	dst = append(dst, '{')
 	if len(desired) > 0 {
 		dst = append(dst, `"desired":`...)
-		dst = appendMetadata(dst, desired)
+		dst = s.members(dst, desired)
 	}
 	if len(reported) > 0 {
 		if len(desired) > 0 {
 			dst = append(dst, ',')
 		}
 		dst = append(dst, `"reported":`...)
-		dst = appendMetadata(dst, reported)
+		dst = s.members(dst, reported)
 	}
 	return append(dst, '}')
 }

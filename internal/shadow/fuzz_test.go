@@ -155,7 +155,7 @@ func checkDocument(t *testing.T, d *document) {
 			t.Fatalf("size = %d, text has %d bytes", text, got)
 		}
 		checkTree(t, kids)
-		mirrors(t, generic(t, appendMembers(nil, kids)), generic(t, appendMetadata(nil, kids)))
+		mirrors(t, generic(t, appendMembers(nil, kids)), generic(t, (&stamp{}).members(nil, kids)))
 	}
 }
 

@@ -90,9 +90,16 @@ func appendKey(dst []byte, key string) []byte {
 	return append(dst, '"', ':')
 }
 
-// appendMetadata writes the tree of times that mirrors an object. Nulls of a
-// patch have none.
-func appendMetadata(dst []byte, kids []node) []byte {
+// stamp writes the metadata of leaves. Leaves written together are alike, so
+// it keeps the text of the last one.
+type stamp struct {
+	text []byte
+	at   int64
+}
+
+// members writes the tree of times that mirrors an object. Nulls of a patch
+// have none.
+func (s *stamp) members(dst []byte, kids []node) []byte {
 	dst = append(dst, '{')
 	first := true
 	for i := range kids {
@@ -104,36 +111,40 @@ func appendMetadata(dst []byte, kids []node) []byte {
 		}
 		first = false
 		dst = appendKey(dst, kids[i].key)
-		dst = appendTimes(dst, &kids[i])
+		dst = s.value(dst, &kids[i])
 	}
 	return append(dst, '}')
 }
 
-// appendTimes writes the metadata of one value: an object mirrors its members,
-// an array has one time for each element.
-func appendTimes(dst []byte, n *node) []byte {
+// value writes the metadata of one value: an object mirrors its members, an
+// array has one time for each element.
+func (s *stamp) value(dst []byte, n *node) []byte {
 	switch n.kind {
 	case kindObject:
-		return appendMetadata(dst, n.kids)
+		return s.members(dst, n.kids)
 	case kindArray:
 		dst = append(dst, '[')
 		for i := range n.kids {
 			if i > 0 {
 				dst = append(dst, ',')
 			}
-			dst = appendTime(dst, n.at)
+			dst = s.leaf(dst, n.at)
 		}
 		return append(dst, ']')
 	default:
-		return appendTime(dst, n.at)
+		return s.leaf(dst, n.at)
 	}
 }
 
-// appendTime writes the metadata of one leaf.
-func appendTime(dst []byte, at int64) []byte {
-	dst = append(dst, `{"timestamp":`...)
-	dst = strconv.AppendInt(dst, at, 10)
-	return append(dst, '}')
+// leaf writes the metadata of one leaf.
+func (s *stamp) leaf(dst []byte, at int64) []byte {
+	if at != s.at || s.text == nil {
+		s.at = at
+		s.text = append(s.text[:0], `{"timestamp":`...)
+		s.text = strconv.AppendInt(s.text, at, 10)
+		s.text = append(s.text, '}')
+	}
+	return append(dst, s.text...)
 }
 
 // size returns the length of an object's compact JSON text and the number of

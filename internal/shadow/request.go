@@ -65,7 +65,7 @@ func parseRequest(body []byte, at int64, limits Limits) (request, error) {
 	if !utf8.Valid(body) {
 		return r, &fault.Error{Code: fault.UnsupportedDocumentEncoding, Message: msgEncoding}
 	}
-	p := &parser{s: string(body), at: at, maxDepth: limits.Depth, room: 2 * len(body)}
+	p := &parser{s: string(body), at: at, maxDepth: limits.Depth, room: 2 * len(body), stack: make([]node, 0, 16)}
 	hasState := false
 	ok := p.topLevel(func(key string) bool {
 		switch key {

@@ -125,6 +125,8 @@ func storeFault(err error, doing string) error {
 		return fault.Wrap(fault.Unavailable, fmt.Errorf("%s: %w", doing, err), "The server is out of storage space")
 	case errors.Is(err, store.ErrClosed):
 		return fault.Wrap(fault.Unavailable, fmt.Errorf("%s: %w", doing, err), "The server is shutting down")
+	case errors.Is(err, store.ErrUnavailable):
+		return fault.Wrap(fault.Unavailable, fmt.Errorf("%s: %w", doing, err), "The store is not available at the moment")
 	default:
 		return fault.Wrap(fault.Internal, fmt.Errorf("%s: %w", doing, err), "Internal service failure")
 	}

@@ -50,7 +50,7 @@ func (u *Updated) DeltaDocument() []byte {
 	out = append(out, `,"state":`...)
 	out = appendMembers(out, u.after.delta)
 	out = append(out, `,"metadata":`...)
-	out = appendMetadata(out, u.after.delta)
+	out = (&stamp{}).members(out, u.after.delta)
 	return appendToken(out, u.Token)
 }
 
