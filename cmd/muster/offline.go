@@ -161,19 +161,28 @@ restart rebuilds the index.`,
 		if err := api.JSON(cmd.Context(), apiclient.Request{Service: signingName, Method: http.MethodGet, Path: adminapi.Prefix + "doctor"}, nil, &report); err != nil {
 			return err
 		}
-		out := cmd.OutOrStdout()
-		for _, check := range []string{"events", "index documents"} {
-			fmt.Fprintf(out, "%-16s %d checked\n", check, report.Checked[check])
-		}
-		for _, f := range report.Findings {
-			fmt.Fprintf(out, "%s: %s: %s\n", f.Check, f.Subject, f.Detail)
-		}
-		if len(report.Findings) > 0 {
-			return fmt.Errorf("%w: %d", errFindings, len(report.Findings))
-		}
-		fmt.Fprintln(out, "no differences")
-		return nil
+		return printReport(cmd.OutOrStdout(), report)
 	})
+}
+
+func printReport(out io.Writer, report adminapi.Report) error {
+	var text strings.Builder
+	for _, check := range []string{"events", "index documents"} {
+		fmt.Fprintf(&text, "%-16s %d checked\n", check, report.Checked[check])
+	}
+	for _, f := range report.Findings {
+		fmt.Fprintf(&text, "%s: %s: %s\n", f.Check, f.Subject, f.Detail)
+	}
+	if len(report.Findings) == 0 {
+		text.WriteString("no differences\n")
+	}
+	if _, err := io.WriteString(out, text.String()); err != nil {
+		return fmt.Errorf("print report: %w", err)
+	}
+	if len(report.Findings) > 0 {
+		return fmt.Errorf("%w: %d", errFindings, len(report.Findings))
+	}
+	return nil
 }
 
 func databaseCommand(o cli.Options) *cobra.Command {

@@ -129,7 +129,7 @@ func (h *handler) doctor(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	if err := json.NewEncoder(w).Encode(report); err != nil {
-		h.o.Logger.InfoContext(r.Context(), "caller left before the answer", slog.Any("err", err))
+		h.o.Logger.InfoContext(r.Context(), "caller left before the answer", slog.Any("err", err)) //nolint:contextcheck // as above
 	}
 }
 

@@ -116,7 +116,12 @@ func (s Source) write(ctx context.Context, archive *tar.Writer) error {
 // writeFiles adds a file or everything below a folder; what does not exist is
 // left out.
 func (s Source) writeFiles(archive *tar.Writer, name string) error {
-	return filepath.WalkDir(filepath.Join(s.Root, name), func(file string, d fs.DirEntry, err error) error {
+	root, err := os.OpenRoot(s.Root)
+	if err != nil {
+		return fmt.Errorf("back up %s: %w", name, err)
+	}
+	defer root.Close() //nolint:errcheck // it was only read
+	return fs.WalkDir(root.FS(), name, func(file string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
@@ -126,15 +131,11 @@ func (s Source) writeFiles(archive *tar.Writer, name string) error {
 		if !d.Type().IsRegular() {
 			return nil
 		}
-		data, err := os.ReadFile(file)
+		data, err := root.ReadFile(file)
 		if err != nil {
 			return fmt.Errorf("back up %s: %w", name, err)
 		}
-		relative, err := filepath.Rel(s.Root, file)
-		if err != nil {
-			return fmt.Errorf("back up %s: %w", name, err)
-		}
-		return entry(archive, filesPrefix+filepath.ToSlash(relative), data)
+		return entry(archive, filesPrefix+file, data)
 	})
 }
 

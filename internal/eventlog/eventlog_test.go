@@ -175,8 +175,8 @@ func TestProjectionThatFellBehindIsRebuilt(t *testing.T) {
 func TestDurableCursorCommitsWithTheWrites(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	count := func(s store.Store) Consumer {
-		return Consumer{Name: "d", Durable: func(ctx context.Context, events []event.Envelope) (store.Batch, error) {
+	count := func() Consumer {
+		return Consumer{Name: "d", Durable: func(_ context.Context, events []event.Envelope) (store.Batch, error) {
 			var b store.Batch
 			for _, e := range events {
 				// Expecting absence makes a second application fail for ever.
@@ -189,7 +189,7 @@ func TestDurableCursorCommitsWithTheWrites(t *testing.T) {
 	}
 	s := open(t, dir)
 	last := commit(t, s, time.Now(), 25)
-	r, stop := run(t, s, count(s))
+	r, stop := run(t, s, count())
 	wait(t, r, last)
 	stop()
 	if err := s.Close(); err != nil {
@@ -197,7 +197,7 @@ func TestDurableCursorCommitsWithTheWrites(t *testing.T) {
 	}
 	s = open(t, dir)
 	last = commit(t, s, time.Now(), 25)
-	r, _ = run(t, s, count(s))
+	r, _ = run(t, s, count())
 	wait(t, r, last)
 	seen := 0
 	if err := s.Scan(t.Context(), store.Under("seen"), func(store.Record) error { seen++; return nil }); err != nil {
