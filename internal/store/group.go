@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/muster-iot/muster/internal/event"
@@ -16,6 +17,9 @@ type Pending struct {
 	Data [][]byte
 	// Position covers the batch's events once the group is durable.
 	Position Position
+	// caller is where the caller looks for the places of its events; Batch
+	// holds copies, since a caller that gave up may use its memory again.
+	caller []event.Envelope
 	// ctx ends when the caller has gone.
 	ctx  context.Context //nolint:containedctx // it is the caller's, and the pending batch lives no longer than the call
 	done chan error
@@ -23,7 +27,8 @@ type Pending struct {
 
 // NewPending wraps a batch for a committer's queue and encodes its events.
 func NewPending(ctx context.Context, b Batch) (*Pending, error) {
-	p := &Pending{Batch: b, ctx: ctx, done: make(chan error, 1)}
+	p := &Pending{Batch: b, caller: b.Events, ctx: ctx, done: make(chan error, 1)}
+	p.Events = slices.Clone(b.Events)
 	for i, env := range b.Events {
 		if env.Event == nil {
 			return nil, fmt.Errorf("envelope %d of the batch holds no event", i)
@@ -64,9 +69,9 @@ func (p *Pending) settle(err error) error {
 	if err != nil {
 		return err
 	}
-	for i := range p.Events {
-		p.Events[i].Partition = p.Position.Partition
-		p.Events[i].Seq = p.Position.Seq - uint64(len(p.Events)-1-i)
+	for i := range p.caller {
+		p.caller[i].Partition = p.Position.Partition
+		p.caller[i].Seq = p.Position.Seq - uint64(len(p.caller)-1-i)
 	}
 	return nil
 }
@@ -138,11 +143,11 @@ func (g *Group) Add(p *Pending, stored func(Key) (uint64, error)) error {
 	}
 	for i := range p.Events {
 		g.seq++
-		env := p.Events[i]
+		env := &p.Events[i]
 		env.Partition, env.Seq = 0, g.seq
 		// As a reader of the stored form gets it.
 		env.At = time.Unix(0, env.At.UnixNano()).UTC()
-		g.Events = append(g.Events, &env)
+		g.Events = append(g.Events, env)
 	}
 	g.Data = append(g.Data, p.Data...)
 	p.Position = Position{Seq: g.seq}

@@ -43,15 +43,15 @@ type PostgresPool struct {
 
 // Get starts the cluster on first use. Where PostgreSQL is not installed the
 // test is skipped, or fails when MUSTER_REQUIRE_SUITES is 1.
-func (p *PostgresPool) Get(t testing.TB) *Postgres {
-	t.Helper()
+func (p *PostgresPool) Get(tb testing.TB) *Postgres {
+	tb.Helper()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.tried {
 		p.tried = true
 		p.cluster, p.err = newPostgres(filepath.Join(os.TempDir(), fmt.Sprintf("muster-pg-%d", os.Getpid())))
 	}
-	requirePostgres(t, p.err)
+	requirePostgres(tb, p.err)
 	return p.cluster
 }
 
@@ -66,17 +66,17 @@ func (p *PostgresPool) Close() error {
 }
 
 // StartPostgres starts a cluster for one test, which may stop it as it likes.
-func StartPostgres(t testing.TB) *Postgres {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "muster-pg-")
+func StartPostgres(tb testing.TB) *Postgres {
+	tb.Helper()
+	dir, err := os.MkdirTemp("", "muster-pg-") //nolint:usetesting // the server's account may not enter the test's own folder
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	p, err := newPostgres(dir)
-	requirePostgres(t, err)
-	t.Cleanup(func() {
+	requirePostgres(tb, err)
+	tb.Cleanup(func() {
 		if err := p.remove(); err != nil {
-			t.Errorf("remove the PostgreSQL cluster: %v", err)
+			tb.Errorf("remove the PostgreSQL cluster: %v", err)
 		}
 	})
 	return p
@@ -86,13 +86,13 @@ func StartPostgres(t testing.TB) *Postgres {
 var errNoPostgres = errors.New("PostgreSQL is not installed (no initdb under /usr/lib/postgresql or on PATH)")
 
 // requirePostgres ends the test unless err is nil.
-func requirePostgres(t testing.TB, err error) {
-	t.Helper()
+func requirePostgres(tb testing.TB, err error) {
+	tb.Helper()
 	if errors.Is(err, errNoPostgres) && os.Getenv("MUSTER_REQUIRE_SUITES") != "1" {
-		t.Skipf("SKIPPED, NOTHING TESTED: %v", err)
+		tb.Skipf("SKIPPED, NOTHING TESTED: %v", err)
 	}
 	if err != nil {
-		t.Fatalf("start PostgreSQL: %v", err)
+		tb.Fatalf("start PostgreSQL: %v", err)
 	}
 }
 
@@ -205,18 +205,18 @@ func (p *Postgres) start() error {
 }
 
 // Start starts the stopped server again, on the same port.
-func (p *Postgres) Start(t testing.TB) {
-	t.Helper()
+func (p *Postgres) Start(tb testing.TB) {
+	tb.Helper()
 	if err := p.start(); err != nil {
-		t.Fatalf("start PostgreSQL: %v", err)
+		tb.Fatalf("start PostgreSQL: %v", err)
 	}
 }
 
 // StopAtOnce ends the server as a crash would: no checkpoint, connections cut.
-func (p *Postgres) StopAtOnce(t testing.TB) {
-	t.Helper()
+func (p *Postgres) StopAtOnce(tb testing.TB) {
+	tb.Helper()
 	if _, err := p.run("pg_ctl", "stop", "-w", "-m", "immediate", "-D", p.data()); err != nil {
-		t.Fatalf("stop PostgreSQL: %v", err)
+		tb.Fatalf("stop PostgreSQL: %v", err)
 	}
 }
 
@@ -243,19 +243,19 @@ func (p *Postgres) URL(database string) string {
 }
 
 // Database makes an empty database and returns its URL.
-func (p *Postgres) Database(t testing.TB) string {
-	t.Helper()
+func (p *Postgres) Database(tb testing.TB) string {
+	tb.Helper()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.databases++
 	name := fmt.Sprintf("test_%d", p.databases)
-	conn, err := pgx.Connect(t.Context(), p.URL("postgres"))
+	conn, err := pgx.Connect(tb.Context(), p.URL("postgres"))
 	if err != nil {
-		t.Fatalf("connect to PostgreSQL: %v", err)
+		tb.Fatalf("connect to PostgreSQL: %v", err)
 	}
-	defer conn.Close(context.WithoutCancel(t.Context()))
-	if _, err := conn.Exec(t.Context(), "CREATE DATABASE "+name); err != nil {
-		t.Fatalf("create database: %v", err)
+	defer conn.Close(context.WithoutCancel(tb.Context()))
+	if _, err := conn.Exec(tb.Context(), "CREATE DATABASE "+name); err != nil {
+		tb.Fatalf("create database: %v", err)
 	}
 	return p.URL(name)
 }

@@ -3,6 +3,7 @@ package embedded
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"strconv"
 	"sync"
@@ -31,11 +32,7 @@ func (l *ledger) note(key store.Key, n int64) {
 func (l *ledger) copied() map[store.Key]int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	c := make(map[store.Key]int64, len(l.ack))
-	for key, n := range l.ack {
-		c[key] = n
-	}
-	return c
+	return maps.Clone(l.ack)
 }
 
 // TestLostPower cuts the power at random moments while eight writers commit:

@@ -13,11 +13,11 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // openAt opens an engine on a file system.
-func openAt(t testing.TB, fs vfs.FS, dir string) *Engine {
-	t.Helper()
+func openAt(tb testing.TB, fs vfs.FS, dir string) *Engine {
+	tb.Helper()
 	e, err := Open(Options{Dir: dir, FS: fs, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
-		t.Fatalf("open: %v", err)
+		tb.Fatalf("open: %v", err)
 	}
 	return e
 }
@@ -26,14 +26,14 @@ func TestSuiteInMemory(t *testing.T) {
 	t.Parallel()
 	storetest.Run(t, storetest.Suite{NewPlace: func(testing.TB) storetest.Place {
 		fs := vfs.NewMem()
-		return func(t testing.TB) storetest.Engine { return openAt(t, fs, "data") }
+		return func(tb testing.TB) storetest.Engine { return openAt(tb, fs, "data") }
 	}})
 }
 
 func TestSuiteOnDisk(t *testing.T) {
 	t.Parallel()
-	storetest.Run(t, storetest.Suite{NewPlace: func(t testing.TB) storetest.Place {
-		dir := t.TempDir()
-		return func(t testing.TB) storetest.Engine { return openAt(t, vfs.Default, dir) }
+	storetest.Run(t, storetest.Suite{NewPlace: func(tb testing.TB) storetest.Place {
+		dir := tb.TempDir()
+		return func(tb testing.TB) storetest.Engine { return openAt(tb, vfs.Default, dir) }
 	}})
 }

@@ -94,7 +94,6 @@ func (s *space) look() error {
 		if s.full.Swap(false) {
 			s.log.Info("disk has space again; commits are accepted", slog.String("dir", s.dir), slog.Int64("free_bytes", free))
 		}
-		s.keepBallast(free)
 		return nil
 	}
 	if !s.full.Swap(true) {
@@ -134,6 +133,7 @@ func (s *space) watch(closing <-chan struct{}) {
 			if err := s.look(); err != nil {
 				s.log.Warn("cannot measure free space", slog.String("dir", s.dir), slog.Any("err", err))
 			}
+			s.keepBallast(s.free.Load())
 		case <-closing:
 			return
 		}
@@ -180,7 +180,8 @@ func (s *space) fill(path string, size int64) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
-// keepBallast makes the ballast file once there is plenty of space.
+// keepBallast makes the ballast file once there is plenty of space. It takes
+// its time, which neither a start nor a commit should wait for.
 func (s *space) keepBallast(free int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

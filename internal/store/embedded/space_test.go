@@ -75,9 +75,8 @@ func TestWritesWaitOnAFullDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := mem.Stat("data/" + ballastName); err != nil {
-		t.Fatalf("no ballast: %v", err)
-	}
+	ballast := func() bool { _, err := mem.Stat("data/" + ballastName); return err == nil }
+	eventually(t, "there is a ballast", ballast)
 	var acked []string
 	for i := range 50 {
 		key := fmt.Sprint("k", i)
@@ -94,7 +93,7 @@ func TestWritesWaitOnAFullDisk(t *testing.T) {
 		eventually(t, key, func() bool { return put(t.Context(), e, key) == nil })
 		acked = append(acked, key)
 	}
-	eventually(t, "the ballast is back", func() bool { _, err := mem.Stat("data/" + ballastName); return err == nil })
+	eventually(t, "the ballast is back", ballast)
 	if err := e.Close(); err != nil {
 		t.Fatal(err)
 	}

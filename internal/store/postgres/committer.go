@@ -163,7 +163,7 @@ func (c *committer) failed(ctx context.Context, t *transaction, err error) {
 		case lookErr != nil:
 			c.refuse(accepted, fmt.Errorf("%w: %w: %w", store.ErrUnavailable, store.ErrOutcomeUnknown, errors.Join(err, lookErr)))
 		case committed:
-			c.log.Info("commit was confirmed after the connection was lost", slog.Int("batches", len(accepted)))
+			c.log.InfoContext(ctx, "commit was confirmed after the connection was lost", slog.Int("batches", len(accepted)))
 			c.applied(t)
 		default:
 			c.refuse(accepted, err)
@@ -175,7 +175,7 @@ func (c *committer) failed(ctx context.Context, t *transaction, err error) {
 		return
 	}
 	// The server refused one of them: let each stand for itself.
-	c.log.Warn("group of commits is split after an error", slog.Int("batches", len(accepted)), slog.Any("err", err))
+	c.log.WarnContext(ctx, "group of commits is split after an error", slog.Int("batches", len(accepted)), slog.Any("err", err))
 	for _, p := range accepted {
 		c.commit(context.WithoutCancel(ctx), []*store.Pending{p})
 	}
@@ -198,13 +198,13 @@ func (c *committer) connect(ctx context.Context) (*pgx.Conn, error) {
 		if conn != nil {
 			hangUp(ctx, conn)
 		}
-		c.log.Error("store cannot be reached; commits are refused", slog.Duration("pause", c.pause), slog.Any("err", err))
+		c.log.ErrorContext(ctx, "store cannot be reached; commits are refused", slog.Duration("pause", c.pause), slog.Any("err", err))
 		c.retryAt = time.Now().Add(c.pause)
 		c.pause = min(2*c.pause, longestPause)
 		return nil, fmt.Errorf("connect: %w", err)
 	}
 	if !c.retryAt.IsZero() {
-		c.log.Info("store is reached again")
+		c.log.InfoContext(ctx, "store is reached again")
 	}
 	c.conn, c.retryAt, c.pause = conn, time.Time{}, firstPause
 	return conn, nil
@@ -241,7 +241,7 @@ func (c *committer) goodbye(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, hangUpTimeout)
 	defer cancel()
 	if _, err := c.conn.Exec(ctx, "DELETE FROM muster_writers WHERE writer = $1 OR at < now() - interval '7 days'", c.writer); err != nil {
-		c.log.Debug("writer is not forgotten", slog.Any("err", err))
+		c.log.DebugContext(ctx, "writer is not forgotten", slog.Any("err", err))
 	}
 	c.drop(ctx)
 }

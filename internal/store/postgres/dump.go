@@ -18,7 +18,7 @@ func (e *Engine) Checkpoint(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(s.dump(ctx, w), s.Close())
+	return errors.Join(s.dump(ctx, w), s.end(ctx))
 }
 
 // dump writes the snapshot in the engine-independent form.

@@ -97,14 +97,14 @@ func Open(ctx context.Context, o Options) (*Engine, error) {
 		return nil, err
 	}
 	e.tail = newTail(h.seq, tailEvents, tailBytes)
-	e.run(config.ConnConfig)
+	e.run(context.WithoutCancel(ctx), config.ConnConfig)
 	return e, nil
 }
 
 // run starts the goroutines. They outlive the call that opened the engine and
 // end with Close.
-func (e *Engine) run(config *pgx.ConnConfig) {
-	ctx, end := context.WithCancel(context.Background())
+func (e *Engine) run(ctx context.Context, config *pgx.ConnConfig) {
+	ctx, end := context.WithCancel(ctx)
 	e.end = end
 	e.committer = newCommitter(config, rand.Text(), e.tail, e.metrics, e.log)
 	w := &watcher{config: named(config, "muster watcher"), tail: e.tail, log: e.log}

@@ -29,19 +29,20 @@ func TestMain(m *testing.M) {
 }
 
 // openAt opens an engine on a database.
-func openAt(t testing.TB, url string) *Engine {
-	t.Helper()
-	e, err := Open(t.Context(), Options{URL: url, Logger: slog.New(slog.DiscardHandler), Conns: 4})
+func openAt(tb testing.TB, url string) *Engine {
+	tb.Helper()
+	e, err := Open(tb.Context(), Options{URL: url, Logger: slog.New(slog.DiscardHandler), Conns: 4})
 	if err != nil {
-		t.Fatalf("open: %v", err)
+		tb.Fatalf("open: %v", err)
 	}
 	return e
 }
 
 func TestSuite(t *testing.T) {
 	t.Parallel()
-	storetest.Run(t, storetest.Suite{Shared: true, NewPlace: func(t testing.TB) storetest.Place {
-		url := shared.Get(t).Database(t)
-		return func(t testing.TB) storetest.Engine { return openAt(t, url) }
+	storetest.Run(t, storetest.Suite{Shared: true, NewPlace: func(tb testing.TB) storetest.Place {
+		tb.Helper()
+		url := shared.Get(tb).Database(tb)
+		return func(tb testing.TB) storetest.Engine { return openAt(tb, url) }
 	}})
 }

@@ -104,14 +104,17 @@ func (s *snapshot) Scan(ctx context.Context, r store.Range, fn func(store.Record
 func (s *snapshot) Cursor() store.Cursor { return store.CursorAt(store.Position{Seq: s.head.seq}) }
 
 // Close implements store.Snapshot.
-func (s *snapshot) Close() error {
+func (s *snapshot) Close() error { return s.end(context.Background()) }
+
+// end returns the connection to the pool, also after ctx has ended.
+func (s *snapshot) end(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return nil
 	}
 	s.closed = true
-	ctx, cancel := context.WithTimeout(context.Background(), hangUpTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), hangUpTimeout)
 	defer cancel()
 	if err := s.tx.Rollback(ctx); err != nil {
 		return fmt.Errorf("end a view of the store: %w", classify(err))

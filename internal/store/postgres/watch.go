@@ -48,7 +48,7 @@ func (w *watcher) run(ctx context.Context, closing <-chan struct{}) {
 		if heard {
 			pause = firstPause
 		}
-		w.log.Warn("store does not report events of other nodes and is asked again", slog.Duration("pause", pause), slog.Any("err", err))
+		w.log.WarnContext(ctx, "store does not report events of other nodes and is asked again", slog.Duration("pause", pause), slog.Any("err", err))
 		if !rest(ctx, pause) {
 			return
 		}

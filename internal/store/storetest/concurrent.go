@@ -53,6 +53,7 @@ func Increment(ctx context.Context, e store.Store, key store.Key) (int64, error)
 
 // testCounters: no update is lost when all change the same keys.
 func testCounters(t *testing.T, s Suite) {
+	t.Helper()
 	const writers, rounds = 8, 25
 	engines := s.engines(t, writers)
 	var wg sync.WaitGroup
@@ -87,6 +88,7 @@ func testCounters(t *testing.T, s Suite) {
 
 // testFewerThanTen: a guard key keeps a limit under contention.
 func testFewerThanTen(t *testing.T, s Suite) {
+	t.Helper()
 	const limit = 10
 	guard := store.K("guard")
 	join := func(e Engine, name string) error {
@@ -123,6 +125,7 @@ func testFewerThanTen(t *testing.T, s Suite) {
 }
 
 func testSnapshotIsolation(t *testing.T, s Suite) {
+	t.Helper()
 	e := s.fresh(t)
 	p := MustCommit(t, e, store.Batch{Writes: []store.Write{Put("a", "1"), Put("b", "1")}, Events: []event.Envelope{Fact("x", 1)}})
 	snap, err := e.Snapshot(t.Context())
@@ -147,6 +150,7 @@ func testSnapshotIsolation(t *testing.T, s Suite) {
 // testSnapshotAgreesWithLog: state and cursor of a snapshot are of one moment,
 // and the events behind the cursor lead from one to the other.
 func testSnapshotAgreesWithLog(t *testing.T, s Suite) {
+	t.Helper()
 	const writers, rounds = 4, 40
 	engines := s.engines(t, writers+1)
 	e := engines[writers]
@@ -190,6 +194,7 @@ func testSnapshotAgreesWithLog(t *testing.T, s Suite) {
 // testEventsOnceAndInOrder: eight writers, and readers on other engines that
 // follow by cursor, see every event once, without gaps, in the writers' order.
 func testEventsOnceAndInOrder(t *testing.T, s Suite) {
+	t.Helper()
 	const writers, rounds = 8, 60
 	engines := s.engines(t, writers+2)
 	var wg sync.WaitGroup
@@ -218,6 +223,7 @@ func testEventsOnceAndInOrder(t *testing.T, s Suite) {
 
 // follow reads n events and checks them.
 func follow(t *testing.T, e Engine, n int) {
+	t.Helper()
 	var at store.Cursor
 	next := map[string]int64{}
 	for seen := 0; seen < n; {

@@ -14,6 +14,7 @@ import (
 // testCheckpoint: a copy taken while others write is of one moment, and a
 // store restored from it is that moment and goes on from there.
 func testCheckpoint(t *testing.T, s Suite) {
+	t.Helper()
 	e := s.fresh(t)
 	for i := range 30 {
 		MustCommit(t, e, store.Batch{Writes: []store.Write{Put(store.K("s", strconv.Itoa(i)), "v")}, Events: []event.Envelope{Fact("s", int64(i))}})
@@ -100,6 +101,7 @@ func checkRestored(t *testing.T, s Suite, dump []byte) {
 
 // testCheckpointDamaged: a copy that is cut short or changed is refused.
 func testCheckpointDamaged(t *testing.T, s Suite) {
+	t.Helper()
 	e := s.fresh(t)
 	for i := range 5 {
 		MustCommit(t, e, store.Batch{Writes: []store.Write{Put(store.K("s", strconv.Itoa(i)), "value")}, Events: []event.Envelope{Fact("s", int64(i))}})

@@ -11,6 +11,7 @@ import (
 )
 
 func testEventPlaces(t *testing.T, s Suite) {
+	t.Helper()
 	e := s.fresh(t)
 	head, err := e.Head(t.Context())
 	if err != nil || head.Seq(0) != 0 {
@@ -48,6 +49,7 @@ func testEventPlaces(t *testing.T, s Suite) {
 
 // testEventForm checks that readers get the same, from memory and from disk.
 func testEventForm(t *testing.T, s Suite) {
+	t.Helper()
 	place := s.NewPlace(t)
 	e := place.open(t)
 	env := Fact("x", 1)
@@ -64,6 +66,7 @@ func testEventForm(t *testing.T, s Suite) {
 }
 
 func testWait(t *testing.T, s Suite) {
+	t.Helper()
 	e := s.fresh(t)
 	woken := make(chan error, 8)
 	for range cap(woken) {
@@ -94,6 +97,7 @@ func testWait(t *testing.T, s Suite) {
 }
 
 func testTrim(t *testing.T, s Suite) {
+	t.Helper()
 	e := s.fresh(t)
 	at := func(seq uint64) store.Cursor { return store.CursorAt(store.Position{Seq: seq}) }
 	for i := range 20 {

@@ -21,6 +21,7 @@ type model struct {
 // testModel runs random operations on engine and model and compares after
 // each. The seed is in the name of a failing test's log.
 func testModel(t *testing.T, s Suite) {
+	t.Helper()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 1))

@@ -12,6 +12,7 @@ import (
 )
 
 func testReadAndWrite(t *testing.T, s Suite) {
+	t.Helper()
 	e := s.fresh(t)
 	key := store.K("acct", "thing", "lamp")
 	if _, err := e.Get(t.Context(), key); !errors.Is(err, store.ErrNotFound) {
@@ -44,6 +45,7 @@ func testReadAndWrite(t *testing.T, s Suite) {
 }
 
 func testExpectations(t *testing.T, s Suite) {
+	t.Helper()
 	e := s.fresh(t)
 	MustCommit(t, e, store.Batch{Writes: []store.Write{Put("there", "x"), Put("gone", "x")}})
 	MustCommit(t, e, store.Batch{Writes: []store.Write{Delete("gone")}})
@@ -80,6 +82,7 @@ func testExpectations(t *testing.T, s Suite) {
 }
 
 func testFailedBatch(t *testing.T, s Suite) {
+	t.Helper()
 	e := s.fresh(t)
 	MustCommit(t, e, store.Batch{Writes: []store.Write{Put("a", "1")}, Events: []event.Envelope{Fact("x", 1)}})
 	_, err := e.Commit(t.Context(), store.Batch{
@@ -99,6 +102,7 @@ func testFailedBatch(t *testing.T, s Suite) {
 }
 
 func testUnstorableEvent(t *testing.T, s Suite) {
+	t.Helper()
 	e := s.fresh(t)
 	bad := Fact("x", 1)
 	bad.Event = event.ShadowUpdated{Thing: "x", Patch: []byte("{")}
@@ -115,6 +119,7 @@ func testUnstorableEvent(t *testing.T, s Suite) {
 }
 
 func testBigBatch(t *testing.T, s Suite) {
+	t.Helper()
 	e := s.fresh(t)
 	var b store.Batch
 	for i := range 2500 {
@@ -138,6 +143,7 @@ func testBigBatch(t *testing.T, s Suite) {
 }
 
 func testGetMany(t *testing.T, s Suite) {
+	t.Helper()
 	e := s.fresh(t)
 	MustCommit(t, e, store.Batch{Writes: []store.Write{Put("a", "1"), Put("c", "3")}})
 	asked := []store.Key{"c", "b", "a", "c"}
@@ -163,6 +169,7 @@ func testGetMany(t *testing.T, s Suite) {
 }
 
 func testScan(t *testing.T, s Suite) {
+	t.Helper()
 	e := s.fresh(t)
 	all := []store.Key{
 		store.K("a"), store.K("a", ""), store.K("a", "x"), store.K("a", "x", "deep"), store.K("a", "y"),
@@ -223,6 +230,7 @@ func testScanEnds(t *testing.T, e Engine) {
 }
 
 func testScanInPages(t *testing.T, s Suite) {
+	t.Helper()
 	e := s.fresh(t)
 	const n = 1700
 	for start := 0; start < n; start += 100 {
@@ -271,6 +279,7 @@ func testScanInPages(t *testing.T, s Suite) {
 
 // removeLast deletes a key from beside a scan: fn itself must not commit.
 func removeLast(t *testing.T, e Engine, n int) error {
+	t.Helper()
 	done := make(chan error, 1)
 	go func() {
 		_, err := e.Commit(t.Context(), store.Batch{Writes: []store.Write{Delete(store.K("p", fmt.Sprintf("%05d", n-1)))}})
@@ -280,6 +289,7 @@ func removeLast(t *testing.T, e Engine, n int) error {
 }
 
 func testScanMayRead(t *testing.T, s Suite) {
+	t.Helper()
 	e := s.fresh(t)
 	MustCommit(t, e, store.Batch{Writes: []store.Write{Put("a", "b"), Put("b", "c")}})
 	snap, err := e.Snapshot(t.Context())
@@ -302,6 +312,7 @@ func testScanMayRead(t *testing.T, s Suite) {
 }
 
 func testReopen(t *testing.T, s Suite) {
+	t.Helper()
 	place := s.NewPlace(t)
 	e := place.open(t)
 	MustCommit(t, e, store.Batch{Writes: []store.Write{Put("kept", "1"), Put("dropped", "1")}, Events: []event.Envelope{Fact("x", 1), Fact("x", 2), Fact("x", 3)}})
@@ -328,6 +339,7 @@ func testReopen(t *testing.T, s Suite) {
 }
 
 func testCancelled(t *testing.T, s Suite) {
+	t.Helper()
 	e := s.fresh(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -354,6 +366,7 @@ func testCancelled(t *testing.T, s Suite) {
 }
 
 func testClosed(t *testing.T, s Suite) {
+	t.Helper()
 	e := s.fresh(t)
 	MustCommit(t, e, store.Batch{Writes: []store.Write{Put("a", "1")}})
 	waiting := make(chan error, 1)

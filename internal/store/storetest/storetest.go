@@ -5,14 +5,13 @@ package storetest
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"testing"
 	"time"
-
-	"context"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -78,21 +77,21 @@ func Run(t *testing.T, s Suite) {
 }
 
 // open opens an engine that is closed with the test.
-func (p Place) open(t testing.TB) Engine {
-	t.Helper()
-	e := p(t)
-	t.Cleanup(func() {
+func (p Place) open(tb testing.TB) Engine {
+	tb.Helper()
+	e := p(tb)
+	tb.Cleanup(func() {
 		if err := e.Close(); err != nil {
-			t.Errorf("close: %v", err)
+			tb.Errorf("close: %v", err)
 		}
 	})
 	return e
 }
 
 // fresh opens an engine at a new place.
-func (s Suite) fresh(t testing.TB) Engine {
-	t.Helper()
-	return s.NewPlace(t).open(t)
+func (s Suite) fresh(tb testing.TB) Engine {
+	tb.Helper()
+	return s.NewPlace(tb).open(tb)
 }
 
 // Fact returns an envelope that tells n and a text apart from others.
@@ -109,11 +108,11 @@ func Fact(name string, n int64) event.Envelope {
 }
 
 // FactOf returns what Fact was given.
-func FactOf(t testing.TB, env event.Envelope) (string, int64) {
-	t.Helper()
+func FactOf(tb testing.TB, env event.Envelope) (string, int64) {
+	tb.Helper()
 	e, ok := env.Event.(event.ShadowUpdated)
 	if !ok {
-		t.Fatalf("event is a %T", env.Event)
+		tb.Fatalf("event is a %T", env.Event)
 	}
 	return e.Thing, e.Version
 }
@@ -125,36 +124,36 @@ func Put(key store.Key, value string) store.Write { return store.Write{Key: key,
 func Delete(key store.Key) store.Write { return store.Write{Key: key, Delete: true} }
 
 // MustCommit commits and fails the test on an error.
-func MustCommit(t testing.TB, s store.Store, b store.Batch) store.Position {
-	t.Helper()
-	p, err := s.Commit(t.Context(), b)
+func MustCommit(tb testing.TB, s store.Store, b store.Batch) store.Position {
+	tb.Helper()
+	p, err := s.Commit(tb.Context(), b)
 	if err != nil {
-		t.Fatalf("commit: %v", err)
+		tb.Fatalf("commit: %v", err)
 	}
 	return p
 }
 
 // mustGet reads a record that must exist.
-func mustGet(t testing.TB, r store.Reader, key store.Key) store.Record {
-	t.Helper()
-	record, err := r.Get(t.Context(), key)
+func mustGet(tb testing.TB, r store.Reader, key store.Key) store.Record {
+	tb.Helper()
+	record, err := r.Get(tb.Context(), key)
 	if err != nil {
-		t.Fatalf("get %s: %v", key, err)
+		tb.Fatalf("get %s: %v", key, err)
 	}
 	return record
 }
 
 // content reads a whole range.
-func content(t testing.TB, r store.Reader, within store.Range) []store.Record {
-	t.Helper()
+func content(tb testing.TB, r store.Reader, within store.Range) []store.Record {
+	tb.Helper()
 	var all []store.Record
-	err := r.Scan(t.Context(), within, func(rec store.Record) error {
+	err := r.Scan(tb.Context(), within, func(rec store.Record) error {
 		rec.Value = bytes.Clone(rec.Value)
 		all = append(all, rec)
 		return nil
 	})
 	if err != nil {
-		t.Fatalf("scan: %v", err)
+		tb.Fatalf("scan: %v", err)
 	}
 	return all
 }
@@ -169,44 +168,44 @@ func keys(records []store.Record) []string {
 }
 
 // wantConflict checks that err names the key.
-func wantConflict(t testing.TB, err error, key store.Key) {
-	t.Helper()
+func wantConflict(tb testing.TB, err error, key store.Key) {
+	tb.Helper()
 	var conflict *store.ConflictError
 	if !errors.Is(err, store.ErrConflict) || !errors.As(err, &conflict) {
-		t.Fatalf("error is %v, want a conflict", err)
+		tb.Fatalf("error is %v, want a conflict", err)
 	}
 	if conflict.Key != key {
-		t.Errorf("conflict names %q, want %q", conflict.Key, key)
+		tb.Errorf("conflict names %q, want %q", conflict.Key, key)
 	}
 }
 
 // wantSame compares and reports a difference.
-func wantSame(t testing.TB, what string, want, got any) {
-	t.Helper()
+func wantSame(tb testing.TB, what string, want, got any) {
+	tb.Helper()
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("%s differs (-want +got):\n%s", what, diff)
+		tb.Errorf("%s differs (-want +got):\n%s", what, diff)
 	}
 }
 
 // Log reads the kept log from its beginning to its end and checks its order.
-func Log(t testing.TB, s store.Store) []event.Envelope {
-	t.Helper()
-	at, err := s.Oldest(t.Context())
+func Log(tb testing.TB, s store.Store) []event.Envelope {
+	tb.Helper()
+	at, err := s.Oldest(tb.Context())
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	var all []event.Envelope
 	for {
-		part, next, err := s.Events(t.Context(), at, 100)
+		part, next, err := s.Events(tb.Context(), at, 100)
 		if err != nil {
-			t.Fatalf("events after %s: %v", at, err)
+			tb.Fatalf("events after %s: %v", at, err)
 		}
 		if len(part) == 0 {
 			return all
 		}
 		for i, env := range part {
 			if want := at.Seq(0) + uint64(i) + 1; env.Seq != want {
-				t.Fatalf("event has sequence %d, want %d", env.Seq, want)
+				tb.Fatalf("event has sequence %d, want %d", env.Seq, want)
 			}
 		}
 		all, at = append(all, part...), next
