@@ -2,93 +2,126 @@ package store
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"github.com/muster-iot/muster/internal/event"
 )
 
-// Tail keeps the newest durable events decoded in memory, so that readers at
-// the end of the log neither read nor decode, and wakes those that wait. It is
-// safe for concurrent use.
+// Tail keeps the newest durable events decoded in memory, so that readers near
+// the end of the log neither read nor decode, and wakes those that wait for
+// more. Where several processes append to one log, what it knows may lag
+// behind; it is never ahead. It is safe for concurrent use.
 type Tail struct {
+	maxEvents, maxBytes int
+
 	mu sync.Mutex
-	// events are contiguous; the last one has sequence head.
+	// events are contiguous and end before next; sizes runs beside them.
 	events []event.Envelope
+	sizes  []int
+	bytes  int
+	next   uint64
+	// head is the highest sequence that is known to be durable.
 	head   uint64
-	limit  int
 	wake   chan struct{}
 	closed bool
 }
 
-// NewTail starts at a log that ends with head and keeps up to limit events.
-func NewTail(head uint64, limit int) *Tail {
-	return &Tail{head: head, limit: limit, wake: make(chan struct{})}
+// NewTail starts at a log that ends with head and keeps no more than maxEvents
+// events and maxBytes of their stored form.
+func NewTail(head uint64, maxEvents, maxBytes int) *Tail {
+	return &Tail{maxEvents: maxEvents, maxBytes: maxBytes, next: head + 1, head: head, wake: make(chan struct{})}
 }
 
-// Append adds durable events that continue the log and wakes the waiting.
-func (t *Tail) Append(events []*event.Envelope) {
+// Append takes durable events in log order, each with its stored form beside
+// it. Known ones are skipped; after a gap the tail starts anew.
+func (t *Tail) Append(events []*event.Envelope, data [][]byte) {
 	if len(events) == 0 {
 		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if events[0].Seq != t.head+1 {
-		t.events = t.events[:0]
+	for i, env := range events {
+		if env.Seq < t.next {
+			continue
+		}
+		if env.Seq > t.next {
+			t.events, t.sizes, t.bytes = nil, nil, 0
+		}
+		t.events, t.sizes = append(t.events, *env), append(t.sizes, len(data[i]))
+		t.bytes += len(data[i])
+		t.next = env.Seq + 1
 	}
-	for _, e := range events {
-		t.events = append(t.events, *e)
-	}
-	t.head = events[len(events)-1].Seq
-	if surplus := len(t.events) - 2*t.limit; surplus > 0 {
-		// Cut to the limit at twice of it: each event is then copied once.
-		t.events = append(make([]event.Envelope, 0, 2*t.limit), t.events[len(t.events)-t.limit:]...)
-	}
-	t.signal()
+	t.shrink()
+	t.advance(events[len(events)-1].Seq)
 }
 
-// signal wakes the waiting.
-func (t *Tail) signal() {
-	if t.closed {
+// shrink cuts to half of the bounds once one of them is exceeded, so that each
+// event is moved about once.
+func (t *Tail) shrink() {
+	if len(t.events) <= t.maxEvents && t.bytes <= t.maxBytes {
 		return
 	}
-	close(t.wake)
-	t.wake = make(chan struct{})
+	drop := 0
+	for drop < len(t.events) && (len(t.events)-drop > t.maxEvents/2 || t.bytes > t.maxBytes/2) {
+		t.bytes -= t.sizes[drop]
+		drop++
+	}
+	t.events, t.sizes = slices.Clone(t.events[drop:]), slices.Clone(t.sizes[drop:])
 }
 
-// Advance notes that the log ends at head, for events that came from
-// elsewhere and are not kept here.
+// Advance notes that the log reaches at least to head, for events that are not
+// at hand here.
 func (t *Tail) Advance(head uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.advance(head)
+}
+
+func (t *Tail) advance(head uint64) {
 	if head <= t.head {
 		return
 	}
-	t.head, t.events = head, nil
-	t.signal()
+	t.head = head
+	if !t.closed {
+		close(t.wake)
+		t.wake = make(chan struct{})
+	}
 }
 
-// Head is the sequence of the last durable event.
+// Head is the highest sequence that is known to be durable.
 func (t *Tail) Head() uint64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.head
 }
 
-// Read returns up to limit events after seq. ok is false when some of them
-// are not kept here.
-func (t *Tail) Read(seq uint64, limit int) (events []event.Envelope, ok bool) {
+// Read returns up to limit events after seq, none when they are not kept here.
+// The events are shared with other readers and must not be changed.
+func (t *Tail) Read(seq uint64, limit int) []event.Envelope {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if seq >= t.head {
-		return nil, true
+	first := t.next - uint64(len(t.events))
+	if seq+1 < first || seq+1 >= t.next || limit <= 0 {
+		return nil
 	}
-	behind := t.head - seq
-	if behind > uint64(len(t.events)) {
-		return nil, false
+	from := int(seq + 1 - first)
+	return slices.Clone(t.events[from:min(len(t.events), from+limit)])
+}
+
+// Trim forgets the events up to seq.
+func (t *Tail) Trim(seq uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	first := t.next - uint64(len(t.events))
+	if seq < first {
+		return
 	}
-	from := len(t.events) - int(behind)
-	to := min(len(t.events), from+limit)
-	return append([]event.Envelope(nil), t.events[from:to]...), true
+	drop := int(min(uint64(len(t.events)), seq-first+1))
+	for _, size := range t.sizes[:drop] {
+		t.bytes -= size
+	}
+	t.events, t.sizes = slices.Clone(t.events[drop:]), slices.Clone(t.sizes[drop:])
 }
 
 // Close ends every Wait.

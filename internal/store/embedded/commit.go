@@ -114,9 +114,9 @@ func (e *Engine) commit(batches []*store.Pending) {
 	}
 	e.version, e.seq = group.Version(), group.Seq()
 	for key, final := range group.Final {
-		e.versions.put(key, final)
+		e.records.put(key, final)
 	}
-	e.tail.Append(group.Events)
+	e.tail.Append(group.Events, group.Data)
 	for _, p := range group.Accepted {
 		p.Answer(nil)
 	}
@@ -172,55 +172,23 @@ func setState(b *pebble.Batch, key store.Key, version uint64, value []byte) erro
 	return op.Finish()
 }
 
+// get reads the latest record, from memory when it was written lately.
+func (e *Engine) get(key store.Key) (store.Record, error) {
+	record, ok := e.records.get(key)
+	if !ok {
+		return get(e.db, key)
+	}
+	if record.Version == 0 {
+		return store.Record{}, store.ErrNotFound
+	}
+	return record, nil
+}
+
 // storedVersion is a key's version before the group, 0 for none.
 func (e *Engine) storedVersion(key store.Key) (uint64, error) {
-	if version, ok := e.versions.get(key); ok {
-		return version, nil
-	}
-	record, err := get(e.db, key)
+	record, err := e.get(key)
 	if errors.Is(err, store.ErrNotFound) {
 		return 0, nil
 	}
-	if err != nil {
-		return 0, err
-	}
-	return record.Version, nil
-}
-
-// versionCache remembers versions of recently written keys, so that a hot key
-// costs no read. It belongs to the committer. Two generations bound it: when
-// the young one is full it becomes the old one.
-type versionCache struct {
-	young, old map[store.Key]uint64
-	limit      int
-}
-
-func newVersionCache(limit int) *versionCache {
-	return &versionCache{young: map[store.Key]uint64{}, limit: limit / 2}
-}
-
-func (c *versionCache) get(key store.Key) (uint64, bool) {
-	if v, ok := c.young[key]; ok {
-		return v, true
-	}
-	v, ok := c.old[key]
-	if ok {
-		c.add(key, v)
-	}
-	return v, ok
-}
-
-func (c *versionCache) put(key store.Key, f store.Final) {
-	if f.Write.Delete {
-		c.add(key, 0)
-		return
-	}
-	c.add(key, f.Version)
-}
-
-func (c *versionCache) add(key store.Key, version uint64) {
-	if len(c.young) >= c.limit {
-		c.old, c.young = c.young, make(map[store.Key]uint64, c.limit/4)
-	}
-	c.young[key] = version
+	return record.Version, err
 }

@@ -50,9 +50,11 @@ const (
 	// groupBatches and groupBytes bound one synced write.
 	groupBatches = 1024
 	groupBytes   = 8 << 20
-	// tailEvents is how many of the newest events stay decoded in memory.
-	tailEvents     = 8192
-	cachedVersions = 1 << 18
+	// tailEvents and tailBytes bound the newest events that stay decoded.
+	tailEvents = 16384
+	tailBytes  = 16 << 20
+	// defaultRecords bounds the cache of recently written records.
+	defaultRecords = 64 << 20
 )
 
 // Options of Open.
@@ -65,6 +67,8 @@ type Options struct {
 	Registerer prometheus.Registerer
 	// CacheBytes bounds pebble's block cache; 0 means 64 MiB.
 	CacheBytes int64
+	// RecordBytes bounds the cache of recently written records; 0 means 64 MiB.
+	RecordBytes int64
 	// ReserveBytes of free space are kept: commits are refused below it. 0
 	// means 128 MiB, negative means no reserve.
 	ReserveBytes int64
@@ -98,8 +102,9 @@ type Engine struct {
 	committing sync.Mutex
 	version    uint64
 	seq        uint64
-	versions   *versionCache
-	metrics    *metrics
+	// records holds recently written records; it has its own lock.
+	records *recordCache
+	metrics *metrics
 	// restoring says that the store holds a half-finished restore.
 	restoring bool
 	// broken is set when a write failed in a way that leaves its outcome open.
@@ -143,14 +148,14 @@ func Open(o Options) (*Engine, error) {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	e := &Engine{
-		db:       db,
-		log:      o.Logger,
-		space:    space,
-		queue:    make(chan *store.Pending, queueLength),
-		closing:  make(chan struct{}),
-		gate:     newGate(),
-		versions: newVersionCache(cachedVersions),
-		metrics:  newMetrics(o.Registerer),
+		db:      db,
+		log:     o.Logger,
+		space:   space,
+		queue:   make(chan *store.Pending, queueLength),
+		closing: make(chan struct{}),
+		gate:    newGate(),
+		records: newRecordCache(orDefault(o.RecordBytes, defaultRecords)),
+		metrics: newMetrics(o.Registerer),
 	}
 	if err := e.load(); err != nil {
 		return nil, errors.Join(err, db.Close())
@@ -183,7 +188,7 @@ func (e *Engine) load() error {
 	if e.restoring {
 		return store.ErrRestoreUnfinished
 	}
-	e.tail = store.NewTail(e.seq, tailEvents)
+	e.tail = store.NewTail(e.seq, tailEvents, tailBytes)
 	return nil
 }
 
@@ -230,7 +235,7 @@ func (e *Engine) Get(_ context.Context, key store.Key) (store.Record, error) {
 		return store.Record{}, store.ErrClosed
 	}
 	defer e.gate.leave()
-	return get(e.db, key)
+	return e.get(key)
 }
 
 // GetMany implements store.Reader.
@@ -239,7 +244,7 @@ func (e *Engine) GetMany(_ context.Context, keys []store.Key) ([]store.Record, e
 		return nil, store.ErrClosed
 	}
 	defer e.gate.leave()
-	return getMany(e.db, keys)
+	return getMany(e.get, keys)
 }
 
 // Scan implements store.Reader.
@@ -304,8 +309,8 @@ func (e *Engine) Events(_ context.Context, after store.Cursor, limit int) ([]eve
 		// Trimmed, or the reader has seen events of another log.
 		return nil, after, store.ErrTrimmed
 	}
-	events, ok := e.tail.Read(from, limit)
-	if !ok {
+	events := e.tail.Read(from, limit)
+	if len(events) == 0 && from < e.tail.Head() {
 		var err error
 		if events, err = e.readEvents(from, limit); err != nil {
 			return nil, after, err
@@ -379,6 +384,7 @@ func (e *Engine) Trim(_ context.Context, upTo store.Cursor) error {
 		return fmt.Errorf("trim events: %w", err)
 	}
 	e.trimmed.Store(trimmed)
+	e.tail.Trim(seq)
 	return nil
 }
 

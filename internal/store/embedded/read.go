@@ -42,10 +42,10 @@ func record(key store.Key, value []byte) (store.Record, error) {
 	}, nil
 }
 
-func getMany(r reader, keys []store.Key) ([]store.Record, error) {
+func getMany(get func(store.Key) (store.Record, error), keys []store.Key) ([]store.Record, error) {
 	records := make([]store.Record, len(keys))
 	for i, key := range keys {
-		found, err := get(r, key)
+		found, err := get(key)
 		switch {
 		case errors.Is(err, store.ErrNotFound):
 			records[i].Key = key

@@ -34,7 +34,7 @@ func (s *snapshot) GetMany(_ context.Context, keys []store.Key) ([]store.Record,
 		return nil, store.ErrClosed
 	}
 	defer s.gate.leave()
-	return getMany(s.snap, keys)
+	return getMany(func(key store.Key) (store.Record, error) { return get(s.snap, key) }, keys)
 }
 
 // Scan implements store.Reader.

@@ -9,7 +9,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/muster-iot/muster/internal/event"
 	"github.com/muster-iot/muster/internal/store"
 )
 
@@ -30,7 +29,7 @@ type committer struct {
 	config *pgx.ConnConfig
 	// writer names this committer in the server.
 	writer  string
-	tail    *tail
+	tail    *store.Tail
 	metrics *metrics
 	log     *slog.Logger
 
@@ -43,7 +42,7 @@ type committer struct {
 }
 
 // newCommitter prepares a committer that connects on its first use.
-func newCommitter(config *pgx.ConnConfig, writer string, t *tail, m *metrics, log *slog.Logger) *committer {
+func newCommitter(config *pgx.ConnConfig, writer string, t *store.Tail, m *metrics, log *slog.Logger) *committer {
 	c := named(config, "muster committer "+writer)
 	// A node that freezes in the middle of a commit must not hold up the others.
 	c.RuntimeParams["idle_in_transaction_session_timeout"] = "10000"
@@ -132,11 +131,7 @@ func present(batches []*store.Pending) []*store.Pending {
 
 // applied publishes a committed group and answers its callers.
 func (c *committer) applied(t *transaction) {
-	envs := make([]event.Envelope, len(t.group.Events))
-	for i, env := range t.group.Events {
-		envs[i] = *env
-	}
-	c.tail.add(envs, sizes(t.group.Data))
+	c.tail.Append(t.group.Events, t.group.Data)
 	for _, p := range t.group.Accepted {
 		p.Answer(nil)
 	}

@@ -79,7 +79,7 @@ func (e *Engine) Restore(ctx context.Context, r io.Reader) error {
 	if err := tx.Commit(ctx); err != nil {
 		return e.fail(ctx, "restore", err)
 	}
-	e.tail.reset(header.Seq)
+	e.tail.Advance(header.Seq)
 	if _, err := e.pool.Exec(ctx, "ANALYZE muster_kv, muster_events"); err != nil {
 		return e.fail(ctx, "measure the restored tables", err)
 	}

@@ -47,7 +47,7 @@ type Engine struct {
 
 	queue     chan *store.Pending
 	committer *committer
-	tail      *tail
+	tail      *store.Tail
 
 	// entering is held for reading while a caller enqueues, so that Close can
 	// wait for the last one.
@@ -96,7 +96,7 @@ func Open(ctx context.Context, o Options) (*Engine, error) {
 		pool.Close()
 		return nil, err
 	}
-	e.tail = newTail(h.seq, tailEvents, tailBytes)
+	e.tail = store.NewTail(h.seq, tailEvents, tailBytes)
 	e.run(context.WithoutCancel(ctx), config.ConnConfig)
 	return e, nil
 }
@@ -190,6 +190,7 @@ func (e *Engine) Close() error {
 	if !first {
 		return nil
 	}
+	e.tail.Close()
 	close(e.closing)
 	e.running.Wait()
 	e.end()

@@ -43,6 +43,9 @@ func TestSuite(t *testing.T) {
 	storetest.Run(t, storetest.Suite{Shared: true, NewPlace: func(tb testing.TB) storetest.Place {
 		tb.Helper()
 		url := shared.Get(tb).Database(tb)
-		return func(tb testing.TB) storetest.Engine { return openAt(tb, url) }
+		return func(tb testing.TB) storetest.Engine {
+			tb.Helper()
+			return openAt(tb, url)
+		}
 	}})
 }

@@ -192,7 +192,7 @@ func (e *Engine) Stats(ctx context.Context) (store.Stats, error) {
 
 // Wait implements store.Store.
 func (e *Engine) Wait(ctx context.Context, after store.Cursor) error {
-	return e.tail.wait(ctx, after.Seq(0), e.closing)
+	return e.tail.Wait(ctx, after.Seq(0))
 }
 
 // Events implements store.Store.
@@ -201,7 +201,7 @@ func (e *Engine) Events(ctx context.Context, after store.Cursor, limit int) ([]e
 		return nil, after, store.ErrClosed
 	}
 	seq := after.Seq(0)
-	envs := e.tail.after(seq, limit)
+	envs := e.tail.Read(seq, limit)
 	if len(envs) == 0 {
 		var err error
 		if envs, err = e.readEvents(ctx, seq, limit); err != nil {
@@ -218,12 +218,11 @@ func (e *Engine) Events(ctx context.Context, after store.Cursor, limit int) ([]e
 // or is not written yet.
 func (e *Engine) readEvents(ctx context.Context, seq uint64, limit int) ([]event.Envelope, error) {
 	for {
-		envs, sizes, err := e.fetchEvents(ctx, seq, limit)
+		envs, err := e.fetchEvents(ctx, seq, limit)
 		if err != nil {
 			return nil, err
 		}
 		if len(envs) > 0 && envs[0].Seq == seq+1 {
-			e.tail.add(envs, sizes)
 			return envs, nil
 		}
 		h, err := e.head(ctx)
@@ -250,24 +249,27 @@ type storedEvent struct {
 	Data []byte
 }
 
-// fetchEvents reads events behind seq in log order, and their encoded sizes.
-func (e *Engine) fetchEvents(ctx context.Context, seq uint64, limit int) ([]event.Envelope, []int, error) {
+// fetchEvents reads events behind seq in log order, for all readers near the
+// end of the log.
+func (e *Engine) fetchEvents(ctx context.Context, seq uint64, limit int) ([]event.Envelope, error) {
 	var stored []storedEvent
 	err := e.retry(ctx, "read events", func() (err error) {
 		stored, err = readLog(ctx, e.pool, seq, limit)
 		return err
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	envs, lengths := make([]event.Envelope, len(stored)), make([]int, len(stored))
+	envs, data := make([]event.Envelope, len(stored)), make([][]byte, len(stored))
+	shared := make([]*event.Envelope, len(stored))
 	for i, s := range stored {
 		if envs[i], err = event.Decode(s.Data); err != nil {
-			return nil, nil, fmt.Errorf("read event %d: %w", s.Seq, err)
+			return nil, fmt.Errorf("read event %d: %w", s.Seq, err)
 		}
-		envs[i].Seq, lengths[i] = uint64(s.Seq), len(s.Data)
+		envs[i].Seq, data[i], shared[i] = uint64(s.Seq), s.Data, &envs[i]
 	}
-	return envs, lengths, nil
+	e.tail.Append(shared, data)
+	return envs, nil
 }
 
 // readLog reads rows of the log behind seq.
@@ -297,7 +299,7 @@ func (e *Engine) Trim(ctx context.Context, upTo store.Cursor) error {
 	if err != nil {
 		return err
 	}
-	e.tail.trim(uint64(trimmed))
+	e.tail.Trim(uint64(trimmed))
 	for {
 		var deleted int64
 		err := e.retry(ctx, "trim events", func() error {

@@ -81,15 +81,6 @@ func (t *transaction) readVersions(rows pgx.Rows) error {
 // version is the version of an expected key before the group.
 func (t *transaction) version(key store.Key) (uint64, error) { return t.versions[key], nil }
 
-// sizes returns the length of each part.
-func sizes(data [][]byte) []int {
-	n := make([]int, len(data))
-	for i, d := range data {
-		n[i] = len(d)
-	}
-	return n
-}
-
 // errNotCommitted is a COMMIT that the server answered with a rollback.
 var errNotCommitted = errors.New("the server rolled the transaction back")
 

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/muster-iot/muster/internal/store"
 )
 
 const (
@@ -22,7 +24,7 @@ const (
 // watcher notices events that other processes append.
 type watcher struct {
 	config *pgx.ConnConfig
-	tail   *tail
+	tail   *store.Tail
 	log    *slog.Logger
 }
 
@@ -72,7 +74,7 @@ func (w *watcher) listen(ctx context.Context) (bool, error) {
 		if err := conn.QueryRow(ctx, "SELECT seq FROM muster_head WHERE id = 1").Scan(&head); err != nil {
 			return true, fmt.Errorf("read the end of the log: %w", err)
 		}
-		w.tail.note(uint64(head))
+		w.tail.Advance(uint64(head))
 		if err := w.notified(ctx, conn); err != nil {
 			return true, err
 		}
