@@ -2,6 +2,7 @@ package store
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -130,6 +131,10 @@ func ReadDump(ctx context.Context, r io.Reader, to DumpReader) (DumpHeader, erro
 		Seq:     binary.BigEndian.Uint64(body[8:]),
 		Trimmed: binary.BigEndian.Uint64(body[16:]),
 	}
+	if h.Trimmed > h.Seq {
+		return DumpHeader{}, fmt.Errorf("read dump: trimmed up to %d of %d events", h.Trimmed, h.Seq)
+	}
+	in.lastEvent = h.Trimmed
 	for {
 		if err := ctx.Err(); err != nil {
 			return DumpHeader{}, err
@@ -166,10 +171,12 @@ func (in *dumpInput) frame() (kind byte, body []byte, err error) {
 	if length > maxFrame {
 		return 0, nil, fmt.Errorf("read dump: a frame of %d bytes is too long", length)
 	}
-	body = make([]byte, length+4)
-	if _, err := io.ReadFull(in.r, body); err != nil {
+	// The buffer grows with what is there: a length alone costs no memory.
+	var buffer bytes.Buffer
+	if _, err := io.CopyN(&buffer, in.r, int64(length)+4); err != nil {
 		return 0, nil, fmt.Errorf("read dump: it ends early: %w", err)
 	}
+	body = buffer.Bytes()
 	body, tail := body[:length:length], body[length:]
 	if crc32.Update(crc32.Update(0, in.table, []byte{kind}), in.table, body) != binary.BigEndian.Uint32(tail) {
 		return 0, nil, errors.New("read dump: a frame is damaged")
@@ -194,7 +201,7 @@ func (in *dumpInput) pass(kind byte, body []byte, to DumpReader) error {
 	case frameEvent:
 		in.events++
 		seq := binary.BigEndian.Uint64(body)
-		if in.lastEvent != 0 && seq != in.lastEvent+1 {
+		if seq != in.lastEvent+1 {
 			return fmt.Errorf("read dump: event %d follows event %d", seq, in.lastEvent)
 		}
 		in.lastEvent = seq
