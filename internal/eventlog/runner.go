@@ -104,13 +104,14 @@ func (r *Runner) Run(ctx context.Context) error {
 	pause := firstPause
 	started := false
 	for {
+		before := r.Applied()
 		err := r.follow(ctx, &started)
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err == nil {
+		if !before.CoversAll(r.Applied()) {
+			// It came on in between: the error is a new one.
 			pause = firstPause
-			continue
 		}
 		if errors.Is(err, store.ErrTrimmed) {
 			r.log.WarnContext(ctx, "consumer fell behind the kept events and is rebuilt")
@@ -124,6 +125,10 @@ func (r *Runner) Run(ctx context.Context) error {
 				continue
 			}
 		}
+		if r.consumer.Durable != nil {
+			// Another process may have moved the cursor: it is read again.
+			started = false
+		}
 		r.log.ErrorContext(ctx, "consumer is retried", slog.Duration("pause", pause), slog.Any("err", err))
 		select {
 		case <-time.After(pause):
@@ -134,7 +139,8 @@ func (r *Runner) Run(ctx context.Context) error {
 	}
 }
 
-// follow begins if need be and applies until something fails.
+// follow begins if need be and applies until something fails; its error is
+// never nil.
 func (r *Runner) follow(ctx context.Context, started *bool) error {
 	if !*started {
 		if err := r.begin(ctx); err != nil {
