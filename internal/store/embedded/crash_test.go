@@ -43,40 +43,39 @@ func TestLostPower(t *testing.T) {
 	fs := vfs.NewCrashableMem()
 	e := openAt(t, fs, "data")
 	told := &ledger{ack: map[store.Key]int64{}}
-	stop := make(chan struct{})
+	// Each round allows some increments and cuts the power in the midst of them.
+	const perRound = 240
+	permits, acks := make(chan struct{}, perRound), make(chan struct{}, perRound)
 	var wg sync.WaitGroup
-	acks := make(chan struct{}, 1024)
 	for i := range 8 {
 		wg.Go(func() {
 			key := store.K("c", strconv.Itoa(i))
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
+			for range permits {
 				n, err := storetest.Increment(t.Context(), e, key)
 				if err != nil {
 					t.Error(err)
-					return
 				}
 				told.note(key, n)
-				select {
-				case acks <- struct{}{}:
-				default:
-				}
+				acks <- struct{}{}
 			}
 		})
 	}
 	for round := range 12 {
-		for range 20 + rand.IntN(200) {
+		for range perRound {
+			permits <- struct{}{}
+		}
+		before := rand.IntN(perRound)
+		for range before {
 			<-acks
 		}
 		acked := told.copied()
 		clone := fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 10 * (round % 6), RNG: rand.New(rand.NewPCG(uint64(round), 1))})
 		checkAfterCrash(t, clone, acked)
+		for range perRound - before {
+			<-acks
+		}
 	}
-	close(stop)
+	close(permits)
 	wg.Wait()
 	if err := e.Close(); err != nil {
 		t.Fatal(err)
