@@ -175,8 +175,10 @@ func (a *App) openKeys(ctx context.Context) error {
 
 func (a *App) joinDomains(context.Context) error {
 	var err error
+	limits := registry.DefaultLimits()
+	limits.DynamicGroups, limits.GroupChildren = a.settings.Registry.MaxDynamicGroups, a.settings.Registry.MaxGroupChildren
 	a.registry, err = registry.New(registry.Options{
-		Store: a.store, Region: a.settings.Region, Now: now, NewID: uuid.NewString, Issuer: a.pki,
+		Store: a.store, Region: a.settings.Region, Now: now, NewID: uuid.NewString, Issuer: a.pki, Limits: limits,
 		Barrier: barrier{a},
 		CheckQuery: func(query string) error {
 			_, err := a.index.ParseThings(query)

@@ -51,6 +51,7 @@ func TestDefaultsAreValidAndAllSet(t *testing.T) {
 		Store: "pebble", Bus: "embedded", Endpoint: "localhost", BaseDomain: "muster.internal",
 		MQTT: MQTT{Profile: "aws"}, Log: Log{Level: "info", Format: "text"},
 		EventLog: EventLog{RetentionAge: 168 * time.Hour, RetentionBytes: 1 << 30},
+		Registry: Registry{MaxDynamicGroups: 100, MaxGroupChildren: 100},
 	}
 	if diff := cmp.Diff(want, s); diff != "" {
 		t.Error(diff)
@@ -63,7 +64,7 @@ func TestPrecedence(t *testing.T) {
 		"tls-name: [a.example, 10.0.0.1]\neventlog:\n  retention-bytes: 2GiB\nshadow:\n  require-thing: true\n"
 	src := sources(t, file,
 		map[string]string{"MUSTER_LOG_LEVEL": "warn", "MUSTER_REGION": "us-west-2", "MUSTER_TLS_REQUIRE_SNI": "true"},
-		"--region", "local", "--tls-name", "b.example", "--tls-name", "c.example,d.example")
+		"--region", "local", "--tls-name", "b.example", "--tls-name", "c.example,d.example", "--registry.max-dynamic-groups", "1000")
 	got, err := src.Load()
 	if err != nil {
 		t.Fatal(err)
@@ -75,6 +76,7 @@ func TestPrecedence(t *testing.T) {
 	want.Shadow.RequireThing = true                                 // file
 	want.Log.Level = "warn"                                         // variable before file
 	want.TLS.RequireSNI = true                                      // variable
+	want.Registry.MaxDynamicGroups = 1000                           // flag
 	want.Region = "local"                                           // flag before variable
 	want.TLSNames = []string{"b.example", "c.example", "d.example"} // flag replaces the file's list
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -95,7 +97,7 @@ func TestBooleanFlagStandsAlone(t *testing.T) {
 
 func TestAllProblemsAtOnce(t *testing.T) {
 	t.Parallel()
-	file := "region: us-east-1\nhttp-adr: 127.0.0.1:1\nlog:\n  level: loud\neventlog:\n  retention-age: week\n"
+	file := "region: us-east-1\nhttp-adr: 127.0.0.1:1\nlog:\n  level: loud\neventlog:\n  retention-age: week\nregistry:\n  max-dynamic-groups: many\n"
 	_, err := sources(t, file, map[string]string{"MUSTER_ACCOUNT_ID": "12"},
 		"--http-addr", "0.0.0.0:8080", "--mqtt-insecure-addr", "192.0.2.1:1883", "--bus", "nats://n1", "--tls-cert", "c.pem",
 		"--advertise", "somewhere").Load()
@@ -107,6 +109,7 @@ func TestAllProblemsAtOnce(t *testing.T) {
 		"http-adr: is not a setting (", "muster.yaml line 2)",
 		`log.level: "loud" is none of debug, info, warn, error (`, "muster.yaml line 4)",
 		`eventlog.retention-age: "week" is no duration`, "muster.yaml line 6)",
+		`registry.max-dynamic-groups: "many" is no whole number`, "muster.yaml line 8)",
 		`account-id: "12" is not twelve digits (MUSTER_ACCOUNT_ID)`,
 		`http-addr: "0.0.0.0:8080" is not a loopback address`, "(--http-addr)",
 		`mqtt-insecure-addr: "192.0.2.1:1883" is not a loopback address`,
@@ -118,8 +121,8 @@ func TestAllProblemsAtOnce(t *testing.T) {
 			t.Errorf("no %q in\n%v", want, err)
 		}
 	}
-	if n := len(invalid.Problems); n != 9 {
-		t.Errorf("%d problems, want 9:\n%v", n, err)
+	if n := len(invalid.Problems); n != 10 {
+		t.Errorf("%d problems, want 10:\n%v", n, err)
 	}
 }
 
@@ -155,6 +158,8 @@ func TestRules(t *testing.T) {
 		{[]string{"--data-dir", ""}, "data-dir"},
 		{[]string{"--eventlog.retention-age", "1s"}, "at least"},
 		{[]string{"--eventlog.retention-bytes", "1KiB"}, "at least"},
+		{[]string{"--registry.max-dynamic-groups", "0"}, "at least"},
+		{[]string{"--registry.max-group-children", "-1"}, "at least"},
 		{[]string{"--mqtt.profile", "azure"}, "none of aws, standard"},
 	} {
 		t.Run(strings.Join(c.args, " "), func(t *testing.T) {

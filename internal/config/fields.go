@@ -122,6 +122,14 @@ func fields() []field {
 			"shadow.require-thing", "false", "refuse shadows of names that are not in the registry", false,
 			func(s *Settings) value { return (*flag)(&s.Shadow.RequireThing) },
 		},
+		{
+			"registry.max-dynamic-groups", "100", "how many dynamic groups an account may have", false,
+			func(s *Settings) value { return (*count)(&s.Registry.MaxDynamicGroups) },
+		},
+		{
+			"registry.max-group-children", "100", "how many direct children a thing group may have", false,
+			func(s *Settings) value { return (*count)(&s.Registry.MaxGroupChildren) },
+		},
 	}
 }
 

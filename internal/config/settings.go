@@ -42,6 +42,7 @@ type Settings struct {
 	Log       Log
 	EventLog  EventLog
 	Shadow    Shadow
+	Registry  Registry
 }
 
 // MQTT are the broker's settings.
@@ -72,6 +73,14 @@ type EventLog struct {
 type Shadow struct {
 	// RequireThing refuses shadows of names that are not in the registry.
 	RequireThing bool
+}
+
+// Registry are counts that protect the server and not the meaning of a call.
+type Registry struct {
+	// MaxDynamicGroups bounds the dynamic groups of an account.
+	MaxDynamicGroups int
+	// MaxGroupChildren bounds the direct children of a thing group.
+	MaxGroupChildren int
 }
 
 // MQTT profiles.

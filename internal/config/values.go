@@ -18,6 +18,7 @@ var (
 	errDuration = errors.New("is no duration; write for example 90m or 168h")
 	errBoolean  = errors.New("is neither true nor false")
 	errSize     = errors.New("is no number of bytes; write for example 500MiB or 1GiB")
+	errCount    = errors.New("is no whole number")
 )
 
 // text is any string.
@@ -76,6 +77,25 @@ func (l *list) String() string { return strings.Join(*l, ",") }
 
 // Type names the kind in help.
 func (*list) Type() string { return "strings" }
+
+// count is a whole number.
+type count int
+
+// Set accepts decimal digits.
+func (c *count) Set(in string) error {
+	n, err := strconv.Atoi(in)
+	if err != nil {
+		return errCount
+	}
+	*c = count(n)
+	return nil
+}
+
+// String returns the digits.
+func (c *count) String() string { return strconv.Itoa(int(*c)) }
+
+// Type names the kind in help.
+func (*count) Type() string { return "number" }
 
 // size is a number of bytes.
 type size int64
