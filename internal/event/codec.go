@@ -13,7 +13,8 @@ import (
 // form stops being readable by the previous code, and keep reading the old.
 const schemaVersion = 1
 
-// stored is the durable form of an envelope; place in the log is the key's.
+// stored is the durable form of an envelope, which Encode writes by hand; place
+// in the log is the key's.
 type stored struct {
 	Schema  int             `json:"v"`
 	Type    string          `json:"type"`
@@ -66,22 +67,25 @@ func TypeName(e Event) string { return reflect.TypeOf(e).Name() }
 
 // Encode returns the durable form of an envelope without its place in the log.
 func Encode(env Envelope) ([]byte, error) {
-	body, err := json.Marshal(env.Event)
-	if err != nil {
-		return nil, fmt.Errorf("encode event %s: %w", TypeName(env.Event), err)
+	name := TypeName(env.Event)
+	updated, isUpdate := env.Event.(ShadowUpdated)
+	out := make([]byte, 0, envelopeSize+len(updated.Patch)+len(updated.Delta))
+	out = appendNumber(out, `{"v":`, schemaVersion)
+	out = appendText(out, `,"type":`, name)
+	out = appendText(out, `,"account":`, string(env.Account))
+	out = appendNumber(out, `,"at":`, env.At.UnixNano())
+	out = appendActor(append(out, `,"actor":`...), &env.Actor)
+	out = append(out, `,"event":`...)
+	var err error
+	if isUpdate {
+		out, err = appendShadowUpdated(out, &updated)
+	} else {
+		out, err = appendEvent(out, env.Event)
 	}
-	data, err := json.Marshal(stored{
-		Schema:  schemaVersion,
-		Type:    TypeName(env.Event),
-		Account: env.Account,
-		At:      env.At.UnixNano(),
-		Actor:   env.Actor,
-		Event:   body,
-	})
 	if err != nil {
-		return nil, fmt.Errorf("encode envelope of %s: %w", TypeName(env.Event), err)
+		return nil, fmt.Errorf("encode event %s: %w", name, err)
 	}
-	return data, nil
+	return append(out, '}'), nil
 }
 
 // Decode reverses Encode; partition and sequence are the caller's to set.
