@@ -11,13 +11,14 @@ import (
 	"github.com/muster-iot/muster/internal/shadow"
 )
 
-// takeShadow puts a shadow request in line. The publish is acknowledged when
-// its answer has left, which is after the commit.
+// takeShadow puts a shadow request in line. The publish is acknowledged after
+// the commit and just before the answer: devices expect the acknowledgement of
+// a request before its answer, as AWS IoT sends them.
 func (h *Handler) takeShadow(p *broker.Publish, request shadowTopic, done func(error)) (deferred, ok bool) {
 	key := laneKey{thingKey{p.Account, request.thing}, request.shadow}
 	err := h.executor.submit(key, task{
 		bytes: len(p.Payload) + len(p.Topic),
-		run:   func(ctx context.Context) { done(h.serveShadow(ctx, p, request)) },
+		run:   func(ctx context.Context) { h.serveShadow(ctx, p, request, done) },
 	})
 	if err == nil {
 		return true, true
@@ -26,37 +27,42 @@ func (h *Handler) takeShadow(p *broker.Publish, request shadowTopic, done func(e
 	return false, true
 }
 
-// serveShadow carries one request out and publishes the answer. The error is
-// for the publisher's acknowledgement: a refused request has been answered and
-// is none.
-func (h *Handler) serveShadow(ctx context.Context, p *broker.Publish, request shadowTopic) error {
+// serveShadow carries one request out, acknowledges it and publishes the
+// answer. The error of done is for the publisher's acknowledgement: a refused
+// request is answered and has none.
+func (h *Handler) serveShadow(ctx context.Context, p *broker.Publish, request shadowTopic, done func(error)) {
 	ctx = fleet.WithActor(ctx, actorOf(p))
 	var err error
 	switch request.operation {
 	case opGet:
-		err = h.getShadow(ctx, p, request)
+		err = h.getShadow(ctx, p, request, done)
 	case opUpdate:
 		_, err = h.shadows.Update(ctx, shadow.UpdateCommand{
 			Account: p.Account, Thing: request.thing, Shadow: request.shadow, Body: p.Payload,
-			Committed: func(u *shadow.Updated) { h.AnnounceUpdate(ctx, u) },
+			Committed: func(u *shadow.Updated) {
+				done(nil)
+				h.AnnounceUpdate(ctx, u)
+			},
 		})
 	case opDelete:
-		err = h.deleteShadow(ctx, p, request)
+		err = h.deleteShadow(ctx, p, request, done)
 	}
 	if err == nil {
 		h.requests.WithLabelValues(request.operation, "200").Inc()
-		return nil
+		return
 	}
-	h.reject(ctx, p, request, err)
 	if ours(err) {
 		h.log.ErrorContext(ctx, "shadow request failed", slog.String("topic", p.Topic), slog.String("client_id", p.ClientID), slog.Any("err", err))
-		return err
+		h.reject(ctx, p, request, err)
+		done(err)
+		return
 	}
-	return nil
+	done(nil)
+	h.reject(ctx, p, request, err)
 }
 
 // getShadow answers with the whole document.
-func (h *Handler) getShadow(ctx context.Context, p *broker.Publish, request shadowTopic) error {
+func (h *Handler) getShadow(ctx context.Context, p *broker.Publish, request shadowTopic, done func(error)) error {
 	token, err := shadow.ParseToken(p.Payload)
 	if err != nil {
 		return err
@@ -65,16 +71,20 @@ func (h *Handler) getShadow(ctx context.Context, p *broker.Publish, request shad
 	if err != nil {
 		return err
 	}
+	done(nil)
 	h.send(ctx, p.Account, p.Topic+"/accepted", document.GetDocument(token, h.now().Unix()))
 	return nil
 }
 
 // deleteShadow deletes; of the body only the client token matters.
-func (h *Handler) deleteShadow(ctx context.Context, p *broker.Publish, request shadowTopic) error {
+func (h *Handler) deleteShadow(ctx context.Context, p *broker.Publish, request shadowTopic, done func(error)) error {
 	token, _ := shadow.ParseToken(p.Payload)
 	_, err := h.shadows.Delete(ctx, shadow.DeleteCommand{
 		Account: p.Account, Thing: request.thing, Shadow: request.shadow,
-		Committed: func(d *shadow.Deleted) { h.AnnounceDelete(ctx, d, token) },
+		Committed: func(d *shadow.Deleted) {
+			done(nil)
+			h.AnnounceDelete(ctx, d, token)
+		},
 	})
 	return err
 }
