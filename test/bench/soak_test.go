@@ -42,7 +42,9 @@ func TestSoak(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var shadow struct{ Version uint64 }
+		var shadow struct {
+			Version uint64 `json:"version"`
+		}
 		if err := json.Unmarshal(document, &shadow); err != nil {
 			t.Fatal(err)
 		}

@@ -37,7 +37,7 @@ type demo struct {
 func startDemo(t *testing.T, dataDir string) *demo {
 	t.Helper()
 	d := &demo{t: t, binary: testkit.Binary(t), read: make(chan struct{})}
-	d.cmd = exec.CommandContext(context.WithoutCancel(t.Context()), d.binary, "demo", "--data-dir", dataDir, //nolint:gosec // our own binary
+	d.cmd = exec.CommandContext(context.WithoutCancel(t.Context()), d.binary, "demo", "--data-dir", dataDir,
 		"--http-addr", "127.0.0.1:0", "--mqtt-addr", "127.0.0.1:0", "--tls-addr", "127.0.0.1:0",
 		"--devices", fmt.Sprint(demoDevices), "--sites", "4", "--interval", "1s", "--session", "20s")
 	d.cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
@@ -223,7 +223,9 @@ func (d *demo) shadow(command string) (reported map[string]any, err error) {
 		return nil, err
 	}
 	var document struct {
-		State struct{ Reported map[string]any }
+		State struct {
+			Reported map[string]any `json:"reported"`
+		} `json:"state"`
 	}
 	if err := json.Unmarshal([]byte(out), &document); err != nil {
 		return nil, fmt.Errorf("%s: printed %q: %w", command, out, err)
@@ -254,7 +256,10 @@ func (d *demo) obeyed(command string) error {
 func (d *demo) fleet(search string) map[string]string {
 	d.t.Helper()
 	flags, _, _ := strings.Cut(search, " '")
-	var found []struct{ ThingName, ThingID string }
+	var found []struct {
+		ThingName string `json:"thingName"`
+		ThingID   string `json:"thingId"`
+	}
 	if err := json.Unmarshal([]byte(d.enter(flags+" 'thingName:*' --limit 0 -o json")), &found); err != nil {
 		d.t.Fatal(err)
 	}

@@ -247,7 +247,7 @@ func TestRandomPackets(t *testing.T) {
 	r := newHostileRig(t)
 	var striking sync.WaitGroup
 	for worker := range parallel {
-		random := rand.New(rand.NewPCG(2, uint64(worker))) //nolint:gosec // it must repeat
+		random := rand.New(rand.NewPCG(2, uint64(worker)))
 		g := r.targets[worker%len(r.targets)]
 		striking.Go(func() {
 			for range rounds / parallel {

@@ -49,7 +49,13 @@ func goldenPath(format int) string {
 }
 
 // question is one signed request whose answer must survive.
-type question struct{ Service, Method, Path, Query, Body string }
+type question struct {
+	Service string `json:"service"`
+	Method  string `json:"method"`
+	Path    string `json:"path"`
+	Query   string `json:"query,omitempty"`
+	Body    string `json:"body,omitempty"`
+}
 
 func (q question) String() string { return q.Method + " " + q.Path + "?" + q.Query + " " + q.Body }
 
@@ -101,8 +107,8 @@ func ask(t *testing.T, api *apiclient.Client, q question) any {
 
 // recorded is a question and what the server said.
 type recorded struct {
-	Question question
-	Answer   any
+	Question question `json:"question"`
+	Answer   any      `json:"answer"`
 }
 
 func interview(t *testing.T, api *apiclient.Client, all []question) []recorded {
@@ -178,7 +184,7 @@ func writeGolden(t *testing.T) {
 		return err
 	}))
 	must(t, errors.Join(w.Close(), zipped.Close()))
-	must(t, os.MkdirAll("testdata", 0o755)) //nolint:gosec // it is source
+	must(t, os.MkdirAll("testdata", 0o755))
 	writeFile(t, goldenPath(datadir.Format), archive.Bytes())
 }
 
