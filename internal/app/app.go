@@ -26,6 +26,7 @@ import (
 	"github.com/muster-iot/muster/internal/deviceauth"
 	"github.com/muster-iot/muster/internal/eventlog"
 	"github.com/muster-iot/muster/internal/index"
+	"github.com/muster-iot/muster/internal/inlet"
 	"github.com/muster-iot/muster/internal/mqttapi"
 	"github.com/muster-iot/muster/internal/pki"
 	"github.com/muster-iot/muster/internal/presence"
@@ -70,6 +71,8 @@ type App struct {
 	names     *names
 	followers followers
 	listeners listeners
+	// limit bounds the connections of the listeners from Start on.
+	limit *inlet.Limit
 
 	ready     atomic.Bool
 	stopOnce  sync.Once
@@ -123,7 +126,7 @@ func (a *App) openFolder(context.Context) error {
 	}
 	a.dir = dir
 	a.cleanups.push("data folder", func(context.Context) error { return dir.Close() })
-	return nil
+	return checkRestored(dir)
 }
 
 func (a *App) openStore(ctx context.Context) error {

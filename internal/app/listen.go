@@ -14,6 +14,7 @@ import (
 
 	"github.com/muster-iot/muster/internal/broker"
 	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/inlet"
 	"github.com/muster-iot/muster/internal/pki"
 )
 
@@ -28,9 +29,11 @@ const (
 const (
 	// handshakeTimeout bounds TLS and the wait for the first byte.
 	handshakeTimeout = 10 * time.Second
-	// maxHandshakes bounds what a storm of connections may cost at once.
-	maxHandshakes = 256
-	headerTimeout = 10 * time.Second
+	// maxHandshakes bounds what a storm of connections may cost at once, and
+	// maxSourceHandshakes what one address may take of that.
+	maxHandshakes       = 256
+	maxSourceHandshakes = 64
+	headerTimeout       = 10 * time.Second
 	// requestTimeout bounds a whole request; a backup streams longer and
 	// lifts it for itself.
 	requestTimeout = 2 * time.Minute
@@ -78,6 +81,7 @@ func (a *App) listen(ctx context.Context) error {
 	serving := &parts{fatal: a.fail}
 	var all []part
 	var closers []func(context.Context) error
+	a.limit = a.connectionLimit()
 	add := func(name, addr string, serve func(net.Listener) (func(context.Context) error, func(context.Context) error)) error {
 		if addr == "" {
 			return nil
@@ -87,6 +91,14 @@ func (a *App) listen(ctx context.Context) error {
 			return fmt.Errorf("listen on %s for %s: %w", addr, name, err)
 		}
 		a.listeners.set(name, l.Addr())
+		if plain := name == listenerHTTP || name == listenerPlain; plain && !onLoopback(l.Addr()) {
+			return errors.Join(fmt.Errorf("%s for %s leads to %s, which is no loopback address; nothing without TLS leaves this machine", addr, name, l.Addr()), l.Close())
+		}
+		if name != listenerPlain {
+			// Benchmarks measure the plain listener, and only this machine
+			// reaches it.
+			l = a.limit.Listener(l)
+		}
 		run, stop := serve(l)
 		all = append(all, part{name + " listener", run})
 		closers = append(closers, func(ctx context.Context) error { return errors.Join(stop(ctx), ignoreClosed(l.Close())) })
@@ -189,7 +201,7 @@ func http1() *http.Protocols {
 // the first byte.
 func (a *App) serveShared(l net.Listener) (run, stop func(context.Context) error) {
 	s := &sharedPort{
-		config: a.pki.SharedConfig(), log: a.component("tls"), slots: make(chan struct{}, maxHandshakes),
+		config: a.pki.SharedConfig(), log: a.component("tls"), gate: inlet.NewGate(maxHandshakes, maxSourceHandshakes),
 		http: &handedListener{addr: l.Addr(), conns: make(chan net.Conn), closed: make(chan struct{})},
 		mqtt: func(ctx context.Context, conn net.Conn) error {
 			return a.broker.Handle(ctx, conn, a.mqttOptions(listenerTLS))
@@ -215,7 +227,7 @@ func (a *App) serveShared(l net.Listener) (run, stop func(context.Context) error
 type sharedPort struct {
 	config *tls.Config
 	log    *slog.Logger
-	slots  chan struct{}
+	gate   *inlet.Gate
 	http   *handedListener
 	mqtt   func(ctx context.Context, conn net.Conn) error
 }
@@ -252,13 +264,7 @@ func (s *sharedPort) sort(ctx context.Context, raw net.Conn) {
 			_ = raw.Close() // it is of no use any more
 		}
 	}()
-	select {
-	case s.slots <- struct{}{}:
-	case <-ctx.Done():
-		return
-	}
 	conn, isMQTT, err := s.open(ctx, raw)
-	<-s.slots
 	if err != nil {
 		s.log.DebugContext(ctx, "connection refused", slog.String("remote_addr", raw.RemoteAddr().String()), slog.Any("err", err))
 		return
@@ -276,10 +282,8 @@ func (s *sharedPort) sort(ctx context.Context, raw net.Conn) {
 // open does the handshake and finds out what the client speaks.
 func (s *sharedPort) open(ctx context.Context, raw net.Conn) (conn net.Conn, isMQTT bool, err error) {
 	secured := tls.Server(raw, s.config)
-	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
-	defer cancel()
-	if err := secured.HandshakeContext(ctx); err != nil {
-		return nil, false, fmt.Errorf("handshake: %w", err)
+	if err := s.handshake(ctx, secured); err != nil {
+		return nil, false, err
 	}
 	switch secured.ConnectionState().NegotiatedProtocol {
 	case pki.ALPNMQTTCert, pki.ALPNMQTT:
@@ -299,6 +303,22 @@ func (s *sharedPort) open(ctx context.Context, raw net.Conn) (conn net.Conn, isM
 		return nil, false, err
 	}
 	return peeked, first[0] == mqttConnect, nil
+}
+
+// handshake waits for a place among those under way and completes TLS, both
+// within the time for it.
+func (s *sharedPort) handshake(ctx context.Context, conn *tls.Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	leave, err := s.gate.Enter(ctx, conn.RemoteAddr())
+	if err != nil {
+		return fmt.Errorf("handshake: %w", err)
+	}
+	defer leave()
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return fmt.Errorf("handshake: %w", err)
+	}
+	return nil
 }
 
 // peekedConn is a TLS connection whose first byte was looked at. Embedding

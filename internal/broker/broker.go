@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/inlet"
 	"github.com/muster-iot/muster/internal/mqtt"
 	"github.com/muster-iot/muster/internal/topic"
 )
@@ -29,7 +30,7 @@ type Broker struct {
 	now        func() time.Time
 	wheel      wheel
 	stop       chan struct{} // closed by Shutdown
-	handshakes chan struct{} // one slot for each TLS handshake
+	handshakes *inlet.Gate   // one place for each TLS handshake
 	persistent reminder
 
 	buffers sync.Pool
@@ -65,7 +66,7 @@ func New(o Options) *Broker {
 	if b.observer == nil {
 		b.observer = noObserver{}
 	}
-	b.handshakes = make(chan struct{}, b.limits.MaxHandshakes)
+	b.handshakes = inlet.NewGate(b.limits.MaxHandshakes, b.limits.MaxSourceHandshakes)
 	b.running.Go(func() { b.turn(b.stop) })
 	return b
 }

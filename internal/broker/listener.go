@@ -106,7 +106,8 @@ type secure interface {
 }
 
 // handshake completes TLS, a bounded number at a time so that a storm of
-// reconnects cannot take all memory.
+// reconnects cannot take all memory, and a smaller one for each source so that
+// silent peers cannot keep everybody else waiting.
 func (b *Broker) handshake(ctx context.Context, conn net.Conn) (*tls.ConnectionState, error) {
 	s, ok := conn.(secure)
 	if !ok {
@@ -114,12 +115,11 @@ func (b *Broker) handshake(ctx context.Context, conn net.Conn) (*tls.ConnectionS
 	}
 	ctx, cancel := context.WithTimeout(ctx, b.limits.HandshakeTimeout)
 	defer cancel()
-	select {
-	case b.handshakes <- struct{}{}:
-		defer func() { <-b.handshakes }()
-	case <-ctx.Done():
-		return nil, fmt.Errorf("wait for a handshake slot: %w", ctx.Err())
+	leave, err := b.handshakes.Enter(ctx, conn.RemoteAddr())
+	if err != nil {
+		return nil, fmt.Errorf("handshake: %w", err)
 	}
+	defer leave()
 	if err := s.HandshakeContext(ctx); err != nil {
 		return nil, fmt.Errorf("handshake: %w", err)
 	}

@@ -65,8 +65,11 @@ type Limits struct {
 	ConnectTimeout   time.Duration
 	WriteTimeout     time.Duration
 	CloseTimeout     time.Duration
-	// MaxHandshakes is the number of TLS handshakes at once.
-	MaxHandshakes int
+	// MaxHandshakes is the number of TLS handshakes at once, MaxSourceHandshakes
+	// that of one peer address; 0 leaves a source all of them. A peer that says
+	// nothing keeps its place for HandshakeTimeout.
+	MaxHandshakes       int
+	MaxSourceHandshakes int
 }
 
 // DefaultLimits returns the service's quotas for the AWS profile, and what
@@ -93,7 +96,9 @@ func DefaultLimits(p topic.Profile) Limits {
 		ConnectTimeout:     10 * time.Second,
 		WriteTimeout:       20 * time.Second,
 		CloseTimeout:       time.Second,
-		MaxHandshakes:      64,
+		MaxHandshakes:      256,
+		// Behind one address there may be a whole site: its devices take turns.
+		MaxSourceHandshakes: 64,
 	}
 	if p == topic.Standard {
 		// A filter costs memory for each of its levels.
