@@ -3,6 +3,7 @@ package app
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"filippo.io/age"
 	"go.uber.org/goleak"
 
 	"github.com/muster-iot/muster/internal/config"
@@ -202,4 +204,30 @@ func TestFailedComponentEndsTheServer(t *testing.T) {
 	case <-time.After(30 * time.Second):
 		t.Fatal("the server goes on")
 	}
+}
+
+func TestFailedRestoreLeavesAFolderThatNobodyStartsOn(t *testing.T) {
+	t.Parallel()
+	identity, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	source := newApp(t, settings(t))
+	var archive bytes.Buffer
+	if err := source.Backup(t.Context(), &archive, identity.Recipient().String()); err != nil {
+		t.Fatal(err)
+	}
+	whole := archive.Bytes()
+	s := settings(t)
+	if _, err := Restore(t.Context(), s, bytes.NewReader(whole[:len(whole)-100]), []age.Identity{identity}); err == nil {
+		t.Fatal("a cut archive was restored")
+	}
+	if _, err := New(t.Context(), Options{Settings: s, LogTo: io.Discard, Version: "test"}); !errors.Is(err, errRestoring) {
+		t.Errorf("start on half a restore: %v", err)
+	}
+	s = settings(t)
+	if _, err := Restore(t.Context(), s, bytes.NewReader(whole), []age.Identity{identity}); err != nil {
+		t.Fatal(err)
+	}
+	newApp(t, s)
 }

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
+	"os"
 
 	"filippo.io/age"
 
@@ -22,6 +24,9 @@ func offline(ctx context.Context, s config.Settings, use func(dir *datadir.Dir, 
 		return err
 	}
 	defer dir.Close() //nolint:errcheck // it only drops the lock
+	if err := checkRestored(dir); err != nil {
+		return err
+	}
 	opened, err := openStore(ctx, s, dir, slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		return err
@@ -29,14 +34,42 @@ func offline(ctx context.Context, s config.Settings, use func(dir *datadir.Dir, 
 	return errors.Join(use(dir, opened), opened.Close())
 }
 
+// restoringFile marks a folder whose restore has begun and not ended.
+const restoringFile = "RESTORING"
+
+// errRestoring is a folder that holds half of a backup.
+var errRestoring = errors.New("restore of this data folder did not finish: empty the folder and the store, and restore again")
+
+// checkRestored refuses a folder that was left by a failed restore.
+func checkRestored(dir *datadir.Dir) error {
+	_, err := os.Stat(dir.Path(restoringFile))
+	if err == nil {
+		return fmt.Errorf("%s: %w", dir.Root(), errRestoring)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("look at the data folder: %w", err)
+	}
+	return nil
+}
+
 // Restore fills an empty data folder and an empty store from an archive. The
-// server must not run on either.
+// server must not run on either. A restore that fails leaves a folder that no
+// server starts on.
 func Restore(ctx context.Context, s config.Settings, r io.Reader, identities []age.Identity) (backup.Manifest, error) {
 	var m backup.Manifest
 	err := offline(ctx, s, func(dir *datadir.Dir, opened restorable) error {
+		marker := dir.Path(restoringFile)
+		if err := datadir.WriteFile(marker, []byte("a restore is under way or failed\n"), datadir.PrivateMode); err != nil {
+			return err
+		}
 		var err error
-		m, err = backup.Read(ctx, r, identities, dir.Root(), opened.Restore)
-		return err
+		if m, err = backup.Read(ctx, r, identities, dir.Root(), opened.Restore); err != nil {
+			return err
+		}
+		if err := os.Remove(marker); err != nil {
+			return fmt.Errorf("end the restore: %w", err)
+		}
+		return nil
 	})
 	return m, err
 }

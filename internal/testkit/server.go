@@ -65,7 +65,9 @@ func Binary(tb testing.TB) string {
 		return path
 	}
 	path := filepath.Join(tb.TempDir(), "muster")
-	out, err := exec.CommandContext(tb.Context(), "go", "build", "-o", path, "github.com/muster-iot/muster/cmd/muster").CombinedOutput()
+	build := exec.CommandContext(tb.Context(), "go", "build", "-o", path, "github.com/muster-iot/muster/cmd/muster")
+	build.Dir = Root(tb)
+	out, err := build.CombinedOutput()
 	if err != nil {
 		tb.Fatalf("build the server: %v\n%s", err, out)
 	}
