@@ -5,7 +5,9 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +15,7 @@ import (
 	"github.com/muster-iot/muster/internal/awsapi/catalog"
 	"github.com/muster-iot/muster/internal/awsapi/catalog/iotdatawire"
 	"github.com/muster-iot/muster/internal/awsapi/sigv4"
+	"github.com/muster-iot/muster/internal/fault"
 )
 
 // sign signs with the given key at the given time.
@@ -98,5 +101,45 @@ func TestClientCertificates(t *testing.T) {
 	got = call("https://iot.r.example/things", "device", "")
 	if name, _ := got.error(t); name != "MissingAuthenticationTokenException" {
 		t.Errorf("control plane by certificate: %+v", got)
+	}
+}
+
+// TestSignaturesStayWithTheirService sends to IoT's endpoints what was signed
+// for a service whose bodies may be unsigned, and for a foreign one.
+func TestSignaturesStayWithTheirService(t *testing.T) {
+	t.Parallel()
+	s, _ := newServer(t)
+	for _, service := range []string{"s3", "sts", "dynamodb"} {
+		for _, host := range []string{"https://iot.r.example", "https://abc-ats.iot.r.example"} {
+			got := do(t, s, signed(t, service, http.MethodPost, host+"/topics/a", "x"))
+			if strings.Contains(got.body, "Publish") || got.status != http.StatusBadRequest && got.status != http.StatusNotFound {
+				t.Errorf("%s at %s: %+v", service, host, got)
+			}
+		}
+		if _, err := s.Authenticate(signed(t, service, http.MethodPost, "http://127.0.0.1/ops/v1/backup", "{}"), []byte("{}")); fault.CodeOf(err) != fault.Unauthorized {
+			t.Errorf("%s beside the operations: %v", service, err)
+		}
+	}
+	if _, err := s.Authenticate(signed(t, "iot", http.MethodPost, "http://127.0.0.1/ops/v1/backup", "{}"), []byte("{}")); err != nil {
+		t.Error(err)
+	}
+}
+
+// unread fails the test when somebody reads it.
+type unread struct{ t *testing.T }
+
+func (u unread) Read([]byte) (int, error) {
+	u.t.Error("the body of an unproven caller was read")
+	return 0, io.EOF
+}
+
+// TestNobodyReadsAnUnsignedBody refuses before a stranger can send megabytes.
+func TestNobodyReadsAnUnsignedBody(t *testing.T) {
+	t.Parallel()
+	s, _ := newServer(t)
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/topics/a", unread{t})
+	r.ContentLength = 1000
+	if got := do(t, s, r); got.status != http.StatusForbidden {
+		t.Errorf("got %+v", got)
 	}
 }

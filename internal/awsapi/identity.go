@@ -49,11 +49,16 @@ func (s *Server) authenticate(r *http.Request, services []catalog.Service, signa
 	if signature != nil {
 		return s.bySignature(r, caller, signature, body)
 	}
-	dataPlane := len(services) > 0 && (services[0] == catalog.IoTData || services[0] == catalog.IoTJobsData)
-	if dataPlane && s.options.Devices != nil && r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+	if s.certified(r, services) {
 		return s.byCertificate(r, caller)
 	}
 	return caller, signatureProblem(sigv4.ErrMissing)
+}
+
+// certified reports whether a client certificate is proof for these services.
+func (s *Server) certified(r *http.Request, services []catalog.Service) bool {
+	dataPlane := len(services) > 0 && (services[0] == catalog.IoTData || services[0] == catalog.IoTJobsData)
+	return dataPlane && s.options.Devices != nil && r.TLS != nil && len(r.TLS.PeerCertificates) > 0
 }
 
 // bySignature checks the signature against the key's secret.

@@ -122,7 +122,9 @@ func (s *search) walk(n *node, path string, values []string) bool {
 	}
 	raw, rest, _ := strings.Cut(path, "/")
 	segment, err := url.PathUnescape(raw)
-	if err != nil {
+	if err != nil || raw == "." || raw == ".." {
+		// Signatures cover the path without dot segments: one for another path
+		// would be good for this one.
 		return false
 	}
 	if next, ok := n.fixed[segment]; ok && s.walk(next, rest, values) {
@@ -135,7 +137,17 @@ func (s *search) walk(n *node, path string, values []string) bool {
 		return false
 	}
 	whole, err := url.PathUnescape(path)
-	return err == nil && s.take(n.rest, append(values, whole))
+	return err == nil && !dotted(path) && s.take(n.rest, append(values, whole))
+}
+
+// dotted reports whether a path has dot segments that are not escaped.
+func dotted(path string) bool {
+	for segment := range strings.SplitSeq(path, "/") {
+		if segment == "." || segment == ".." {
+			return true
+		}
+	}
+	return false
 }
 
 // take ends the search at a route of the request's method.

@@ -134,6 +134,9 @@ func TestNoSuchOperation(t *testing.T) {
 		{"iot", "GET", "/" + strings.Repeat("a", maxPath), 404, "UnknownOperationException"},
 		{"iotdata", "PUT", "/things/T/shadow", 405, "MethodNotAllowedException"},
 		{"dynamodb", "POST", "/", 400, "UnsupportedOperationException"},
+		// The signature is the same as for /things/T/shadow.
+		{"iotdata", "POST", "/topics/x/../../things/T/shadow", 404, "UnknownOperationException"},
+		{"iot", "GET", "/x/../things", 404, "UnknownOperationException"},
 	} {
 		got := do(t, s, signed(t, c.service, c.method, c.path, ""))
 		if name, _ := got.error(t); got.status != c.status || name != c.want {

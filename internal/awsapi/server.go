@@ -26,6 +26,9 @@ import (
 // DefaultMaxBody bounds a request body unless the operation says otherwise.
 const DefaultMaxBody = 1 << 20
 
+// promisedBody bounds the memory that is taken before bytes have come.
+const promisedBody = 16 << 10
+
 // Options are what a Server needs.
 type Options struct {
 	Catalog    *catalog.Catalog
@@ -127,6 +130,11 @@ func (s *Server) serve(ctx context.Context, x *exchange) {
 		s.refuse(x, signatureProblem(err))
 		return
 	}
+	if signature == nil && !s.certified(x.r, x.services) {
+		// Nobody needs to send a body to be told this.
+		s.refuse(x, signatureProblem(sigv4.ErrMissing))
+		return
+	}
 	found := s.route(x)
 	if p := s.readBody(x); p != nil {
 		s.refuse(x, p)
@@ -182,7 +190,8 @@ func (s *Server) readBody(x *exchange) *problem {
 	}
 	var buffer bytes.Buffer
 	if x.r.ContentLength > 0 {
-		buffer.Grow(int(x.r.ContentLength))
+		// A length is only a promise while the caller is unknown.
+		buffer.Grow(int(min(x.r.ContentLength, promisedBody)))
 	}
 	_, err := io.Copy(&buffer, http.MaxBytesReader(x.w, x.r.Body, limit))
 	if _, over := errors.AsType[*http.MaxBytesError](err); over {

@@ -58,14 +58,21 @@ func signingService(name string) (catalog.Service, bool) {
 	}
 }
 
+// family reports whether a service is one of those that have endpoint names.
+func family(service catalog.Service) bool {
+	return service == catalog.IoT || service == catalog.IoTData || service == catalog.IoTJobsData
+}
+
 // candidates returns the services whose operations a request can mean, most
 // likely first. signed is the service name of the signature, empty without
 // one. The host decides where it can; the data endpoint also answers for jobs,
-// whose paths differ from its own.
+// whose paths differ from its own. A signature for a service outside the family
+// means nothing at an endpoint of it: what was signed for one service cannot be
+// used at another, whose rules for signing differ.
 func candidates(r *http.Request, signed string) []catalog.Service {
 	dataPlane := []catalog.Service{catalog.IoTData, catalog.IoTJobsData}
 	byName, named := signingService(signed)
-	if byHost, ok := hostService(r.Host); ok {
+	if byHost, ok := hostService(r.Host); ok && (signed == "" || family(byName)) {
 		if byHost != catalog.IoTData {
 			return []catalog.Service{byHost}
 		}

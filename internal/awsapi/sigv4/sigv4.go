@@ -81,6 +81,9 @@ func Parse(r *http.Request) (*Authorization, error) {
 	switch {
 	case header == "":
 		return nil, ErrMissing
+	case len(r.Header.Values("Authorization")) > 1:
+		// Whoever looks at another one than we do would see another caller.
+		return nil, fmt.Errorf("%w: more than one Authorization header", ErrIncomplete)
 	case len(header) > maxHeader:
 		return nil, fmt.Errorf("%w: Authorization header is too long", ErrIncomplete)
 	}

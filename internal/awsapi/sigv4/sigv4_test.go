@@ -147,7 +147,11 @@ func TestRefusals(t *testing.T) {
 		"early":              {auth: good, now: now.Add(-MaxSkew - time.Second), want: ErrSkew},
 		"forged":             {auth: good, want: ErrMismatch},
 		"wrong hash":         {auth: strings.Replace(good, "host;", "host;x-amz-content-sha256;", 1), extra: http.Header{headerHash: {sig}}, want: ErrMismatch},
-		"unsigned payload":   {auth: strings.Replace(good, "host;", "host;x-amz-content-sha256;", 1), extra: http.Header{headerHash: {"UNSIGNED-PAYLOAD"}}, want: ErrMismatch},
+		"unsigned payload":   {auth: strings.Replace(good, "host;", "host;x-amz-content-sha256;", 1), extra: http.Header{headerHash: {"UNSIGNED-PAYLOAD"}}, want: ErrIncomplete},
+		"streaming payload":  {auth: strings.Replace(good, "host;", "host;x-amz-content-sha256;", 1), extra: http.Header{headerHash: {"STREAMING-UNSIGNED-PAYLOAD-TRAILER"}}, want: ErrIncomplete},
+		"added principal":    {auth: good, extra: http.Header{"X-Amzn-Principal": {"arn"}}, want: ErrIncomplete},
+		"trace of a proxy":   {auth: good, extra: http.Header{"X-Amzn-Trace-Id": {"Root=1"}}, want: ErrMismatch},
+		"two of them":        {auth: good, extra: http.Header{"Authorization": {good}}, want: ErrIncomplete},
 		"added x-amz header": {auth: good, extra: http.Header{"X-Amz-Tagging": {"a=b"}}, want: ErrIncomplete},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -155,7 +159,7 @@ func TestRefusals(t *testing.T) {
 			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/things", nil)
 			maps.Copy(r.Header, c.extra)
 			if c.auth != "" {
-				r.Header.Set("Authorization", c.auth)
+				r.Header.Add("Authorization", c.auth)
 			}
 			switch c.date {
 			case "":

@@ -40,12 +40,15 @@ func (a *Authorization) Verify(r *http.Request, body []byte, secret string, now 
 	return ErrMismatch
 }
 
-// covers refuses a request with x-amz headers that are not signed: anyone on
-// the way could have added them.
+// covers refuses a request with x-amz or x-amzn headers that are not signed:
+// anyone on the way could have added them, and some carry what an operation is
+// about, such as x-amzn-principal. Proxies add trace ids, which mean nothing
+// here.
 func (a *Authorization) covers(r *http.Request) error {
 	for name := range r.Header {
 		lower := strings.ToLower(name)
-		if strings.HasPrefix(lower, "x-amz-") && !slices.Contains(a.SignedHeaders, lower) {
+		meant := strings.HasPrefix(lower, "x-amz-") || strings.HasPrefix(lower, "x-amzn-") && lower != "x-amzn-trace-id"
+		if meant && !slices.Contains(a.SignedHeaders, lower) {
 			return fmt.Errorf("%w: header %s is not signed", ErrIncomplete, lower)
 		}
 	}
@@ -64,6 +67,8 @@ func payloadHash(r *http.Request, service string, body []byte) (string, error) {
 		return computed, nil
 	case stated == unsigned && service == serviceS3:
 		return unsigned, nil
+	case stated == unsigned || strings.HasPrefix(stated, "STREAMING-"):
+		return "", fmt.Errorf("%w: %s must be the hash of the body, %s is not offered", ErrIncomplete, strings.ToLower(headerHash), stated)
 	default:
 		return "", fmt.Errorf("%w: %s is not the hash of the body", ErrMismatch, strings.ToLower(headerHash))
 	}
