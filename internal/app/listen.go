@@ -197,8 +197,8 @@ func http1() *http.Protocols {
 	return &p
 }
 
-// serveShared tells MQTT from HTTPS on one port: by ALPN, and without it by
-// the first byte.
+// serveShared tells MQTT from HTTPS on one port: by ALPN, and where that leaves
+// it open (http/1.1 or none) by the first byte.
 func (a *App) serveShared(l net.Listener) (run, stop func(context.Context) error) {
 	s := &sharedPort{
 		config: a.pki.SharedConfig(), log: a.component("tls"), gate: inlet.NewGate(maxHandshakes, maxSourceHandshakes),
@@ -288,8 +288,10 @@ func (s *sharedPort) open(ctx context.Context, raw net.Conn) (conn net.Conn, isM
 	switch secured.ConnectionState().NegotiatedProtocol {
 	case pki.ALPNMQTTCert, pki.ALPNMQTT:
 		return secured, true, nil
-	case pki.ALPNHTTPCert, pki.ALPNHTTP:
-		return secured, false, nil
+	case pki.ALPNHTTPCert:
+		// Wrapped, because net/http closes a bare TLS connection whose protocol
+		// name it has no handler for.
+		return &peekedConn{Conn: secured}, false, nil
 	}
 	if err := secured.SetReadDeadline(time.Now().Add(handshakeTimeout)); err != nil {
 		return nil, false, err
@@ -321,8 +323,8 @@ func (s *sharedPort) handshake(ctx context.Context, conn *tls.Conn) error {
 	return nil
 }
 
-// peekedConn is a TLS connection whose first byte was looked at. Embedding
-// keeps the handshake's methods visible to the broker.
+// peekedConn is a TLS connection whose first byte may have been looked at.
+// Embedding keeps the handshake's methods visible to the broker.
 type peekedConn struct {
 	*tls.Conn
 	r *bufio.Reader
