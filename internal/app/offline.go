@@ -58,12 +58,17 @@ func checkRestored(dir *datadir.Dir) error {
 func Restore(ctx context.Context, s config.Settings, r io.Reader, identities []age.Identity) (backup.Manifest, error) {
 	var m backup.Manifest
 	err := offline(ctx, s, func(dir *datadir.Dir, opened restorable) error {
+		to := backup.Target{Root: dir.Root(), Files: backedUp(), Restore: opened.Restore}
+		// The marker is for a folder of which nothing would be lost.
+		if err := to.Vacant(); err != nil {
+			return err
+		}
 		marker := dir.Path(restoringFile)
 		if err := datadir.WriteFile(marker, []byte("a restore is under way or failed\n"), datadir.PrivateMode); err != nil {
 			return err
 		}
 		var err error
-		if m, err = backup.Read(ctx, r, identities, dir.Root(), opened.Restore); err != nil {
+		if m, err = backup.Read(ctx, r, identities, to); err != nil {
 			return err
 		}
 		if err := os.Remove(marker); err != nil {

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"filippo.io/age"
+
+	"github.com/muster-iot/muster/internal/datadir"
 )
 
 // Format is the newest archive layout that this version writes and reads.
@@ -182,9 +184,23 @@ func (c *chunkWriter) flush() error {
 	return err
 }
 
-// Read restores an archive into the folder root and hands the store's copy to
-// restore. It returns the manifest once all of it was read and checked.
-func Read(ctx context.Context, r io.Reader, identities []age.Identity, root string, restore func(ctx context.Context, r io.Reader) error) (Manifest, error) {
+// Target is where an archive goes.
+type Target struct {
+	// Root is the data folder; nothing else than Files below it is written,
+	// and nothing that exists is replaced: the keys of an installation that
+	// lives there already are worth more than the archive.
+	Root  string
+	Files []string
+	// Restore takes the store's copy.
+	Restore func(ctx context.Context, r io.Reader) error
+}
+
+// Read restores an archive. It returns the manifest once all of it was read
+// and checked.
+func Read(ctx context.Context, r io.Reader, identities []age.Identity, to Target) (Manifest, error) {
+	if err := to.Vacant(); err != nil {
+		return Manifest{}, err
+	}
 	opened, err := age.Decrypt(r, identities...)
 	if err != nil {
 		return Manifest{}, fmt.Errorf("decrypt backup: %w", err)
@@ -194,11 +210,11 @@ func Read(ctx context.Context, r io.Reader, identities []age.Identity, root stri
 	if err != nil {
 		return Manifest{}, err
 	}
-	chunks := &chunkReader{archive: archive, root: root}
+	chunks := &chunkReader{archive: archive, to: to}
 	if err := chunks.open(); err != nil {
 		return Manifest{}, err
 	}
-	if err := restore(ctx, chunks); err != nil {
+	if err := to.Restore(ctx, chunks); err != nil {
 		return Manifest{}, fmt.Errorf("restore the store: %w", err)
 	}
 	// The archive's end carries the authentication of the last part.
@@ -209,6 +225,34 @@ func Read(ctx context.Context, r io.Reader, identities []age.Identity, root stri
 		return Manifest{}, fmt.Errorf("decrypt backup: %w", err)
 	}
 	return manifest, nil
+}
+
+// Vacant refuses a folder that holds any of what would be restored.
+func (t Target) Vacant() error {
+	for _, name := range t.Files {
+		_, err := os.Lstat(filepath.Join(t.Root, filepath.FromSlash(name)))
+		if err == nil {
+			return fmt.Errorf("restore into %s: it holds %s already; restore into an empty folder", t.Root, name)
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("restore into %s: %w", t.Root, err)
+		}
+	}
+	return nil
+}
+
+// takes reports whether a file belongs to what is restored. An archive can come
+// from anybody who knows the public key.
+func (t Target) takes(name string) bool {
+	if !filepath.IsLocal(name) || path.Clean(name) != name {
+		return false
+	}
+	for _, file := range t.Files {
+		if name == file || strings.HasPrefix(name, file+"/") {
+			return true
+		}
+	}
+	return false
 }
 
 func readManifest(archive *tar.Reader) (Manifest, error) {
@@ -240,7 +284,7 @@ func readManifest(archive *tar.Reader) (Manifest, error) {
 // that stand before them.
 type chunkReader struct {
 	archive *tar.Reader
-	root    string
+	to      Target
 	number  int
 	done    bool
 }
@@ -276,7 +320,7 @@ func (c *chunkReader) numbered(name string) error {
 // file restores one file below the root.
 func (c *chunkReader) file(header *tar.Header) error {
 	name, ok := strings.CutPrefix(header.Name, filesPrefix)
-	if !ok || !filepath.IsLocal(name) || path.Clean(name) != name {
+	if !ok || !c.to.takes(name) {
 		return fmt.Errorf("read backup: unexpected entry %q", header.Name)
 	}
 	if header.Size > maxFileBytes {
@@ -286,11 +330,11 @@ func (c *chunkReader) file(header *tar.Header) error {
 	if err != nil {
 		return fmt.Errorf("read backup: %w", err)
 	}
-	target := filepath.Join(c.root, filepath.FromSlash(name))
+	target := filepath.Join(c.to.Root, filepath.FromSlash(name))
 	if err := os.MkdirAll(filepath.Dir(target), 0o700); err != nil {
 		return fmt.Errorf("restore %s: %w", name, err)
 	}
-	if err := os.WriteFile(target, data, 0o600); err != nil {
+	if err := datadir.WriteFile(target, data, datadir.PrivateMode); err != nil {
 		return fmt.Errorf("restore %s: %w", name, err)
 	}
 	return nil

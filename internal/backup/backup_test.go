@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"errors"
@@ -54,9 +55,12 @@ func TestArchiveComesBackWhole(t *testing.T) {
 	}
 	root := t.TempDir()
 	var got bytes.Buffer
-	m, err := Read(t.Context(), bytes.NewReader(data), []age.Identity{identity}, root, func(_ context.Context, r io.Reader) error {
-		_, err := io.Copy(&got, r)
-		return err
+	m, err := Read(t.Context(), bytes.NewReader(data), []age.Identity{identity}, Target{
+		Root: root, Files: []string{"pki", "credentials"},
+		Restore: func(_ context.Context, r io.Reader) error {
+			_, err := io.Copy(&got, r)
+			return err
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -89,10 +93,7 @@ func TestDamagedArchiveIsRefused(t *testing.T) {
 		"cut short":        {data[:len(data)-1000], identity},
 		"empty":            {nil, identity},
 	} {
-		_, err := Read(t.Context(), bytes.NewReader(c.data), []age.Identity{c.identity}, t.TempDir(), func(_ context.Context, r io.Reader) error {
-			_, err := io.Copy(io.Discard, r)
-			return err
-		})
+		_, err := Read(t.Context(), bytes.NewReader(c.data), []age.Identity{c.identity}, into(t.TempDir()))
 		if err == nil {
 			t.Errorf("%s: read without error", name)
 		}
@@ -113,5 +114,73 @@ func TestFailedCheckpointFailsTheBackup(t *testing.T) {
 	}
 	if err := Write(t.Context(), io.Discard, "age1nonsense", s); err == nil {
 		t.Error("a bad recipient was accepted")
+	}
+}
+
+// into is a target that keeps files and drops the store.
+func into(root string) Target {
+	return Target{Root: root, Files: []string{"pki", "credentials"}, Restore: func(_ context.Context, r io.Reader) error {
+		_, err := io.Copy(io.Discard, r)
+		return err
+	}}
+}
+
+// TestRestoreKeepsToItsFiles reads archives that somebody else made for our
+// public key: nothing outside of what is restored may be written.
+func TestRestoreKeepsToItsFiles(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{
+		"../outside", "pki/../../outside", "/etc/outside", "store/000001.log", "FORMAT", "LOCK", "pki2/key", "credentials/x/../../store/a", "pki//a",
+	} {
+		identity, err := age.GenerateX25519Identity()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out bytes.Buffer
+		sealed, err := age.Encrypt(&out, identity.Recipient())
+		if err != nil {
+			t.Fatal(err)
+		}
+		forged := tar.NewWriter(sealed)
+		if err := errors.Join(
+			entry(forged, manifestName, []byte(`{"format":1,"product":"muster"}`)),
+			entry(forged, filesPrefix+name, []byte("x")), forged.Close(), sealed.Close(),
+		); err != nil {
+			t.Fatal(err)
+		}
+		above := t.TempDir()
+		root := filepath.Join(above, "data")
+		if err := os.Mkdir(root, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Read(t.Context(), &out, []age.Identity{identity}, into(root)); err == nil {
+			t.Errorf("%q was restored", name)
+		}
+		for _, dir := range []string{above, root} {
+			entries, err := os.ReadDir(dir)
+			if err != nil || len(entries) != map[string]int{above: 1, root: 0}[dir] {
+				t.Errorf("%q: %s holds %v, %v", name, dir, entries, err)
+			}
+		}
+	}
+}
+
+// TestRestoreReplacesNoKeys restores over an installation: its keys stay.
+func TestRestoreReplacesNoKeys(t *testing.T) {
+	t.Parallel()
+	data, identity := archive(t, source(t, []byte("dump")))
+	for _, held := range []string{"pki/ca.key", "credentials"} {
+		root := t.TempDir()
+		path := filepath.Join(root, held)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte("ours"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Read(t.Context(), bytes.NewReader(data), []age.Identity{identity}, into(root))
+		if err == nil || !strings.Contains(err.Error(), "holds") {
+			t.Errorf("%s: %v", held, err)
+		}
+		if text, err := os.ReadFile(path); err != nil || string(text) != "ours" {
+			t.Errorf("%s became %q, %v", held, text, err)
+		}
 	}
 }
