@@ -203,6 +203,7 @@ func (a *App) joinDomains(context.Context) error {
 	a.presence = presence.New(presence.Options{Store: a.store, Now: now, Logger: a.component("presence"), Registerer: a.metrics})
 	a.index = index.New(index.Options{
 		Committer: &membership{a.registry}, Source: &thingState{shadows: a.shadows, presence: a.presence}, Logger: a.component("index"),
+		GroupLimit: limits.GroupsPerThing,
 	})
 	return nil
 }

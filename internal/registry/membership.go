@@ -27,8 +27,8 @@ func (m ThingAndGroup) resolve(scope fleet.Scope) (thing, group string, err erro
 	return thing, group, err
 }
 
-// AddThingToThingGroup puts a thing into a static group. overrideDynamic lets
-// it leave its youngest dynamic group when it is in too many.
+// AddThingToThingGroup puts a thing into a static group. With overrideDynamic
+// its youngest dynamic group gives way when it is in too many.
 func (s *Service) AddThingToThingGroup(ctx context.Context, account fleet.Account, m ThingAndGroup, overrideDynamic bool) error {
 	thing, group, err := m.resolve(s.scope(account))
 	if err != nil {
@@ -95,11 +95,11 @@ func (s *Service) updateGroupsForThing(ctx context.Context, account fleet.Accoun
 		if err != nil {
 			return err
 		}
-		evicted, err := s.makeRoom(ctx, a, thing, len(added) > 0, c.OverrideDynamic)
-		if err != nil {
-			return err
+		if len(added) > 0 {
+			if err := s.checkRoom(thing, c.OverrideDynamic); err != nil {
+				return err
+			}
 		}
-		removed = append(removed, evicted...)
 		if len(removed)+len(added) == 0 {
 			return nil
 		}
@@ -173,72 +173,30 @@ func decideJoin(thing *thingRecord, name string, group *groupRecord) (groupLink,
 	return link, nil
 }
 
-// makeRoom enforces the number of groups of a thing after it joined others.
-// With override it takes the thing out of its youngest dynamic groups.
-func (s *Service) makeRoom(ctx context.Context, a *attempt, thing *thingRecord, joined, override bool) ([]groupLink, error) {
-	if !joined {
-		return nil, nil
-	}
-	excess := countedGroups(thing, s.limits.DynamicGroupsCount) - s.limits.GroupsPerThing
-	if excess <= 0 {
-		return nil, nil
-	}
-	full := fault.New(fault.InvalidRequest, "a thing may be in at most %d thing groups", s.limits.GroupsPerThing)
-	if !override || !s.limits.DynamicGroupsCount {
-		return nil, full
-	}
-	youngest, err := dynamicByAge(ctx, a, thing)
-	if err != nil {
-		return nil, err
-	}
-	if len(youngest) < excess {
-		return nil, full
-	}
-	var evicted []groupLink
-	for _, name := range youngest[:excess] {
-		if link, ok := leave(thing, name); ok {
-			evicted = append(evicted, link)
-		}
-	}
-	return evicted, nil
-}
-
-// countedGroups is the number of groups that the limit is about.
-func countedGroups(thing *thingRecord, dynamicToo bool) int {
-	n := 0
-	for _, link := range thing.Groups {
-		if dynamicToo || !link.Dynamic {
-			n++
-		}
-	}
-	return n
-}
-
-// dynamicByAge returns the thing's dynamic groups, the youngest first.
-func dynamicByAge(ctx context.Context, a *attempt, thing *thingRecord) ([]string, error) {
-	type aged struct {
-		name    string
-		created int64
-	}
-	var groups []aged
+// checkRoom enforces the number of groups of a thing that joined others. With
+// override dynamic groups may have to give way. Which of them do, the youngest,
+// is decided by the index when it learns of the new membership: it alone
+// decides about dynamic ones, so that two deciders cannot disagree. Until then
+// the thing is in more groups than it may.
+func (s *Service) checkRoom(thing *thingRecord, override bool) error {
+	static := 0
 	for _, link := range thing.Groups {
 		if !link.Dynamic {
-			continue
-		}
-		record, err := load[groupRecord](ctx, a, key(kindGroup, a.account, link.Group))
-		if err != nil {
-			return nil, err
-		}
-		if record != nil {
-			groups = append(groups, aged{link.Group, record.Created})
+			static++
 		}
 	}
-	slices.SortStableFunc(groups, func(x, y aged) int { return int(y.created - x.created) })
-	names := make([]string, len(groups))
-	for i, g := range groups {
-		names[i] = g.name
+	counted := static
+	if s.limits.DynamicGroupsCount && !override {
+		counted = len(thing.Groups)
 	}
-	return names, nil
+	if counted <= s.limits.GroupsPerThing {
+		return nil
+	}
+	if static <= s.limits.GroupsPerThing {
+		return fault.New(fault.InvalidRequest,
+			"a thing may be in at most %d thing groups; with overrideDynamicGroups it leaves a dynamic one", s.limits.GroupsPerThing)
+	}
+	return fault.New(fault.InvalidRequest, "a thing may be in at most %d thing groups", s.limits.GroupsPerThing)
 }
 
 // join puts a membership into a thing's ordered list; false when it was there.

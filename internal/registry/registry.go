@@ -52,6 +52,7 @@ type Limits struct {
 func DefaultLimits() Limits {
 	return Limits{
 		GroupsPerThing:         10,
+		DynamicGroupsCount:     true,
 		GroupChildren:          100,
 		GroupDepth:             7,
 		DynamicGroups:          100,
