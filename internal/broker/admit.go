@@ -185,7 +185,8 @@ func (a *admission) invalid() (mqtt.ReasonCode, byte) {
 		return mqtt.QoSNotSupported, mqtt.ReturnNotAuthorized
 	case p.Will.Retain:
 		return mqtt.RetainNotSupported, mqtt.ReturnNotAuthorized
-	case topic.ValidateName(p.Will.Topic, b.limits.Topic) != nil:
+	case topic.ValidateName(p.Will.Topic, b.limits.Topic) != nil,
+		topic.Reserved(p.Will.Topic) && !b.service.CanPublishReserved(p.Will.Topic):
 		return mqtt.TopicNameInvalid, mqtt.ReturnNotAuthorized
 	case b.checkProperties(&p.Will.Properties) != nil:
 		return mqtt.QuotaExceeded, mqtt.ReturnNotAuthorized
@@ -198,7 +199,7 @@ func (a *admission) describe(state *tls.ConnectionState) {
 	b, p := a.broker, &a.connect
 	id := uuid.NewString()
 	if p.ClientID == "" {
-		p.ClientID, a.assigned = "$GEN/"+id, true
+		p.ClientID, a.assigned = assignedClientID(p.Version), true
 	}
 	a.request = ConnectRequest{
 		ClientID: p.ClientID, RemoteAddr: a.conn.RemoteAddr().String(), Version: byte(p.Version), CleanStart: p.CleanStart,
@@ -221,6 +222,16 @@ func (a *admission) describe(state *tls.ConnectionState) {
 		ListenerName: a.options.Name, ServerName: a.request.ServerName, Version: byte(p.Version), CleanStart: p.CleanStart,
 		KeepAlive: b.limits.keepAlive(p.KeepAlive), ConnectedAt: b.now(),
 	}
+}
+
+// assignedClientID returns an id for a client that has none. MQTT 5 clients
+// learn it and come back with it, so that theirs must be one that a client may
+// choose itself.
+func assignedClientID(v mqtt.Version) string {
+	if v == mqtt.V5 {
+		return uuid.NewString()
+	}
+	return "$GEN/" + uuid.NewString()
 }
 
 // hostOf cuts the port off an address that has one.

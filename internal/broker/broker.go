@@ -80,6 +80,9 @@ func (noService) Reserved(*Publish, func(error)) (deferred, ok bool) { return fa
 // CanSubscribeReserved reports that no filter can match.
 func (noService) CanSubscribeReserved(string) bool { return false }
 
+// CanPublishReserved reports that nobody may.
+func (noService) CanPublishReserved(string) bool { return false }
+
 // noObserver is told and forgets.
 type noObserver struct{}
 

@@ -60,6 +60,7 @@ func TestConnectRefused(t *testing.T) {
 		"will of QoS 2":         {"c", will(func(w *mqtt.Will) { w.QoS = 2 }), mqtt.QoSNotSupported, 5},
 		"will retained":         {"c", will(func(w *mqtt.Will) { w.Retain = true }), mqtt.RetainNotSupported, 5},
 		"will topic too deep":   {"c", will(func(w *mqtt.Will) { w.Topic = "1/2/3/4/5/6/7/8/9" }), mqtt.TopicNameInvalid, 5},
+		"will topic undefined":  {"c", will(func(w *mqtt.Will) { w.Topic = "$nobody/x" }), mqtt.TopicNameInvalid, 5},
 		"authentication method": {"c", func(c *mqtt.Connect) { c.Properties.Set, c.Properties.AuthMethod = mqtt.Of(mqtt.PropAuthMethod), "m" }, mqtt.BadAuthenticationMethod, 0},
 	}
 	for name, tt := range tests {
@@ -136,6 +137,12 @@ func TestEmptyClientID(t *testing.T) {
 		got, ok := p.next().(*mqtt.Connack)
 		if !ok || got.Properties.AssignedClientID == "" || got.Properties.AssignedClientID != w.seen.connected[0].ClientID {
 			t.Errorf("assigned %+v, session of %q", got, w.seen.connected[0].ClientID)
+		}
+		// Clients that keep the id come back with it.
+		again := w.dial(mqtt.V5)
+		again.send(connectPacket(mqtt.V5, got.Properties.AssignedClientID))
+		if second, ok := again.next().(*mqtt.Connack); !ok || second.Reason != mqtt.Success {
+			t.Errorf("reconnect with %s: %+v", got.Properties.AssignedClientID, second)
 		}
 		w.connect(mqtt.V311, "") // clean session: accepted
 		refused := w.dial(mqtt.V311)

@@ -164,6 +164,10 @@ func (*service) CanSubscribeReserved(filter string) bool {
 	return topic.Intersects(filter, "$aws/things/#", topic.AWS)
 }
 
+func (*service) CanPublishReserved(name string) bool {
+	return strings.HasPrefix(name, "$aws/things/")
+}
+
 // taken returns what the service has got.
 func (s *service) taken() []*broker.Publish {
 	s.mu.Lock()

@@ -87,11 +87,16 @@ type Service interface {
 	// CanSubscribeReserved reports whether a reserved filter can match a topic
 	// that exists.
 	CanSubscribeReserved(filter string) bool
+	// CanPublishReserved reports whether clients may publish to a reserved topic.
+	// It is asked for wills, which only subscribers receive.
+	CanPublishReserved(topic string) bool
 }
 
-// Observer is told of the life of sessions. It must not block. Connected comes
-// before Disconnected of the same session; the Disconnected of a session that
-// was taken over may come after the Connected of its successor.
+// Observer is told of the life of sessions. It must not block, nor call the
+// broker. Connected comes before Disconnected of the same session, and of
+// sessions of one client id in the order in which they take over; the
+// Disconnected of a session that was taken over may come after the Connected of
+// its successor.
 type Observer interface {
 	Connected(s *SessionInfo)
 	Disconnected(s *SessionInfo, reason DisconnectReason, initiatedByClient bool, at time.Time)

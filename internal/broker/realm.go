@@ -11,10 +11,12 @@ type realm struct {
 }
 
 // join makes a session the owner of its client id and returns the one that it
-// takes over from.
-func (r *realm) join(s *session) *session {
+// takes over from. tell runs before anybody else can join: of connections that
+// come at once, the last one told of is the one that stays.
+func (r *realm) join(s *session, tell func()) *session {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	tell()
 	old := r.sessions[s.info.ClientID]
 	r.sessions[s.info.ClientID] = s
 	return old

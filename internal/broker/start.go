@@ -38,11 +38,10 @@ func (a *admission) start(rest []byte) (string, error) {
 	b.mu.Unlock()
 	s.realm = b.realm(a.info.Account)
 	b.metrics.connections.Inc()
-	b.observer.Connected(&s.info)
 	s.mu.Lock()
 	s.sendLocked(answer) // before anybody else can find the session
 	s.mu.Unlock()
-	old := s.realm.join(s)
+	old := s.realm.join(s, func() { b.observer.Connected(&s.info) })
 	a.remindOfPersistence()
 	s.flush()
 	s.lastSeen.Store(b.wheel.now.Load())

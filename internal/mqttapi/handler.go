@@ -91,6 +91,15 @@ func (h *Handler) CanSubscribeReserved(filter string) bool {
 	return false
 }
 
+// CanPublishReserved implements broker.Service.
+func (h *Handler) CanPublishReserved(name string) bool {
+	if _, isShadow := parseShadowTopic(name); isShadow {
+		return true
+	}
+	row := rowOf(h.table, name)
+	return row >= 0 && h.table[row].use == passed
+}
+
 // Reserved implements broker.Service.
 func (h *Handler) Reserved(p *broker.Publish, done func(error)) (deferred, ok bool) {
 	if request, isShadow := parseShadowTopic(p.Topic); isShadow {

@@ -89,6 +89,9 @@ func TestPublishesThatAreNotTakenIn(t *testing.T) {
 		if deferred || ok != want {
 			t.Errorf("Reserved(%q) = %v, %v, want taken in %v", name, deferred, ok, want)
 		}
+		if h.CanPublishReserved(name) != want {
+			t.Errorf("CanPublishReserved(%q) = %v", name, !want)
+		}
 	}
 	// Two of the topics above are of jobs: one line for the kind.
 	if got := strings.Count(log.String(), "$aws/things/+/jobs/#"); got != 1 {
@@ -101,6 +104,7 @@ func TestPublishesThatAreNotTakenIn(t *testing.T) {
 
 func TestParseShadowTopic(t *testing.T) {
 	t.Parallel()
+	h := quiet(t, slog.New(slog.DiscardHandler))
 	for name, want := range map[string]shadowTopic{
 		"$aws/things/pump-7/shadow/update":          {"pump-7", "", "update"},
 		"$aws/things/pump-7/shadow/get":             {"pump-7", "", "get"},
@@ -120,6 +124,9 @@ func TestParseShadowTopic(t *testing.T) {
 		"":                                          {},
 	} {
 		got, ok := parseShadowTopic(name)
+		if h.CanPublishReserved(name) != ok {
+			t.Errorf("CanPublishReserved(%q) = %v", name, !ok)
+		}
 		if ok != (want.operation != "") || ok && got != want {
 			t.Errorf("parseShadowTopic(%q) = %+v, %v", name, got, ok)
 		}

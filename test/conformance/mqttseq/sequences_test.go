@@ -303,4 +303,7 @@ type system struct{}
 
 func (system) Reserved(*broker.Publish, func(error)) (deferred, ok bool) { return false, false }
 
+// CanPublishReserved reports that the broker's own topics are read only.
+func (system) CanPublishReserved(string) bool { return false }
+
 func (system) CanSubscribeReserved(filter string) bool { return strings.HasPrefix(filter, "$SYS/") }
