@@ -143,3 +143,20 @@ func TestNobodyReadsAnUnsignedBody(t *testing.T) {
 		t.Errorf("got %+v", got)
 	}
 }
+
+// TestStrangersDoNotFloodTheLog refuses more often than the log has lines for.
+func TestStrangersDoNotFloodTheLog(t *testing.T) {
+	t.Parallel()
+	s, logged := newServer(t)
+	for range 10 * strangerLines {
+		do(t, s, request(t, http.MethodGet, "/things", ""))
+	}
+	lines := strings.Count(logged.String(), "\n")
+	if lines != strangerLines || !strings.Contains(logged.String(), "source_address=192.0.2.1") {
+		t.Errorf("%d lines, want %d, with the address", lines, strangerLines)
+	}
+	do(t, s, sign(t, request(t, http.MethodGet, "/nothing", ""), sigv4.Key{AccessKeyID: testKey, Secret: testSecret}, testNow()))
+	if strings.Count(logged.String(), "\n") != lines+1 {
+		t.Error("a proven caller shares the strangers' lines")
+	}
+}

@@ -63,5 +63,13 @@ func (s *Server) record(ctx context.Context, x *exchange, took time.Duration) {
 	}
 	s.metrics.requests.WithLabelValues(service, operation, code).Inc()
 	s.metrics.duration.WithLabelValues(service, operation).Observe(took.Seconds())
+	if x.problem != nil && x.caller.Principal.Kind == "" && level == slog.LevelInfo {
+		// Anybody can be refused as often as they like.
+		suppressed, ok := s.strangers.Take(x.caller.SourceAddress, s.options.Now())
+		if !ok {
+			return
+		}
+		attrs = append(attrs, slog.Int("suppressed", suppressed))
+	}
 	s.options.Logger.LogAttrs(ctx, level, "API call", attrs...)
 }

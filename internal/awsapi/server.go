@@ -21,10 +21,19 @@ import (
 	"github.com/muster-iot/muster/internal/awsapi/sigv4"
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/inlet"
 )
 
 // DefaultMaxBody bounds a request body unless the operation says otherwise.
 const DefaultMaxBody = 1 << 20
+
+// Lines about refused callers that nobody has proven to be: of one address,
+// and of all, in a window.
+const (
+	strangerLines    = 100
+	allStrangerLines = 1000
+	strangerWindow   = 10 * time.Second
+)
 
 // promisedBody bounds the memory that is taken before bytes have come.
 const promisedBody = 16 << 10
@@ -56,6 +65,8 @@ type Server struct {
 	handlers map[*catalog.Operation]*handler
 	tokens   *pageTokens
 	metrics  *metrics
+	// strangers bounds what refusals of unproven callers write to the log.
+	strangers *inlet.Quota
 }
 
 // New builds a Server without any registered operation.
@@ -71,7 +82,10 @@ func New(options Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{options: options, routers: map[catalog.Service]*router{}, handlers: map[*catalog.Operation]*handler{}, tokens: tokens, metrics: m}
+	s := &Server{
+		options: options, routers: map[catalog.Service]*router{}, handlers: map[*catalog.Operation]*handler{}, tokens: tokens, metrics: m,
+		strangers: inlet.NewQuota(strangerLines, allStrangerLines, strangerWindow),
+	}
 	for _, service := range options.Catalog.Services() {
 		s.routers[service] = newRouter(options.Catalog.Operations(service))
 	}
@@ -95,7 +109,7 @@ type exchange struct {
 
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	x := &exchange{w: w, r: r, id: randomID()}
+	x := &exchange{w: w, r: r, id: randomID(), caller: Caller{SourceAddress: sourceAddress(r)}}
 	w.Header().Set("X-Amzn-Requestid", x.id)
 	defer s.finish(r.Context(), x, s.options.Now())
 	s.serve(r.Context(), x)

@@ -3,7 +3,6 @@ package deviceauth
 import (
 	"context"
 	"crypto/x509"
-	"log/slog"
 	"net/netip"
 
 	"github.com/muster-iot/muster/internal/fault"
@@ -59,8 +58,7 @@ func (s *Service) Admit(ctx context.Context, r Request) (Admission, error) {
 	defer cancel()
 	id, err := s.Identify(ctx, r.ServerName, r.Certificate)
 	if err != nil {
-		s.log.LogAttrs(ctx, slog.LevelInfo, "denied", slog.String("action", iotpolicy.ActionConnect),
-			slog.String("client_id", r.ClientID), slog.String("server_name", r.ServerName), slog.Any("err", err))
+		s.logStranger(ctx, &r, err)
 		return Admission{}, err
 	}
 	g := s.newGuard(ctx, id, &r)
@@ -118,8 +116,7 @@ func (s *Service) newGuard(ctx context.Context, id Identity, r *Request) *Guard 
 func (s *Service) mayConnect(ctx context.Context, g *Guard, c *compiled, r *Request) error {
 	if c.refusal != "" {
 		err := fault.New(fault.Unauthorized, "%s", c.refusal)
-		s.log.LogAttrs(ctx, slog.LevelInfo, "denied", slog.String("action", iotpolicy.ActionConnect),
-			slog.String("client_id", r.ClientID), slog.Any("err", err))
+		s.logStranger(ctx, r, err)
 		return err
 	}
 	needs := [][3]string{{iotpolicy.ActionConnect, fleet.ARNClient, r.ClientID}}
@@ -145,7 +142,9 @@ func (s *Service) decide(ctx context.Context, id *Identity, clientID string, set
 	}
 	d := s.deny(id, clientID, set, action, resource)
 	s.metrics.denials.WithLabelValues(action, d.Outcome.String()).Inc()
-	s.logDenial(ctx, d, 0)
+	if suppressed, ok := s.told.Take(id.Principal.ID, s.now()); ok {
+		s.logDenial(ctx, d, suppressed)
+	}
 	return fault.Wrap(fault.Forbidden, d, "Not authorized to perform %s on %s", action, resource)
 }
 

@@ -87,10 +87,27 @@ func (s *Service) logDenial(ctx context.Context, d *DeniedError, suppressed int)
 	s.log.LogAttrs(ctx, slog.LevelInfo, "denied", attrs...)
 }
 
+// logStranger writes the line about a connection without an acceptable
+// certificate, unless its source had its share.
+func (s *Service) logStranger(ctx context.Context, r *Request, err error) {
+	suppressed, ok := s.strangers.Take(address(r.RemoteAddr).String(), s.now())
+	if !ok {
+		return
+	}
+	s.log.LogAttrs(ctx, slog.LevelInfo, "denied", slog.String("action", iotpolicy.ActionConnect), slog.String("client_id", r.ClientID),
+		slog.String("server_name", r.ServerName), slog.String("remote_addr", r.RemoteAddr), slog.Int("suppressed", suppressed), slog.Any("err", err))
+}
+
 const (
-	// denialWindow and denialsPerWindow bound the log lines of one session.
+	// denialWindow and denialsPerWindow bound the log lines of one session, and
+	// those of one source of connections without an acceptable certificate.
 	denialWindow     = 10 * time.Second
 	denialsPerWindow = 10
+	// principalDenials bounds the lines of one certificate over all of its
+	// sessions, which end with a refusal and begin anew; allDenials those of all
+	// certificates together, and as many again are for strangers.
+	principalDenials = 100
+	allDenials       = 1000
 	// denialRepeat is how often the same denial of a session is logged.
 	denialRepeat = time.Minute
 )

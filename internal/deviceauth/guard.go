@@ -145,6 +145,11 @@ func (g *Guard) report(c *compiled, a *answer) {
 	if !ok {
 		return
 	}
+	others, ok := g.service.told.Take(g.id.Principal.ID, now)
+	if !ok {
+		return
+	}
+	suppressed += others
 	ctx, cancel := g.loading()
 	defer cancel()
 	d := g.service.deny(&g.id, g.caller.clientID, c.set, a.action, a.resource)

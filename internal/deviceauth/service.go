@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/inlet"
 )
 
 // Certificate is what the registry knows about a presented certificate.
@@ -106,6 +107,9 @@ type Service struct {
 	seed           maphash.Seed
 	documents      documents
 	sessions       sessions
+	// told and strangers bound what refusals write to the log, for certificates
+	// in good state and for everybody else.
+	told, strangers *inlet.Quota
 }
 
 // New returns a Service, or an error that names what Options lacks.
@@ -141,6 +145,8 @@ func New(o Options) (*Service, error) {
 		metrics:        newMetrics(o.Registerer),
 		seed:           maphash.MakeSeed(),
 		sessions:       newSessions(),
+		told:           inlet.NewQuota(principalDenials, allDenials, denialWindow),
+		strangers:      inlet.NewQuota(denialsPerWindow, allDenials, denialWindow),
 	}, nil
 }
 

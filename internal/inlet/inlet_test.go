@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -151,5 +152,25 @@ func TestFilesAreLeftForTheStore(t *testing.T) {
 	}
 	if Connections() < 1 {
 		t.Error("no connection at all")
+	}
+}
+
+func TestQuota(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC)
+	q := NewQuota(2, 3, time.Second)
+	var told []bool
+	for _, caller := range []string{"a", "a", "a", "b", "c"} {
+		_, ok := q.Take(caller, at)
+		told = append(told, ok)
+	}
+	if want := []bool{true, true, false, true, false}; !slices.Equal(told, want) {
+		t.Errorf("told %v, want %v", told, want)
+	}
+	if n, ok := q.Take("a", at.Add(time.Second)); !ok || n != 1 {
+		t.Errorf("in the next window: %d left out, %v", n, ok)
+	}
+	if n, ok := q.Take("c", at.Add(time.Second)); !ok || n != 0 {
+		t.Errorf("said twice that %d were left out, %v", n, ok)
 	}
 }
