@@ -3,6 +3,7 @@ package iot
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/muster-iot/muster/internal/awsapi"
@@ -114,32 +115,62 @@ func groupIndexing() *iotwire.ThingGroupIndexingConfiguration {
 func (a *api) updateIndexingConfiguration(
 	_ context.Context, _ *awsapi.Call, in *iotwire.UpdateIndexingConfigurationInput,
 ) (*iotwire.UpdateIndexingConfigurationOutput, error) {
+	var differing []string
 	if t := in.ThingIndexingConfiguration; t != nil {
-		fixed := thingIndexing()
-		if err := refuse("thingIndexingConfiguration other than the present one", t.ThingIndexingMode != fixed.ThingIndexingMode ||
-			mode(t.ThingConnectivityIndexingMode) != *fixed.ThingConnectivityIndexingMode ||
-			mode(t.NamedShadowIndexingMode) != *fixed.NamedShadowIndexingMode ||
-			mode(t.DeviceDefenderIndexingMode) != *fixed.DeviceDefenderIndexingMode ||
-			filtering(t.Filter) || len(t.CustomFields) > 0 || !among(t.ManagedFields, fixed.ManagedFields)); err != nil {
-			return nil, err
-		}
+		differing = append(differing, otherThingIndexing(t)...)
 	}
 	if g := in.ThingGroupIndexingConfiguration; g != nil {
-		fixed := groupIndexing()
-		if err := refuse("thingGroupIndexingConfiguration other than the present one", g.ThingGroupIndexingMode != fixed.ThingGroupIndexingMode ||
-			len(g.CustomFields) > 0 || !among(g.ManagedFields, fixed.ManagedFields)); err != nil {
-			return nil, err
-		}
+		differing = append(differing, otherGroupIndexing(g)...)
+	}
+	if len(differing) > 0 {
+		return nil, fault.New(fault.NotOffered,
+			"this version of Muster offers no other indexing than GetIndexingConfiguration answers; different here: %s", strings.Join(differing, ", "))
 	}
 	return &iotwire.UpdateIndexingConfigurationOutput{}, nil
 }
 
-// mode is an indexing mode; one that is not given is off.
-func mode(text *string) string {
-	if text == nil {
-		return "OFF"
+// otherThingIndexing names the members that ask for something else than the
+// one configuration. A source whose mode is not given is left to its default,
+// which is on for named shadows and off for violations; connectivity is off
+// unless it is asked for, as clients of before named shadows know it.
+func otherThingIndexing(t *iotwire.ThingIndexingConfiguration) []string {
+	fixed := thingIndexing()
+	return listed("thingIndexingConfiguration.", []difference{
+		{"thingIndexingMode", t.ThingIndexingMode != fixed.ThingIndexingMode},
+		{"thingConnectivityIndexingMode", t.ThingConnectivityIndexingMode == nil || *t.ThingConnectivityIndexingMode != *fixed.ThingConnectivityIndexingMode},
+		{"namedShadowIndexingMode", t.NamedShadowIndexingMode != nil && *t.NamedShadowIndexingMode != *fixed.NamedShadowIndexingMode},
+		{"deviceDefenderIndexingMode", t.DeviceDefenderIndexingMode != nil && *t.DeviceDefenderIndexingMode != *fixed.DeviceDefenderIndexingMode},
+		{"filter", filtering(t.Filter)},
+		{"customFields", len(t.CustomFields) > 0},
+		{"managedFields", !among(t.ManagedFields, fixed.ManagedFields)},
+	})
+}
+
+// otherGroupIndexing is the same for the index of groups.
+func otherGroupIndexing(g *iotwire.ThingGroupIndexingConfiguration) []string {
+	fixed := groupIndexing()
+	return listed("thingGroupIndexingConfiguration.", []difference{
+		{"thingGroupIndexingMode", g.ThingGroupIndexingMode != fixed.ThingGroupIndexingMode},
+		{"customFields", len(g.CustomFields) > 0},
+		{"managedFields", !among(g.ManagedFields, fixed.ManagedFields)},
+	})
+}
+
+// difference tells whether a member differs.
+type difference struct {
+	member  string
+	differs bool
+}
+
+// listed returns the paths of the members that differ.
+func listed(prefix string, members []difference) []string {
+	var paths []string
+	for _, m := range members {
+		if m.differs {
+			paths = append(paths, prefix+m.member)
+		}
 	}
-	return *text
+	return paths
 }
 
 // filtering reports whether a filter leaves anything out or adds a source.

@@ -3,6 +3,7 @@ package iot
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/muster-iot/muster/internal/shadow"
@@ -129,7 +130,21 @@ func TestIndices(t *testing.T) {
 	same, err := json.Marshal(present)
 	r.check(err)
 	r.answers("POST", "/indexing/config", string(same), `{}`)
+	// What clients send that know nothing of named shadows and violations.
+	r.answers("POST", "/indexing/config", `{"thingIndexingConfiguration":{"thingIndexingMode":"REGISTRY_AND_SHADOW",
+		"thingConnectivityIndexingMode":"STATUS"},"thingGroupIndexingConfiguration":{"thingGroupIndexingMode":"ON"}}`, `{}`)
+	got := r.call("POST", "/indexing/config", `{"thingIndexingConfiguration":{"thingIndexingMode":"REGISTRY","customFields":[{"name":"attributes.a","type":"String"}]},
+		"thingGroupIndexingConfiguration":{"thingGroupIndexingMode":"OFF"}}`)
+	for _, member := range []string{
+		"thingIndexingConfiguration.thingIndexingMode, ", ".thingConnectivityIndexingMode, ", ".customFields, ",
+		"thingGroupIndexingConfiguration.thingGroupIndexingMode",
+	} {
+		if !strings.Contains(fmt.Sprint(got.body["message"]), member) {
+			t.Errorf("%s is not named in %+v", member, got)
+		}
+	}
 	for name, body := range map[string]string{
+		"no named":     `{"thingIndexingConfiguration":{"thingIndexingMode":"REGISTRY_AND_SHADOW","thingConnectivityIndexingMode":"STATUS","namedShadowIndexingMode":"OFF"}}`,
 		"off":          `{"thingIndexingConfiguration":{"thingIndexingMode":"OFF"}}`,
 		"no shadows":   `{"thingIndexingConfiguration":{"thingIndexingMode":"REGISTRY","thingConnectivityIndexingMode":"STATUS","namedShadowIndexingMode":"ON"}}`,
 		"one shadow":   `{"thingIndexingConfiguration":{"thingIndexingMode":"REGISTRY_AND_SHADOW","thingConnectivityIndexingMode":"STATUS","namedShadowIndexingMode":"ON","filter":{"namedShadowNames":["gps"]}}}`,
