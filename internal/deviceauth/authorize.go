@@ -2,8 +2,10 @@ package deviceauth
 
 import (
 	"context"
+	"strings"
 
 	"github.com/muster-iot/muster/internal/fault"
+	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/iotpolicy"
 )
 
@@ -12,7 +14,8 @@ import (
 type Call struct {
 	// Action is for example iotpolicy.ActionGetThingShadow.
 	Action string
-	// Kind and Name make the ARN that the action is on. An empty Kind is an
+	// Kind and Name make the ARN that the action is on; a named shadow is of kind
+	// thing, its name that of the thing, a slash and its own. An empty Kind is an
 	// action without resource, which policies allow on an asterisk.
 	Kind, Name string
 	// RemoteAddr is the peer's address, with or without port.
@@ -42,7 +45,25 @@ func (s *Service) Authorize(ctx context.Context, id Identity, c Call) error {
 	if c.Kind != "" {
 		resource = s.scope(id.Account).ARN(c.Kind, c.Name)
 	}
+	if thing, _, named := strings.Cut(c.Name, "/"); named && c.Kind == fleet.ARNThing {
+		resource = decisive(set, c.Action, resource, s.scope(id.Account).ARN(c.Kind, thing))
+	}
 	return s.decide(ctx, &id, "", set, c.Action, resource)
+}
+
+// decisive returns which of the two ARNs of a named shadow decides: policies may
+// name the shadow or its thing. Either may allow, and a Deny of either refuses.
+func decisive(set *iotpolicy.Set, action, shadow, thing string) string {
+	switch set.Decide(action, thing).Outcome {
+	case iotpolicy.ExplicitDeny:
+		return thing
+	case iotpolicy.Allowed:
+		if set.Decide(action, shadow).Outcome == iotpolicy.ImplicitDeny {
+			return thing
+		}
+	case iotpolicy.ImplicitDeny:
+	}
+	return shadow
 }
 
 // Explain answers what an identified device could do as a client, and why, for

@@ -408,6 +408,9 @@ func TestAuthorizeCalls(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, `{"Version":"2012-10-17","Statement":[
 	 {"Effect":"Allow","Action":["iot:GetThingShadow","iot:UpdateThingShadow"],"Resource":["@:thing/pump-7","@:thing/${iot:Connection.Thing.ThingName}"]},
+	 {"Effect":"Allow","Action":"iot:GetThingShadow","Resource":"@:thing/pump-9/cfg"},
+	 {"Effect":"Deny","Action":"iot:*","Resource":["@:thing/pump-7/keys","@:thing/pump-10"]},
+	 {"Effect":"Allow","Action":"iot:GetThingShadow","Resource":"@:thing/pump-10/*"},
 	 {"Effect":"Allow","Action":"iot:ListNamedShadowsForThing","Resource":"*"},
 	 {"Effect":"Allow","Action":"iot:Publish","Resource":"@:topic/${iot:ClientId}","Condition":{"IpAddress":{"aws:SourceIp":"192.0.2.0/24"}}},
 	 {"Effect":"Allow","Action":"iot:Publish","Resource":"@:topic/sn/${iot:Certificate.SerialNumber}","Condition":{"IpAddress":{"aws:SourceIp":"192.0.2.0/24"}}}]}`)
@@ -422,6 +425,13 @@ func TestAuthorizeCalls(t *testing.T) {
 		{deviceauth.Call{Action: iotpolicy.ActionGetThingShadow, Kind: fleet.ARNThing, Name: "pump-7"}, ""},
 		{deviceauth.Call{Action: iotpolicy.ActionGetThingShadow, Kind: fleet.ARNThing, Name: "pump-8"}, fault.Forbidden},
 		{deviceauth.Call{Action: iotpolicy.ActionDeleteThingShadow, Kind: fleet.ARNThing, Name: "pump-7"}, fault.Forbidden},
+		// Named shadows, by either ARN of security-provisioning 1.2.
+		{deviceauth.Call{Action: iotpolicy.ActionGetThingShadow, Kind: fleet.ARNThing, Name: "pump-7/cfg"}, ""},
+		{deviceauth.Call{Action: iotpolicy.ActionGetThingShadow, Kind: fleet.ARNThing, Name: "pump-7/keys"}, fault.Forbidden},
+		{deviceauth.Call{Action: iotpolicy.ActionGetThingShadow, Kind: fleet.ARNThing, Name: "pump-9/cfg"}, ""},
+		{deviceauth.Call{Action: iotpolicy.ActionGetThingShadow, Kind: fleet.ARNThing, Name: "pump-9/keys"}, fault.Forbidden},
+		{deviceauth.Call{Action: iotpolicy.ActionGetThingShadow, Kind: fleet.ARNThing, Name: "pump-9"}, fault.Forbidden},
+		{deviceauth.Call{Action: iotpolicy.ActionGetThingShadow, Kind: fleet.ARNThing, Name: "pump-10/cfg"}, fault.Forbidden},
 		{deviceauth.Call{Action: iotpolicy.ActionListNamedShadows}, ""},
 		{deviceauth.Call{Action: iotpolicy.ActionPublish, Kind: fleet.ARNTopic, Name: "sn/10525622389124227206", RemoteAddr: "192.0.2.9:1"}, ""},
 		{deviceauth.Call{Action: iotpolicy.ActionPublish, Kind: fleet.ARNTopic, Name: "sn/10525622389124227206", RemoteAddr: "192.0.3.9"}, fault.Forbidden},

@@ -51,7 +51,7 @@ type api struct{ Deps }
 const (
 	// maxShadowBody is above the largest request that the shadow service
 	// accepts, so that it words the refusal; maxPayload is MQTT's limit.
-	maxShadowBody = 64 << 10
+	maxShadowBody = 1 << 20
 	maxPayload    = 128 << 10
 )
 
@@ -59,13 +59,13 @@ const (
 func Register(s *awsapi.Server, d Deps) {
 	a := &api{d}
 	handle(s, "GetThingShadow", func(c *awsapi.Call, in *wire.GetThingShadowInput) []string {
-		return thing(c, in.ThingName)
+		return shadowOf(c, in.ThingName, in.ShadowName)
 	}, a.getShadow)
 	handle(s, "UpdateThingShadow", func(c *awsapi.Call, in *wire.UpdateThingShadowInput) []string {
-		return thing(c, in.ThingName)
+		return shadowOf(c, in.ThingName, in.ShadowName)
 	}, a.updateShadow, awsapi.MaxBody(maxShadowBody))
 	handle(s, "DeleteThingShadow", func(c *awsapi.Call, in *wire.DeleteThingShadowInput) []string {
-		return thing(c, in.ThingName)
+		return shadowOf(c, in.ThingName, in.ShadowName)
 	}, a.deleteShadow)
 	handle(s, "ListNamedShadowsForThing", func(c *awsapi.Call, in *wire.ListNamedShadowsForThingInput) []string {
 		return thing(c, in.ThingName)
@@ -84,6 +84,15 @@ func handle[In, Out any](
 }
 
 func thing(c *awsapi.Call, name string) []string { return []string{c.ARN(fleet.ARNThing, name)} }
+
+// shadowOf names a shadow for policies: the classic one by its thing, a named
+// one by both names.
+func shadowOf(c *awsapi.Call, thing string, shadow *string) []string {
+	if name := text(shadow); name != "" {
+		thing += "/" + name
+	}
+	return []string{c.ARN(fleet.ARNThing, thing)}
+}
 
 // text is what a pointer holds, "" without one.
 func text(p *string) string {

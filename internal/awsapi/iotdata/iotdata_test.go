@@ -225,6 +225,7 @@ func TestShadowRefusalsByHTTP(t *testing.T) {
 	r.refuses(http.MethodPost, path, `{}`, 400, "InvalidRequestException", "Missing required node: state")
 	r.refuses(http.MethodPost, path, `{"state":{},"version":4}`, 409, "ConflictException", "Version conflict")
 	r.refuses(http.MethodPost, path, `{"state":{"reported":{"a":"`+strings.Repeat("x", 9000)+`"}}}`, 413, "RequestEntityTooLargeException", "The payload exceeds the maximum size allowed")
+	r.refuses(http.MethodPost, path, `{"state":{"reported":{"a":"`+strings.Repeat("x", 200_000)+`"}}}`, 413, "RequestEntityTooLargeException", "The payload exceeds the maximum size allowed")
 	r.refuses(http.MethodPost, path, "{\"state\":{\"reported\":{\"a\":\"\xff\"}}}", 415, "UnsupportedDocumentEncodingException", "Unsupported documented encoding")
 	r.refuses(http.MethodGet, "/things/bad%20name/shadow", "", 400, "InvalidRequestException", "")
 	if got := r.messages(); len(got) != 0 {
@@ -273,7 +274,7 @@ func TestActionsAndResources(t *testing.T) {
 	r.call(http.MethodPost, "/topics/plant%2Fpump-7%2Ftemp?qos=1", "21")
 	want := []string{
 		"iot:UpdateThingShadow " + arnBase + "thing/pump-7",
-		"iot:GetThingShadow " + arnBase + "thing/pump-7",
+		"iot:GetThingShadow " + arnBase + "thing/pump-7/cfg",
 		"iot:DeleteThingShadow " + arnBase + "thing/pump-7",
 		"iot:ListNamedShadowsForThing " + arnBase + "thing/pump-7",
 		"iot:Publish " + arnBase + "topic/plant/pump-7/temp",
