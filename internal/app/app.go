@@ -71,8 +71,9 @@ type App struct {
 	names     *names
 	followers followers
 	listeners listeners
-	// limit bounds the connections of the listeners from Start on.
-	limit *inlet.Limit
+	// limit bounds the connections of the listeners with TLS, localLimit those
+	// of the one on loopback; from Start on.
+	limit, localLimit *inlet.Limit
 
 	ready     atomic.Bool
 	stopOnce  sync.Once

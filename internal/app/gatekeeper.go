@@ -63,7 +63,9 @@ func (g *gatekeeper) Admit(ctx context.Context, c *broker.ConnectRequest) (broke
 	}
 	admitted, err := g.devices.Admit(ctx, request)
 	if err != nil {
-		if c.PeerCertificate != nil {
+		// A certificate that is not registered or not active is nobody: what it
+		// asked for is no fact about the fleet.
+		if c.PeerCertificate != nil && fault.CodeOf(err) == fault.Forbidden {
 			c.Principal = fleet.Principal{Kind: fleet.PrincipalCertificate, ID: deviceauth.CertificateID(c.PeerCertificate)}
 		}
 		return broker.Admission{}, err

@@ -81,7 +81,7 @@ func (a *App) listen(ctx context.Context) error {
 	serving := &parts{fatal: a.fail}
 	var all []part
 	var closers []func(context.Context) error
-	a.limit = a.connectionLimit()
+	a.localLimit, a.limit = a.connectionLimits()
 	add := func(name, addr string, serve func(net.Listener) (func(context.Context) error, func(context.Context) error)) error {
 		if addr == "" {
 			return nil
@@ -94,9 +94,11 @@ func (a *App) listen(ctx context.Context) error {
 		if plain := name == listenerHTTP || name == listenerPlain; plain && !onLoopback(l.Addr()) {
 			return errors.Join(fmt.Errorf("%s for %s leads to %s, which is no loopback address; nothing without TLS leaves this machine", addr, name, l.Addr()), l.Close())
 		}
-		if name != listenerPlain {
-			// Benchmarks measure the plain listener, and only this machine
-			// reaches it.
+		switch name {
+		case listenerHTTP:
+			l = a.localLimit.Listener(l)
+		case listenerPlain: // benchmarks measure it, and only this machine reaches it
+		default:
 			l = a.limit.Listener(l)
 		}
 		run, stop := serve(l)

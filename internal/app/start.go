@@ -87,8 +87,12 @@ func (o *observer) Disconnected(s *broker.SessionInfo, reason broker.DisconnectR
 	o.presence.Disconnected(session(s), string(reason), at)
 }
 
-// ConnectFailed implements broker.Observer.
+// ConnectFailed implements broker.Observer. Only a client that proved to be one
+// of ours leaves a record: strangers could fill the log with any client id.
 func (o *observer) ConnectFailed(s *broker.SessionInfo, reason string) {
+	if s.Principal.ID == "" {
+		return
+	}
 	o.presence.ConnectFailed(session(s), reason, now())
 }
 
