@@ -115,6 +115,7 @@ func (c *command) add(root *cobra.Command, group string, commands ...*cobra.Comm
 // Execute runs the command line and returns the process's exit code.
 func Execute(ctx context.Context, o Options, args []string) int {
 	root := New(o) //nolint:contextcheck // cobra hands the context to the command that runs
+	explainMistakes(root)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	if err == nil || errors.Is(err, context.Canceled) && ctx.Err() != nil {

@@ -29,16 +29,16 @@ type table struct {
 // add appends a row.
 func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
 
-// outputFlag registers --output.
+// outputFlag registers --output, which is checked before the command runs.
 func (c *command) outputFlag(cmd *cobra.Command) *string {
-	return cmd.Flags().StringP("output", "o", formatTable, "table, json or csv")
+	format := cmd.Flags().StringP("output", "o", formatTable, "table, json or csv")
+	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error { return checkShape(cmd, *format) }
+	return format
 }
 
-// print writes a table in the format that was asked for.
+// print writes a table in the format that was asked for and checked before.
 func (c *command) print(format string, t table) error {
 	switch format {
-	case formatTable:
-		return c.printTable(t)
 	case formatJSON:
 		return c.printJSON(t.raw)
 	case formatCSV:
@@ -48,7 +48,7 @@ func (c *command) print(format string, t table) error {
 		}
 		return nil
 	default:
-		return fmt.Errorf("--output %q is none of %s, %s, %s", format, formatTable, formatJSON, formatCSV)
+		return c.printTable(t)
 	}
 }
 
