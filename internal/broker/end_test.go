@@ -56,6 +56,9 @@ func TestEnds(t *testing.T) {
 		"user properties too large": {sends(&mqtt.Publish{Topic: []byte("a"), Properties: mqtt.Properties{
 			UserProperties: []mqtt.UserProperty{{Key: "k", Value: string(make20k())}},
 		}}), broker.ReasonClientError, mqtt.QuotaExceeded, false, false},
+		"too many empty user properties": {sends(&mqtt.Publish{Topic: []byte("a"), Properties: mqtt.Properties{
+			UserProperties: make([]mqtt.UserProperty, 20_000),
+		}}), broker.ReasonClientError, mqtt.QuotaExceeded, false, false},
 		"unauthorized QoS 0": {sends(message(0, "forbidden", "")), broker.ReasonAuthError, mqtt.NotAuthorized, false, false},
 		"recheck": {func(w *world, _ *peer) {
 			w.broker.Recheck(func(s broker.SessionInfo) bool { return s.ClientID != "c" })

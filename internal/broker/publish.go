@@ -100,6 +100,11 @@ func (s *session) checkPublish(p *mqtt.Publish, name string) *cause {
 
 // checkProperties applies the size limits of properties that are passed on.
 func (b *Broker) checkProperties(p *mqtt.Properties) error {
+	// Empty ones cost memory too, at every subscriber.
+	const leastBytes = 8
+	if len(p.UserProperties) > b.limits.MaxUserProperties/leastBytes {
+		return errProperties
+	}
 	size := 0
 	for i := range p.UserProperties {
 		size += len(p.UserProperties[i].Key) + len(p.UserProperties[i].Value)
