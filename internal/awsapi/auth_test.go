@@ -98,7 +98,7 @@ func TestClientCertificates(t *testing.T) {
 	if _, message := got.error(t); !strings.Contains(message, "GetPendingJobExecutions") {
 		t.Errorf("jobs: %+v", got)
 	}
-	got = call("https://iot.r.example/things", "device", "")
+	got = call("https://iot.eu-local-1.example/things", "device", "")
 	if name, _ := got.error(t); name != "MissingAuthenticationTokenException" {
 		t.Errorf("control plane by certificate: %+v", got)
 	}
@@ -110,7 +110,7 @@ func TestSignaturesStayWithTheirService(t *testing.T) {
 	t.Parallel()
 	s, _ := newServer(t)
 	for _, service := range []string{"s3", "sts", "dynamodb"} {
-		for _, host := range []string{"https://iot.r.example", "https://abc-ats.iot.r.example"} {
+		for _, host := range []string{"https://iot.eu-local-1.example", "https://abc-ats.iot.eu-local-1.example"} {
 			got := do(t, s, signed(t, service, http.MethodPost, host+"/topics/a", "x"))
 			if strings.Contains(got.body, "Publish") || got.status != http.StatusBadRequest && got.status != http.StatusNotFound {
 				t.Errorf("%s at %s: %+v", service, host, got)

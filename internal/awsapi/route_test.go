@@ -90,6 +90,11 @@ func TestWhichOperation(t *testing.T) {
 		{data, "iotdata", "GET", "/things/T/jobs", "GetPendingJobExecutions"},
 		{data, "iot-jobs-data", "GET", "/things/T/jobs", "GetPendingJobExecutions"},
 		{control, "iot", "GET", "/things/T/jobs", "ListJobExecutionsForThing"},
+		// At a name of its own, a server answers for what was signed.
+		{"http://iot.plant.example", "iotdata", "GET", "/things/T/shadow", "GetThingShadow"},
+		{"http://iot.plant.example", "iot", "GET", "/things/T", "DescribeThing"},
+		{"http://edge.iot.plant.example:8443", "iot", "GET", "/things/T", "DescribeThing"},
+		{"http://edge.iot.plant.example:8443", "iotdata", "POST", "/topics/a", "Publish"},
 		// A literal $next, also escaped, is no job id.
 		{"http://localhost", "iot-jobs-data", "PUT", "/things/T/jobs/$next", "StartNextPendingJobExecution"},
 		{"http://localhost", "iot-jobs-data", "PUT", "/things/T/jobs/%24next", "StartNextPendingJobExecution"},
@@ -156,9 +161,15 @@ func TestHostService(t *testing.T) {
 		"localhost:8080":                             "",
 		"127.0.0.1":                                  "",
 		"muster.example.com":                         "",
-		".iot.x":                                     "",
+		".iot.us-east-1.example.com":                 "",
+		"iot.us-east-1":                              catalog.IoT,
+		// Servers that somebody gave a name with iot in it.
+		"iot.plant.example":           "",
+		"edge.iot.plant.example:8443": "",
+		"a1.iot.eu-west-1.example":    "",
+		"a1.iot.us-east-10.example":   "",
 	} {
-		if got, _ := hostService(host); got != want {
+		if got, _ := hostService(host, "us-east-1"); got != want {
 			t.Errorf("%s: got %q, want %q", host, got, want)
 		}
 	}

@@ -139,7 +139,7 @@ func (s *Server) serve(ctx context.Context, x *exchange) {
 	if signature != nil {
 		signed = signature.Service
 	}
-	x.services = candidates(x.r, signed)
+	x.services = candidates(x.r, signed, s.options.Region)
 	if err != nil {
 		s.refuse(x, signatureProblem(err))
 		return

@@ -13,24 +13,25 @@ import (
 const credentials catalog.Service = "credentials"
 
 // hostService tells a service by the endpoint name that a client used. Names
-// that say nothing, such as localhost, give false.
+// that say nothing, such as localhost, give false. The region is part of what
+// makes a name one of ours: a server may well be called iot.plant.example or
+// edge.iot.plant.example and answer for all services there.
 //
 //	iot.<region>…                control plane
 //	<prefix>.jobs.iot.<region>…  jobs data plane
 //	<prefix>.credentials.iot.…   credential provider
 //	<prefix>[-ats].iot.<region>… data plane
-func hostService(host string) (catalog.Service, bool) {
+func hostService(host, region string) (catalog.Service, bool) {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
 	}
-	host = strings.ToLower(host)
-	if strings.HasPrefix(host, "iot.") {
-		return catalog.IoT, true
-	}
-	prefix, _, ok := strings.Cut(host, ".iot.")
+	prefix, _, ok := strings.Cut("."+strings.ToLower(host)+".", ".iot."+region+".")
+	prefix = strings.TrimPrefix(prefix, ".")
 	switch {
-	case !ok || prefix == "":
+	case !ok || strings.HasPrefix(host, "."):
 		return "", false
+	case prefix == "":
+		return catalog.IoT, true
 	case prefix == "jobs" || strings.HasSuffix(prefix, ".jobs"):
 		return catalog.IoTJobsData, true
 	case prefix == "credentials" || strings.HasSuffix(prefix, ".credentials"):
@@ -69,10 +70,10 @@ func family(service catalog.Service) bool {
 // whose paths differ from its own. A signature for a service outside the family
 // means nothing at an endpoint of it: what was signed for one service cannot be
 // used at another, whose rules for signing differ.
-func candidates(r *http.Request, signed string) []catalog.Service {
+func candidates(r *http.Request, signed, region string) []catalog.Service {
 	dataPlane := []catalog.Service{catalog.IoTData, catalog.IoTJobsData}
 	byName, named := signingService(signed)
-	if byHost, ok := hostService(r.Host); ok && (signed == "" || family(byName)) {
+	if byHost, ok := hostService(r.Host, region); ok && (signed == "" || family(byName)) {
 		if byHost != catalog.IoTData {
 			return []catalog.Service{byHost}
 		}

@@ -15,9 +15,9 @@ func TestSigningNameOfOlderClients(t *testing.T) {
 	for _, c := range []struct{ host, method, path, want string }{
 		{"http://localhost:8080", "GET", "/things/T", "DescribeThing"},
 		{"http://localhost:8080", "GET", "/things/T/jobs", "ListJobExecutionsForThing"},
-		{"https://iot.us-east-1.example.com", "GET", "/things/T/jobs", "ListJobExecutionsForThing"},
-		{"https://a1-ats.iot.us-east-1.example.com", "GET", "/things/T/shadow", "GetThingShadow"},
-		{"https://a1.jobs.iot.us-east-1.example.com", "GET", "/things/T/jobs", "GetPendingJobExecutions"},
+		{"https://iot.eu-local-1.example", "GET", "/things/T/jobs", "ListJobExecutionsForThing"},
+		{"https://a1-ats.iot.eu-local-1.example", "GET", "/things/T/shadow", "GetThingShadow"},
+		{"https://a1.jobs.iot.eu-local-1.example", "GET", "/things/T/jobs", "GetPendingJobExecutions"},
 		{"http://localhost:8080", "POST", "/attached-policies/arn:aws:iot:r:1:thinggroup%2FG", "ListAttachedPolicies"},
 	} {
 		got := do(t, s, signed(t, "execute-api", c.method, c.host+c.path, ""))
