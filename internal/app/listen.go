@@ -309,11 +309,14 @@ func (s *sharedPort) open(ctx context.Context, raw net.Conn) (conn net.Conn, isM
 	return peeked, first[0] == mqttConnect, nil
 }
 
-// handshake waits for a place among those under way and completes TLS, both
-// within the time for it.
+// handshake waits until the client begins and for a place among those under way,
+// and completes TLS, all within the time for it.
 func (s *sharedPort) handshake(ctx context.Context, conn *tls.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
+	if err := inlet.Await(ctx, conn); err != nil {
+		return fmt.Errorf("handshake: %w", err)
+	}
 	leave, err := s.gate.Enter(ctx, conn.RemoteAddr())
 	if err != nil {
 		return fmt.Errorf("handshake: %w", err)

@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"net"
 	"time"
+
+	"github.com/muster-iot/muster/internal/inlet"
 )
 
 // Serve accepts connections until ctx ends, the listener is closed or the
@@ -113,8 +115,14 @@ func (b *Broker) handshake(ctx context.Context, conn net.Conn) (*tls.ConnectionS
 	if !ok {
 		return nil, nil //nolint:nilnil // no TLS, no state, no error
 	}
+	if state := s.ConnectionState(); state.HandshakeComplete {
+		return &state, nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, b.limits.HandshakeTimeout)
 	defer cancel()
+	if err := inlet.Await(ctx, conn); err != nil {
+		return nil, fmt.Errorf("handshake: %w", err)
+	}
 	leave, err := b.handshakes.Enter(ctx, conn.RemoteAddr())
 	if err != nil {
 		return nil, fmt.Errorf("handshake: %w", err)

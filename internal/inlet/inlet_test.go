@@ -141,6 +141,33 @@ func TestLimitClosesWhatIsTooMuch(t *testing.T) {
 	}
 }
 
+// TestAwaitTakesNothingAway waits for a peer that speaks, and for one that does
+// not.
+func TestAwaitTakesNothingAway(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ours, theirs := net.Pipe()
+		defer ours.Close()
+		counted := &conn{Conn: theirs, limit: NewLimit(1, func() {})}
+		go func() { _, _ = ours.Write([]byte("hello")) }()
+		if err := Await(t.Context(), counted); err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, 5)
+		if _, err := io.ReadFull(counted, got); err != nil || string(got) != "hello" {
+			t.Errorf("read %q, %v", got, err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := Await(ctx, counted); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a silent peer: %v", err)
+		}
+		if err := Await(t.Context(), ours); err != nil {
+			t.Errorf("a connection of another kind: %v", err)
+		}
+	})
+}
+
 func TestFilesAreLeftForTheStore(t *testing.T) {
 	t.Parallel()
 	for files, want := range map[uint64]int{

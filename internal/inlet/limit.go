@@ -1,10 +1,13 @@
 package inlet
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Limit bounds the open connections of all listeners that share it. Beyond it
@@ -55,6 +58,48 @@ type conn struct {
 	net.Conn
 	limit *Limit
 	once  sync.Once
+	// early is the first byte when await has read it and Read has not given it
+	// out yet.
+	early    [1]byte
+	hasEarly bool
+}
+
+// Read returns what await has read first.
+func (c *conn) Read(p []byte) (int, error) {
+	if c.hasEarly && len(p) > 0 {
+		c.hasEarly = false
+		p[0] = c.early[0]
+		return 1, nil
+	}
+	return c.Conn.Read(p) //nolint:wrapcheck // as if it were the connection itself
+}
+
+// await waits for the first byte. The connection is of no use after an error.
+func (c *conn) await(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { _ = c.SetReadDeadline(time.Unix(1, 0)) })
+	n, err := c.Conn.Read(c.early[:])
+	if !stop() {
+		return fmt.Errorf("wait for the first byte: %w", ctx.Err())
+	}
+	c.hasEarly = n > 0
+	if err != nil {
+		return fmt.Errorf("wait for the first byte: %w", err)
+	}
+	return nil
+}
+
+// Await waits until the peer of a connection that a Limit let in, or of TLS over
+// one, has said something, which is still there to be read. Who says nothing
+// should not be given a place of a Gate. For other connections it returns at
+// once.
+func Await(ctx context.Context, c net.Conn) error {
+	if over, ok := c.(interface{ NetConn() net.Conn }); ok {
+		c = over.NetConn()
+	}
+	if counted, ok := c.(*conn); ok {
+		return counted.await(ctx)
+	}
+	return nil
 }
 
 // Close closes the connection.
