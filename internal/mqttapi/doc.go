@@ -20,7 +20,8 @@
 // publish to an "out" topic is refused likewise.
 //
 // A will to a shadow topic reaches subscribers and is no shadow request: the
-// broker asks this package about a client's own publishes only.
+// broker hands over a client's own publishes only. A will to a topic that
+// clients may not publish to refuses the CONNECT.
 //
 // Goroutines: workers that start with the first waiting request and end when
 // none waits; Drain waits for them. Requests for one shadow are carried out in
