@@ -201,7 +201,7 @@ func TestDemo(t *testing.T) {
 	d.interrupt()
 
 	again := startDemo(t, dataDir)
-	commands = again.commands(regexp.QuoteMeta(d.binary))
+	commands = again.commands(regexp.QuoteMeta(again.binary))
 	after := again.fleet(commands[0])
 	for name, id := range before {
 		if after[name] != id {
