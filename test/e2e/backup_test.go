@@ -199,7 +199,7 @@ func TestBackupAndRestore(t *testing.T) {
 		dir := b.restore(t, server)
 		b.checkRestored(t, dir)
 		// A folder with a store in it is not overwritten.
-		refused(t, []string{"restore", "--from", b.archive, "--identity", b.identity, "--data-dir", dir}, "not empty")
+		refused(t, []string{"restore", "--from", b.archive, "--identity", b.identity, "--data-dir", dir}, "restore into an empty folder")
 	})
 	t.Run("PostgreSQL", func(t *testing.T) {
 		url := testkit.StartPostgres(t).Database(t)
