@@ -47,10 +47,3 @@ func (c *Client) AttachThingPrincipal(ctx context.Context, thing, principal stri
 	request.Header.Set("x-amzn-principal", principal)
 	return c.JSON(ctx, request, nil, nil)
 }
-
-// DataEndpoint is the name that devices connect to.
-func (c *Client) DataEndpoint(ctx context.Context) (string, error) {
-	var out struct{ EndpointAddress string }
-	err := c.JSON(ctx, get("/endpoint", url.Values{"endpointType": {"iot:Data-ATS"}}), nil, &out)
-	return out.EndpointAddress, err
-}

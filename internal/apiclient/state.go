@@ -71,8 +71,3 @@ func (c *Client) GetShadow(ctx context.Context, thing, name string) ([]byte, err
 func (c *Client) UpdateShadow(ctx context.Context, thing, name string, body []byte) ([]byte, error) {
 	return c.Raw(ctx, shadowRequest(http.MethodPost, thing, name, body))
 }
-
-// DeleteShadow removes a shadow.
-func (c *Client) DeleteShadow(ctx context.Context, thing, name string) ([]byte, error) {
-	return c.Raw(ctx, shadowRequest(http.MethodDelete, thing, name, nil))
-}

@@ -69,12 +69,6 @@ type Authorization struct {
 	signature []byte
 }
 
-// Signed reports whether the request claims a header signature, so that a
-// caller can tell an unsigned request from a badly signed one.
-func Signed(r *http.Request) bool {
-	return strings.HasPrefix(r.Header.Get("Authorization"), algorithm)
-}
-
 // Parse reads the Authorization header and what belongs to it.
 func Parse(r *http.Request) (*Authorization, error) {
 	header := r.Header.Get("Authorization")
