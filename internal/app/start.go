@@ -96,6 +96,12 @@ func (o *observer) ConnectFailed(s *broker.SessionInfo, reason string) {
 	o.presence.ConnectFailed(session(s), reason, now())
 }
 
+// Subscribed implements broker.Observer.
+func (o *observer) Subscribed(*broker.SessionInfo, []string, time.Time) {}
+
+// Unsubscribed implements broker.Observer.
+func (o *observer) Unsubscribed(*broker.SessionInfo, []string, time.Time) {}
+
 // Denied implements broker.Observer.
 func (o *observer) Denied(broker.Denial) {}
 

@@ -204,12 +204,19 @@ func (a *admission) describe(state *tls.ConnectionState) {
 	a.request = ConnectRequest{
 		ClientID: p.ClientID, RemoteAddr: a.conn.RemoteAddr().String(), Version: byte(p.Version), CleanStart: p.CleanStart,
 		SessionExpiry: p.Properties.SessionExpiry, Username: p.Username, Password: p.Password, ListenerName: a.options.Name,
+		LocalAddr: a.conn.LocalAddr().String(), Transport: a.options.Transport, Attachment: a.options.Attachment,
+	}
+	if a.request.Transport == "" {
+		a.request.Transport = TransportTCP
+		if state != nil {
+			a.request.Transport = TransportTLS
+		}
 	}
 	if p.Will != nil {
 		a.request.Will = &Message{Topic: p.Will.Topic, Payload: p.Will.Payload, QoS: p.Will.QoS, Properties: b.forward(&p.Will.Properties)}
 	}
 	if state != nil {
-		a.request.ServerName = state.ServerName
+		a.request.ServerName, a.request.ALPN = state.ServerName, state.NegotiatedProtocol
 		if len(state.PeerCertificates) > 0 {
 			a.request.PeerCertificate = state.PeerCertificates[0]
 		}
@@ -218,7 +225,7 @@ func (a *admission) describe(state *tls.ConnectionState) {
 		a.request.Account = a.options.Account(a.request.ServerName)
 	}
 	a.info = SessionInfo{
-		ClientID: p.ClientID, SessionID: id, RemoteAddr: a.request.RemoteAddr, RemoteIP: hostOf(a.request.RemoteAddr),
+		ClientID: p.ClientID, SessionID: id, ConnectionID: id, LocalAddr: a.request.LocalAddr, Transport: a.request.Transport, RemoteAddr: a.request.RemoteAddr, RemoteIP: hostOf(a.request.RemoteAddr),
 		ListenerName: a.options.Name, ServerName: a.request.ServerName, Version: byte(p.Version), CleanStart: p.CleanStart,
 		KeepAlive: b.limits.keepAlive(p.KeepAlive), ConnectedAt: b.now(),
 	}

@@ -95,6 +95,12 @@ func (noObserver) Disconnected(*SessionInfo, DisconnectReason, bool, time.Time) 
 // ConnectFailed does nothing.
 func (noObserver) ConnectFailed(*SessionInfo, string) {}
 
+// Subscribed does nothing.
+func (noObserver) Subscribed(*SessionInfo, []string, time.Time) {}
+
+// Unsubscribed does nothing.
+func (noObserver) Unsubscribed(*SessionInfo, []string, time.Time) {}
+
 // Denied does nothing.
 func (noObserver) Denied(Denial) {}
 

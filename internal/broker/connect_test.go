@@ -242,7 +242,7 @@ func TestConnectRequestIsComplete(t *testing.T) {
 			c.Properties = mqtt.Properties{Set: mqtt.Of(mqtt.PropSessionExpiry), SessionExpiry: 9}
 		})
 		want := broker.ConnectRequest{
-			ClientID: "c", RemoteAddr: "pipe", Version: 5, CleanStart: true, SessionExpiry: 9, ListenerName: "pipe",
+			ClientID: "c", RemoteAddr: "pipe", LocalAddr: "pipe", Transport: broker.TransportTCP, Version: 5, CleanStart: true, SessionExpiry: 9, ListenerName: "pipe",
 			Will: &broker.Message{Topic: "w", Payload: []byte("x"), QoS: 1}, Username: "?SDK=x", Password: []byte("p"),
 		}
 		if diff := cmp.Diff(want, w.gate.asked[0]); diff != "" {

@@ -197,6 +197,8 @@ type recorder struct {
 	ended     []ending
 	failed    []string
 	denied    []broker.Denial
+	// subscribed are "client +filter" and "client -filter" in order.
+	subscribed []string
 }
 
 func (r *recorder) Connected(s *broker.SessionInfo) {
@@ -215,6 +217,18 @@ func (r *recorder) ConnectFailed(s *broker.SessionInfo, reason string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.failed = append(r.failed, s.ClientID+" "+reason)
+}
+
+func (r *recorder) Subscribed(s *broker.SessionInfo, filters []string, _ time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.subscribed = append(r.subscribed, s.ClientID+" +"+strings.Join(filters, " +"))
+}
+
+func (r *recorder) Unsubscribed(s *broker.SessionInfo, filters []string, _ time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.subscribed = append(r.subscribed, s.ClientID+" -"+strings.Join(filters, " -"))
 }
 
 func (r *recorder) Denied(d broker.Denial) {

@@ -119,4 +119,11 @@ type ListenerOptions struct {
 	Name string
 	// Account chooses the account by the server name of TLS, "" without one.
 	Account func(serverName string) fleet.Account
+	// Transport is TransportTCP when empty and the connection has no TLS, else
+	// TransportTLS.
+	Transport Transport
+	// Attachment is handed to the Gatekeeper with each CONNECT: what whoever
+	// accepted the connection has found out about it, such as a caller proven by
+	// the request that opened a WebSocket.
+	Attachment any
 }

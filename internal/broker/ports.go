@@ -50,7 +50,24 @@ type ConnectRequest struct {
 	Username     string
 	Password     []byte
 	ListenerName string
+	// LocalAddr is the address that the peer reached, with port.
+	LocalAddr string
+	// ALPN is the protocol that TLS agreed on, empty without.
+	ALPN string
+	// Transport and Attachment are the listener's.
+	Transport  Transport
+	Attachment any
 }
+
+// Transport is what carries the packets of a connection.
+type Transport string
+
+// Transports.
+const (
+	TransportTCP       Transport = "tcp"
+	TransportTLS       Transport = "tls"
+	TransportWebSocket Transport = "websocket"
+)
 
 // Persistent reports whether the client asked for a session that outlives the
 // connection.
@@ -71,6 +88,10 @@ type Admission struct {
 	// the thing named like the client id.
 	Indexed bool
 	Guard   Guard
+	// Until ends the connection at that time for the reason UntilReason; zero
+	// lets it last.
+	Until       time.Time
+	UntilReason DisconnectReason
 }
 
 // Service receives publishes to reserved topics (`$…`), after policy.
@@ -102,6 +123,10 @@ type Observer interface {
 	Disconnected(s *SessionInfo, reason DisconnectReason, initiatedByClient bool, at time.Time)
 	// ConnectFailed is a CONNECT that was refused after it was understood.
 	ConnectFailed(s *SessionInfo, reason string)
+	// Subscribed and Unsubscribed are told once for each packet that changed a
+	// subscription, with the filters that were granted or given up.
+	Subscribed(s *SessionInfo, filters []string, at time.Time)
+	Unsubscribed(s *SessionInfo, filters []string, at time.Time)
 	// Denied is a packet, or a delivery, that policy refused. Refused deliveries
 	// are told at most once a second for each session and topic.
 	Denied(d Denial)
@@ -177,22 +202,30 @@ func (p *Publish) Reply(topic string, payload []byte) {
 	}
 }
 
-// SessionInfo describes a session; it does not change.
+// SessionInfo describes one connection of a session; it does not change.
 type SessionInfo struct {
 	Account   fleet.Account
 	Principal fleet.Principal
 	ClientID  string
-	// SessionID is new for each session.
-	SessionID  string
-	ThingName  string
-	Indexed    bool
-	RemoteAddr string
+	// SessionID lives as long as the session, ConnectionID as long as one
+	// connection of it.
+	SessionID    string
+	ConnectionID string
+	ThingName    string
+	Indexed      bool
+	RemoteAddr   string
 	// RemoteIP is RemoteAddr without the port.
-	RemoteIP     string
+	RemoteIP string
+	// LocalAddr is the address that the peer reached, with port.
+	LocalAddr    string
 	ListenerName string
+	Transport    Transport
 	ServerName   string
 	Version      byte
 	CleanStart   bool
+	// SessionExpiry is how many seconds the session outlives the connection,
+	// 0 for a clean one.
+	SessionExpiry uint32
 	// KeepAlive is the effective value in seconds.
 	KeepAlive   uint16
 	ConnectedAt time.Time

@@ -43,6 +43,8 @@ const (
 	Throttling  Code = "Throttling"
 	Unavailable Code = "ServiceUnavailable"
 	Internal    Code = "InternalFailure"
+	// Timeout is an answer that did not come in time from somebody else.
+	Timeout Code = "GatewayTimeout"
 	// NotOffered is an operation or a field that Muster does not model.
 	NotOffered Code = "NotOffered"
 )
