@@ -115,6 +115,8 @@ type admission struct {
 	request ConnectRequest
 	info    SessionInfo
 	guard   Guard
+	// admitted is the gatekeeper's consent.
+	admitted Admission
 	// assigned is set when the client id is ours.
 	assigned bool
 }
@@ -159,6 +161,7 @@ func (a *admission) check(ctx context.Context, state *tls.ConnectionState) error
 	}
 	a.info.Account, a.info.Principal = admitted.Account, admitted.Principal
 	a.info.ThingName, a.info.Indexed = admitted.ThingName, admitted.Indexed
+	a.admitted = admitted
 	a.guard = admitted.Guard
 	return nil
 }
@@ -181,12 +184,10 @@ func (a *admission) invalid() (mqtt.ReasonCode, byte) {
 		return mqtt.Success, mqtt.ReturnAccepted
 	}
 	switch {
-	case p.Will.QoS > 1:
+	case p.Will.QoS > b.limits.MaxQoS:
 		return mqtt.QoSNotSupported, mqtt.ReturnNotAuthorized
-	case p.Will.Retain:
-		return mqtt.RetainNotSupported, mqtt.ReturnNotAuthorized
 	case topic.ValidateName(p.Will.Topic, b.limits.Topic) != nil,
-		topic.Reserved(p.Will.Topic) && !b.service.CanPublishReserved(p.Will.Topic):
+		topic.Reserved(p.Will.Topic) && (p.Will.Retain || !b.service.CanPublishReserved(p.Will.Topic)):
 		return mqtt.TopicNameInvalid, mqtt.ReturnNotAuthorized
 	case b.checkProperties(&p.Will.Properties) != nil:
 		return mqtt.QuotaExceeded, mqtt.ReturnNotAuthorized
@@ -213,7 +214,7 @@ func (a *admission) describe(state *tls.ConnectionState) {
 		}
 	}
 	if p.Will != nil {
-		a.request.Will = &Message{Topic: p.Will.Topic, Payload: p.Will.Payload, QoS: p.Will.QoS, Properties: b.forward(&p.Will.Properties)}
+		a.request.Will = &Message{Topic: p.Will.Topic, Payload: p.Will.Payload, QoS: p.Will.QoS, Retain: p.Will.Retain, Properties: b.forward(&p.Will.Properties)}
 	}
 	if state != nil {
 		a.request.ServerName, a.request.ALPN = state.ServerName, state.NegotiatedProtocol
@@ -227,7 +228,19 @@ func (a *admission) describe(state *tls.ConnectionState) {
 	a.info = SessionInfo{
 		ClientID: p.ClientID, SessionID: id, ConnectionID: id, LocalAddr: a.request.LocalAddr, Transport: a.request.Transport, RemoteAddr: a.request.RemoteAddr, RemoteIP: hostOf(a.request.RemoteAddr),
 		ListenerName: a.options.Name, ServerName: a.request.ServerName, Version: byte(p.Version), CleanStart: p.CleanStart,
-		KeepAlive: b.limits.keepAlive(p.KeepAlive), ConnectedAt: b.now(),
+		KeepAlive: b.limits.keepAlive(p.KeepAlive), ConnectedAt: b.now(), SessionExpiry: a.expiry(),
+	}
+}
+
+// expiry returns how many seconds the session will outlive the connection.
+func (a *admission) expiry() uint32 {
+	switch {
+	case !a.request.Persistent():
+		return 0
+	case a.connect.Version != mqtt.V5:
+		return a.broker.limits.MaxSessionExpiry
+	default:
+		return min(a.connect.Properties.SessionExpiry, a.broker.limits.MaxSessionExpiry)
 	}
 }
 

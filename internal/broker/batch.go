@@ -13,15 +13,19 @@ type batch struct {
 	found  matches
 	merged []target
 	index  map[*session]int
-	dirty  []*session
+	dirty  []*connection
 	// topicBytes is scratch for encoding.
 	topicBytes []byte
 
 	// message being routed
 	message routed
+	// acknowledged says that somebody waits until the message is safe; receipt
+	// is then made when something has to be waited for.
+	acknowledged bool
+	receipt      *receipt
 
-	received      [2]int
-	sent          [2]int
+	received      [3]int
+	sent          [3]int
 	receivedBytes int
 }
 
@@ -37,23 +41,43 @@ func (b *Broker) release(w *batch) {
 	w.count()
 	w.in = mqtt.Publish{}
 	w.message.clear()
+	w.acknowledged, w.receipt = false, nil
 	w.found.reset()
 	b.batches.Put(w)
 }
 
-// touchLocked promises to flush a session whose output has grown.
-func (s *session) touchLocked(b *batch) {
-	if !s.dirty {
-		s.dirty = true
-		b.dirty = append(b.dirty, s)
+// begin makes a message of the server's own the one that is routed.
+func (b *batch) begin(m *Message) {
+	r := &b.message
+	r.clear()
+	r.topic, r.payload, r.qos, r.properties, r.retain = m.Topic, m.Payload, m.QoS, &m.Properties, m.Retain
+}
+
+// receiptFor returns what to call when something that the message needs is
+// done, nil when nobody waits for it.
+func (b *batch) receiptFor() func(error) {
+	if !b.acknowledged {
+		return nil
+	}
+	if b.receipt == nil {
+		b.receipt = newReceipt()
+	}
+	return b.receipt.claim()
+}
+
+// touchLocked promises to flush a connection whose output has grown.
+func (c *connection) touchLocked(b *batch) {
+	if !c.dirty {
+		c.dirty = true
+		b.dirty = append(b.dirty, c)
 	}
 }
 
-// flush writes to every session that the batch has promised to.
+// flush writes to every connection that the batch has promised to.
 func (b *batch) flush() {
-	for i, s := range b.dirty {
+	for i, c := range b.dirty {
 		b.dirty[i] = nil
-		s.flush()
+		c.flush()
 	}
 	b.dirty = b.dirty[:0]
 }
@@ -61,7 +85,7 @@ func (b *batch) flush() {
 // count adds the batch's work to the metrics.
 func (b *batch) count() {
 	m := b.broker.metrics
-	for qos := range 2 {
+	for qos := range b.received {
 		if b.received[qos] > 0 {
 			m.received[qos].Add(float64(b.received[qos]))
 		}
@@ -72,5 +96,5 @@ func (b *batch) count() {
 	if b.receivedBytes > 0 {
 		m.receivedBytes.Add(float64(b.receivedBytes))
 	}
-	b.received, b.sent, b.receivedBytes = [2]int{}, [2]int{}, 0
+	b.received, b.sent, b.receivedBytes = [3]int{}, [3]int{}, 0
 }

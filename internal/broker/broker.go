@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/muster-iot/muster/internal/fleet"
@@ -31,7 +32,9 @@ type Broker struct {
 	wheel      wheel
 	stop       chan struct{} // closed by Shutdown
 	handshakes *inlet.Gate   // one place for each TLS handshake
-	persistent reminder
+	keeper     Keeper
+	sweeper    alarm        // clears expired retained messages
+	queued     atomic.Int64 // bytes that wait for sessions and groups
 
 	buffers sync.Pool
 	reads   sync.Pool
@@ -50,9 +53,13 @@ type Broker struct {
 func New(o Options) *Broker {
 	b := &Broker{
 		profile: o.Profile, gatekeeper: o.Gatekeeper, service: o.Service, observer: o.Observer, logger: o.Logger,
-		metrics: newMetrics(o.Registerer), now: o.Now, stop: make(chan struct{}),
+		now: o.Now, keeper: o.Keeper, stop: make(chan struct{}),
 		buffers: newBufferPool(), reads: newReadPool(),
 		realms: make(map[fleet.Account]*realm), listeners: make(map[net.Listener]struct{}), admitting: make(map[net.Conn]context.CancelFunc),
+	}
+	b.metrics = newMetrics(o.Registerer, func() float64 { return float64(b.queued.Load()) })
+	if b.keeper == nil {
+		b.keeper = noKeeper{}
 	}
 	b.batches.New = func() any { return &batch{broker: b, index: make(map[*session]int)} }
 	if o.Limits != nil {
@@ -67,6 +74,7 @@ func New(o Options) *Broker {
 		b.observer = noObserver{}
 	}
 	b.handshakes = inlet.NewGate(b.limits.MaxHandshakes, b.limits.MaxSourceHandshakes)
+	b.watchRetained()
 	b.running.Go(func() { b.turn(b.stop) })
 	return b
 }
@@ -104,37 +112,33 @@ func (noObserver) Unsubscribed(*SessionInfo, []string, time.Time) {}
 // Denied does nothing.
 func (noObserver) Denied(Denial) {}
 
-// Publish routes a message of the server's own. It does not wait for
-// receivers; policy is asked on their side only. Quality of service is the
-// lower of the message's and the subscription's.
+// Publish routes a message of the server's own. It waits for nobody; policy is
+// asked on the receivers' side only. Quality of service is the lower of the
+// message's and the subscription's. PublishDurably waits until it is stored.
 func (b *Broker) Publish(_ context.Context, account fleet.Account, m Message) error {
-	if err := topic.ValidateName(m.Topic, topic.Limits{}); err != nil {
-		return fmt.Errorf("publish to %q: %w", m.Topic, err)
-	}
-	if m.QoS > 1 {
-		return fmt.Errorf("publish to %q: quality of service %d is not supported", m.Topic, m.QoS)
+	if err := b.checkMessage(&m); err != nil {
+		return err
 	}
 	r := b.realmIfAny(account)
-	if r == nil {
+	if r == nil && !m.Retain {
 		return nil
+	}
+	if r == nil {
+		r = b.realm(account)
 	}
 	w := b.batch()
 	defer b.release(w)
-	w.message.topic, w.message.payload, w.message.qos, w.message.properties = m.Topic, m.Payload, m.QoS, &m.Properties
+	w.begin(&m)
+	if m.Retain {
+		if err := w.retain(r, nil); err != nil {
+			return err
+		}
+	}
 	w.route(r.router)
 	return nil
 }
 
-// publishWill publishes the will of a session that has ended.
-func (b *Broker) publishWill(s *session) {
-	w := b.batch()
-	defer b.release(w)
-	m := s.will
-	w.message.topic, w.message.payload, w.message.qos, w.message.properties = m.Topic, m.Payload, m.QoS, &m.Properties
-	w.route(s.realm.router)
-}
-
-// Disconnect ends the session of a client id and reports whether there was
+// Disconnect ends the connection of a client id and reports whether there was
 // one.
 func (b *Broker) Disconnect(account fleet.Account, clientID string, reason DisconnectReason) bool {
 	r := b.realmIfAny(account)
@@ -145,11 +149,15 @@ func (b *Broker) Disconnect(account fleet.Account, clientID string, reason Disco
 	if s == nil {
 		return false
 	}
-	s.end(because(reason))
+	c := s.link.Load()
+	if c == nil {
+		return false
+	}
+	c.end(because(reason))
 	return true
 }
 
-// DisconnectPrincipal ends all sessions of a principal and returns their
+// DisconnectPrincipal ends all connections of a principal and returns their
 // number.
 func (b *Broker) DisconnectPrincipal(account fleet.Account, principalID string, reason DisconnectReason) int {
 	r := b.realmIfAny(account)
@@ -157,37 +165,37 @@ func (b *Broker) DisconnectPrincipal(account fleet.Account, principalID string, 
 		return 0
 	}
 	n := 0
-	for _, s := range r.all() {
-		if s.info.Principal.ID == principalID {
-			s.end(because(reason))
+	for _, c := range r.connections() {
+		if c.info.Principal.ID == principalID {
+			c.end(because(reason))
 			n++
 		}
 	}
 	return n
 }
 
-// Recheck asks about every session and ends those that may not stay, with
+// Recheck asks about every connection and ends those that may not stay, with
 // AUTH_ERROR.
 func (b *Broker) Recheck(mayStay func(SessionInfo) bool) {
 	for _, r := range b.allRealms() {
-		for _, s := range r.all() {
-			if !mayStay(s.info) {
-				s.end(because(ReasonAuthError))
+		for _, c := range r.connections() {
+			if !mayStay(c.info) {
+				c.end(because(ReasonAuthError))
 			}
 		}
 	}
 }
 
-// Sessions returns the connected sessions of an account, in no order.
+// Sessions returns the connections of an account, in no order.
 func (b *Broker) Sessions(account fleet.Account) []SessionInfo {
 	r := b.realmIfAny(account)
 	if r == nil {
 		return nil
 	}
-	all := r.all()
+	all := r.connections()
 	infos := make([]SessionInfo, len(all))
-	for i, s := range all {
-		infos[i] = s.info
+	for i, c := range all {
+		infos[i] = c.info
 	}
 	return infos
 }
@@ -212,8 +220,8 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 	}
 	b.mu.Unlock()
 	for _, r := range b.allRealms() {
-		for _, s := range r.all() {
-			s.end(because(ReasonServerInitiated))
+		for _, c := range r.connections() {
+			c.end(because(ReasonServerInitiated))
 		}
 	}
 	done := make(chan struct{})
@@ -227,8 +235,8 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	for _, r := range b.allRealms() {
-		for _, s := range r.all() {
-			_ = s.conn.Close()
+		for _, c := range r.connections() {
+			_ = c.conn.Close()
 		}
 	}
 	<-done
@@ -242,7 +250,7 @@ func (b *Broker) realm(account fleet.Account) *realm {
 	defer b.mu.Unlock()
 	r := b.realms[account]
 	if r == nil {
-		r = &realm{router: newRouter(b.profile), sessions: make(map[string]*session)}
+		r = b.newRealm(account)
 		b.realms[account] = r
 	}
 	return r
@@ -267,12 +275,12 @@ func (b *Broker) allRealms() []*realm {
 }
 
 // logEnd tells the log of ends that somebody may have to look into.
-func (b *Broker) logEnd(s *session, c cause) {
-	if c.reason != ReasonClientError && c.reason != ReasonServerError && c.reason != ReasonThrottled {
+func (b *Broker) logEnd(c *connection, why cause) {
+	if why.reason != ReasonClientError && why.reason != ReasonServerError && why.reason != ReasonThrottled {
 		return
 	}
-	b.logger.Info("connection ended by an error", slog.String("client_id", s.info.ClientID),
-		slog.String("account", string(s.info.Account)), slog.String("reason", string(c.reason)), slog.Int("code", int(c.code)), slog.Any("err", c.err))
+	b.logger.Info("connection ended by an error", slog.String("client_id", c.info.ClientID),
+		slog.String("account", string(c.info.Account)), slog.String("reason", string(why.reason)), slog.Int("code", int(why.code)), slog.Any("err", why.err))
 }
 
 // versionedCode returns a SUBACK code as the client's version has it.

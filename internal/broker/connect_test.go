@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -15,8 +14,7 @@ import (
 	"github.com/muster-iot/muster/internal/topic"
 )
 
-// The CONNACK properties are those observed on AWS IoT, with what this cut
-// does not offer marked as unavailable.
+// The CONNACK properties are those observed on AWS IoT.
 func TestConnackProperties(t *testing.T) {
 	t.Parallel()
 	inWorld(t, topic.AWS, func(w *world) {
@@ -30,7 +28,8 @@ func TestConnackProperties(t *testing.T) {
 			Set: mqtt.Of(mqtt.PropReceiveMaximum, mqtt.PropMaximumQoS, mqtt.PropRetainAvailable, mqtt.PropMaximumPacketSize,
 				mqtt.PropTopicAliasMaximum, mqtt.PropWildcardAvailable, mqtt.PropSubscriptionIDAllowed, mqtt.PropSharedAvailable,
 				mqtt.PropServerKeepAlive, mqtt.PropSessionExpiry),
-			ReceiveMaximum: 100, MaximumQoS: 1, MaximumPacketSize: 149504, TopicAliasMaximum: 8, WildcardAvailable: 1, ServerKeepAlive: 30,
+			ReceiveMaximum: 100, MaximumQoS: 1, RetainAvailable: 1, MaximumPacketSize: 149504, TopicAliasMaximum: 8, WildcardAvailable: 1,
+			SharedAvailable: 1, ServerKeepAlive: 30, SessionExpiry: 3600,
 		}}
 		if diff := cmp.Diff(mqtt.Packet(want), p.next()); diff != "" {
 			t.Errorf("CONNACK (-want +got):\n%s", diff)
@@ -55,13 +54,13 @@ func TestConnectRefused(t *testing.T) {
 		change func(*mqtt.Connect)
 		v5, v4 mqtt.ReasonCode
 	}{
-		"leading $":             {"$c", func(*mqtt.Connect) {}, mqtt.ClientIDNotValid, 2},
-		"129 bytes":             {string(long), func(*mqtt.Connect) {}, mqtt.ClientIDNotValid, 2},
-		"will of QoS 2":         {"c", will(func(w *mqtt.Will) { w.QoS = 2 }), mqtt.QoSNotSupported, 5},
-		"will retained":         {"c", will(func(w *mqtt.Will) { w.Retain = true }), mqtt.RetainNotSupported, 5},
-		"will topic too deep":   {"c", will(func(w *mqtt.Will) { w.Topic = "1/2/3/4/5/6/7/8/9" }), mqtt.TopicNameInvalid, 5},
-		"will topic undefined":  {"c", will(func(w *mqtt.Will) { w.Topic = "$nobody/x" }), mqtt.TopicNameInvalid, 5},
-		"authentication method": {"c", func(c *mqtt.Connect) { c.Properties.Set, c.Properties.AuthMethod = mqtt.Of(mqtt.PropAuthMethod), "m" }, mqtt.BadAuthenticationMethod, 0},
+		"leading $":              {"$c", func(*mqtt.Connect) {}, mqtt.ClientIDNotValid, 2},
+		"129 bytes":              {string(long), func(*mqtt.Connect) {}, mqtt.ClientIDNotValid, 2},
+		"will of QoS 2":          {"c", will(func(w *mqtt.Will) { w.QoS = 2 }), mqtt.QoSNotSupported, 5},
+		"will retained, $ topic": {"c", will(func(w *mqtt.Will) { w.Topic, w.Retain = "$aws/things/x", true }), mqtt.TopicNameInvalid, 5},
+		"will topic too deep":    {"c", will(func(w *mqtt.Will) { w.Topic = "1/2/3/4/5/6/7/8/9" }), mqtt.TopicNameInvalid, 5},
+		"will topic undefined":   {"c", will(func(w *mqtt.Will) { w.Topic = "$nobody/x" }), mqtt.TopicNameInvalid, 5},
+		"authentication method":  {"c", func(c *mqtt.Connect) { c.Properties.Set, c.Properties.AuthMethod = mqtt.Of(mqtt.PropAuthMethod), "m" }, mqtt.BadAuthenticationMethod, 0},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -168,27 +167,37 @@ func TestOldVersions(t *testing.T) {
 	}
 }
 
-// A session that outlives its connection is not offered yet: it is not
-// pretended either.
-func TestPersistentSessionIsNotPretended(t *testing.T) {
+// A persistent session waits for its client, with its subscriptions and what
+// came meanwhile at QoS 1.
+func TestPersistentSession(t *testing.T) {
 	t.Parallel()
-	inWorld(t, topic.AWS, func(w *world) {
-		t := w.t
-		persistent := func(c *mqtt.Connect) { c.CleanStart = false }
-		first := w.connect(mqtt.V311, "c", persistent)
-		first.subscribe(mqtt.Subscription{Filter: "a", QoS: 1})
-		first.send(&mqtt.Disconnect{})
-		synctest.Wait()
-		second := w.dial(mqtt.V311)
-		second.send(connectPacket(mqtt.V311, "c", persistent))
-		if got, ok := second.next().(*mqtt.Connack); !ok || got.SessionPresent {
-			t.Errorf("CONNACK %+v", got)
-		}
-		w.connect(mqtt.V311, "pub").send(message(0, "a", "x"))
-		if got := second.messages(); got != nil {
-			t.Errorf("subscription survived: %q", got)
-		}
-	})
+	for _, v := range []mqtt.Version{mqtt.V311, mqtt.V5} {
+		inWorld(t, topic.AWS, func(w *world) {
+			t := w.t
+			persistent := func(c *mqtt.Connect) {
+				c.CleanStart = false
+				if v == mqtt.V5 {
+					c.Properties = mqtt.Properties{Set: mqtt.Of(mqtt.PropSessionExpiry), SessionExpiry: 600}
+				}
+			}
+			first := w.connect(v, "c", persistent)
+			first.subscribe(mqtt.Subscription{Filter: "a", QoS: 1})
+			first.send(&mqtt.Disconnect{})
+			pub := w.connect(v, "pub")
+			pub.send(message(0, "a", "lost"), message(1, "a", "1"), message(1, "a", "2"))
+			second := w.dial(v)
+			second.send(connectPacket(v, "c", persistent))
+			if got, ok := second.next().(*mqtt.Connack); !ok || !got.SessionPresent {
+				t.Errorf("CONNACK %+v", got)
+			}
+			if diff := cmp.Diff([]string{"a 1", "a 2"}, second.messages()); diff != "" {
+				t.Errorf("messages (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(w.seen.connected[0].SessionID, w.seen.connected[2].SessionID); diff != "" {
+				t.Errorf("session identifier (-want +got):\n%s", diff)
+			}
+		})
+	}
 }
 
 func TestFirstPacketWithinTenSeconds(t *testing.T) {

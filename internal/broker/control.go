@@ -2,10 +2,13 @@ package broker
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/mqtt"
 )
 
 // ConnectionInfo is what the broker knows of a client id: a connection, or the
@@ -39,56 +42,235 @@ type RetainedMessage struct {
 	StoredAt time.Time
 }
 
+// sessionOf returns the session of a client id, or nil.
+func (b *Broker) sessionOf(account fleet.Account, clientID string) *session {
+	r := b.realmIfAny(account)
+	if r == nil {
+		return nil
+	}
+	return r.find(clientID)
+}
+
 // Connection describes the connection or stored session of a client id, or
 // reports false for neither.
 func (b *Broker) Connection(account fleet.Account, clientID string) (ConnectionInfo, bool) {
-	r := b.realmIfAny(account)
-	if r == nil {
-		return ConnectionInfo{}, false
-	}
-	s := r.find(clientID)
+	s := b.sessionOf(account, clientID)
 	if s == nil {
 		return ConnectionInfo{}, false
 	}
-	return ConnectionInfo{SessionInfo: s.info, Connected: true}, true
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch c := s.link.Load(); {
+	case c != nil && !c.dead:
+		return ConnectionInfo{SessionInfo: c.info, Connected: true}, true
+	case s.away != nil:
+		return ConnectionInfo{SessionInfo: s.away.info, DisconnectedAt: s.away.at, Reason: s.away.reason}, true
+	default:
+		return ConnectionInfo{}, false
+	}
 }
 
 // Remove ends a client's connection with API_INITIATED_DISCONNECT, and its
 // stored session where that is wanted. It reports false when there was neither.
-func (b *Broker) Remove(account fleet.Account, clientID string, _ RemoveOptions) bool {
-	return b.Disconnect(account, clientID, ReasonAPIInitiated)
+func (b *Broker) Remove(account fleet.Account, clientID string, o RemoveOptions) bool {
+	s := b.sessionOf(account, clientID)
+	if s == nil {
+		return false
+	}
+	why := because(ReasonAPIInitiated)
+	why.noWill, why.endSession = o.WithholdWill, o.EndSession
+	s.mu.Lock()
+	c := s.link.Load()
+	ended := c == nil && !s.over && o.EndSession
+	if ended {
+		s.over = true
+		if o.WithholdWill && s.away != nil && s.away.will != nil {
+			s.away.will.timer.Stop()
+			s.away.will = nil
+		}
+	}
+	known := c != nil || s.away != nil || ended
+	s.mu.Unlock()
+	if c != nil {
+		c.end(why)
+	}
+	if ended {
+		s.realm.leave(s)
+		s.discard()
+	}
+	return known
 }
 
 // Subscriptions lists the subscriptions of a connected or stored session in the
 // order of their filters, beginning after a filter; next is empty on the last
 // page. It reports false when there is no session.
 func (b *Broker) Subscriptions(account fleet.Account, clientID, after string, limit int) (page []SubscriptionInfo, next string, ok bool) {
-	return nil, "", false
+	s := b.sessionOf(account, clientID)
+	if s == nil {
+		return nil, "", false
+	}
+	s.mu.Lock()
+	for i := range s.subs {
+		if s.subs[i].filter > after {
+			page = append(page, SubscriptionInfo{Filter: s.subs[i].filter, QoS: s.subs[i].qos})
+		}
+	}
+	s.mu.Unlock()
+	slices.SortFunc(page, func(a, b SubscriptionInfo) int { return strings.Compare(a.Filter, b.Filter) })
+	if len(page) > limit {
+		page = page[:limit]
+		next = page[limit-1].Filter
+	}
+	return page, next, true
 }
 
 // Direct delivers a message to one connected client, whether it has subscribed
 // or not; its policies for receiving apply. With quality of service 1 it waits
 // for the client's acknowledgement. Faults: ResourceNotFound when the client is
-// not connected, Forbidden when it may not receive the topic, Timeout when ctx
-// ends first.
-func (b *Broker) Direct(_ context.Context, _ fleet.Account, clientID string, _ Message) error {
-	return fault.New(fault.ResourceNotFound, "client %s is not connected", clientID)
+// not connected, Forbidden when it may not receive the topic, RequestEntityTooLarge
+// when it takes no packet of that size, Throttling when too much waits for it,
+// Timeout when ctx ends first.
+func (b *Broker) Direct(ctx context.Context, account fleet.Account, clientID string, m Message) error {
+	if err := b.checkMessage(&m); err != nil {
+		return err
+	}
+	away := fault.New(fault.ResourceNotFound, "Client %s is not connected", clientID)
+	s := b.sessionOf(account, clientID)
+	if s == nil {
+		return away
+	}
+	c := s.link.Load()
+	if c == nil {
+		return away
+	}
+	if !c.guard.CanReceive(m.Topic) {
+		c.deny(m.Topic)
+		return fault.New(fault.Forbidden, "Client %s may not receive the topic %s", clientID, m.Topic)
+	}
+	acknowledged, err := c.send(&m)
+	if err != nil || m.QoS == 0 {
+		return err
+	}
+	select {
+	case <-acknowledged:
+		return nil
+	case <-c.gone:
+		return fault.New(fault.Timeout, "Client %s left before it acknowledged the message", clientID)
+	case <-ctx.Done():
+		return fault.Wrap(fault.Timeout, ctx.Err(), "Client %s has not acknowledged the message in time", clientID)
+	}
+}
+
+// send appends a message for this client alone; the channel is closed when the
+// client acknowledges it.
+func (c *connection) send(m *Message) (<-chan struct{}, error) {
+	b := c.broker.batch()
+	defer c.broker.release(b)
+	b.begin(m)
+	s := c.session
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.link.Load() != c || c.dead:
+		return nil, fault.New(fault.ResourceNotFound, "Client %s is not connected", s.clientID)
+	case m.QoS > 0 && (len(s.queue.items) > 0 || s.refilling || !s.hasRoomLocked(c)), !s.hasOutputRoomLocked(c):
+		return nil, fault.New(fault.Throttling, "Client %s has too many unacknowledged messages", s.clientID)
+	}
+	p := parcel{qos: m.QoS}
+	if m.QoS > 0 {
+		p.message = b.keep()
+	}
+	before := s.order
+	sent := b.sent[m.QoS]
+	b.deliverNow(c, p)
+	if b.sent[m.QoS] == sent {
+		return nil, fault.New(fault.RequestEntityTooLarge, "Client %s takes no packet of this size", s.clientID)
+	}
+	if m.QoS == 0 {
+		return nil, nil //nolint:nilnil // nothing to wait for, and no error
+	}
+	acknowledged := make(chan struct{})
+	if s.waiters == nil {
+		s.waiters = make(map[uint64]chan<- struct{}, 1)
+	}
+	s.waiters[before+1] = acknowledged
+	return acknowledged, nil
 }
 
 // PublishDurably is Publish for a message that must not be lost: it returns
 // when the message is stored for every persistent session that it is for and,
 // when retained, for later subscribers.
 func (b *Broker) PublishDurably(ctx context.Context, account fleet.Account, m Message) error {
-	return b.Publish(ctx, account, m)
+	if err := b.checkMessage(&m); err != nil {
+		return err
+	}
+	r := b.realm(account)
+	all := newReceipt()
+	b.publishWith(r, &m, all)
+	if m.Retain && all.err != nil {
+		return all.err
+	}
+	stored := make(chan error, 1)
+	all.finish(func(err error) { stored <- err })
+	select {
+	case err := <-stored:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// publishWith routes a message, with a claim on all for each thing to wait for.
+func (b *Broker) publishWith(r *realm, m *Message, all *receipt) {
+	w := b.batch()
+	defer b.release(w)
+	w.begin(m)
+	w.acknowledged, w.receipt = true, all
+	if m.Retain {
+		if err := w.retain(r, all.claim()); err != nil {
+			all.fail(err)
+			return
+		}
+	}
+	w.route(r.router)
 }
 
 // Retained returns the message that a topic retains.
 func (b *Broker) Retained(account fleet.Account, topic string) (RetainedMessage, bool) {
-	return RetainedMessage{}, false
+	r := b.realmIfAny(account)
+	if r == nil {
+		return RetainedMessage{}, false
+	}
+	k := r.retained.get(topic)
+	if k == nil {
+		return RetainedMessage{}, false
+	}
+	return k.retained(), true
 }
 
 // RetainedTopics lists retained messages by topic, level by level, beginning
 // after a topic; next is empty on the last page.
 func (b *Broker) RetainedTopics(account fleet.Account, after string, limit int) (page []RetainedMessage, next string) {
-	return nil, ""
+	r := b.realmIfAny(account)
+	if r == nil {
+		return nil, ""
+	}
+	found, more := r.retained.page(after, limit)
+	for _, k := range found {
+		page = append(page, k.retained())
+	}
+	if more {
+		next = page[len(page)-1].Topic
+	}
+	return page, next
+}
+
+// retained returns a kept message as callers see it.
+func (k *Kept) retained() RetainedMessage {
+	m := RetainedMessage{Message: Message{Topic: k.Topic, Payload: k.Payload, QoS: k.QoS, Retain: true}, StoredAt: k.StoredAt}
+	if k.Properties != nil {
+		m.Properties = *k.Properties
+		m.Properties.Set &^= mqtt.Of(mqtt.PropMessageExpiry)
+	}
+	return m
 }

@@ -7,39 +7,39 @@ import "github.com/muster-iot/muster/internal/mqtt"
 const maxDenied = 16
 
 // tellDenied tells the observer of a refused packet.
-func (s *session) tellDenied(action, resource string, packet mqtt.Type) {
-	s.broker.metrics.denials.WithLabelValues(action).Inc()
-	s.broker.observer.Denied(Denial{
-		Account: s.info.Account, Principal: s.info.Principal, ClientID: s.info.ClientID, SessionID: s.info.SessionID,
-		Action: action, Resource: resource, Packet: packet.String(), At: s.broker.now(),
+func (c *connection) tellDenied(action, resource string, packet mqtt.Type) {
+	c.broker.metrics.denials.WithLabelValues(action).Inc()
+	c.broker.observer.Denied(Denial{
+		Account: c.info.Account, Principal: c.info.Principal, ClientID: c.info.ClientID, SessionID: c.info.SessionID,
+		Action: action, Resource: resource, Packet: packet.String(), At: c.broker.now(),
 	})
 }
 
 // deny counts a refused delivery and tells of it unless that was done for the
 // same topic in this second.
-func (s *session) deny(name string) {
-	if !s.firstDenial(name) {
-		s.broker.metrics.denials.WithLabelValues(ActionReceive).Inc()
+func (c *connection) deny(name string) {
+	if !c.firstDenial(name) {
+		c.broker.metrics.denials.WithLabelValues(ActionReceive).Inc()
 		return
 	}
-	s.tellDenied(ActionReceive, name, mqtt.TypePublish)
+	c.tellDenied(ActionReceive, name, mqtt.TypePublish)
 }
 
 // firstDenial reports whether a topic is the first refused in this second.
-func (s *session) firstDenial(name string) bool {
-	now := s.broker.wheel.now.Load()
-	s.deniedLock.Lock()
-	defer s.deniedLock.Unlock()
-	if s.deniedAt != now {
-		s.deniedAt = now
-		clear(s.denied)
+func (c *connection) firstDenial(name string) bool {
+	now := c.broker.wheel.now.Load()
+	c.deniedLock.Lock()
+	defer c.deniedLock.Unlock()
+	if c.deniedAt != now {
+		c.deniedAt = now
+		clear(c.denied)
 	}
-	if _, ok := s.denied[name]; ok || len(s.denied) >= maxDenied {
+	if _, ok := c.denied[name]; ok || len(c.denied) >= maxDenied {
 		return false
 	}
-	if s.denied == nil {
-		s.denied = make(map[string]struct{}, 1)
+	if c.denied == nil {
+		c.denied = make(map[string]struct{}, 1)
 	}
-	s.denied[name] = struct{}{}
+	c.denied[name] = struct{}{}
 	return true
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/muster-iot/muster/internal/mqtt"
+	"github.com/muster-iot/muster/internal/topic"
 )
 
 // Violations that the codec cannot see.
@@ -15,36 +16,53 @@ var (
 )
 
 // handle acts on one packet. A cause ends the connection.
-func (s *session) handle(b *batch, packet []byte) *cause {
-	switch mqtt.TypeOf(packet) {
+func (c *connection) handle(b *batch, packet []byte) *cause {
+	switch kind := mqtt.TypeOf(packet); kind {
 	case mqtt.TypePublish:
-		return s.publish(b, packet)
-	case mqtt.TypePuback:
+		return c.publish(b, packet)
+	case mqtt.TypePuback, mqtt.TypePubrec, mqtt.TypePubrel, mqtt.TypePubcomp:
+		if kind != mqtt.TypePuback && c.broker.profile == topic.AWS {
+			return c.unexpected(packet)
+		}
 		var p mqtt.Ack
-		if err := p.Decode(packet, s.version); err != nil {
+		if err := p.Decode(packet, c.version); err != nil {
 			return causeOf(err)
 		}
-		s.acknowledged(b, p.PacketID)
-		return nil
+		return c.progress(b, &p)
 	case mqtt.TypeSubscribe:
-		return s.subscribe(b, packet)
+		return c.subscribe(b, packet)
 	case mqtt.TypeUnsubscribe:
-		return s.unsubscribe(b, packet)
+		return c.unsubscribe(b, packet)
 	case mqtt.TypePingreq:
-		return s.ping(b, packet)
+		return c.ping(b, packet)
 	case mqtt.TypeDisconnect:
-		return s.disconnect(packet)
+		return c.disconnect(packet)
 	case mqtt.TypeConnect:
 		return clientError(mqtt.ProtocolError, errSecondConnect)
 	default:
-		return s.unexpected(packet)
+		return c.unexpected(packet)
+	}
+}
+
+// progress moves an acknowledged delivery on, in either direction.
+func (c *connection) progress(b *batch, p *mqtt.Ack) *cause {
+	switch p.Kind {
+	case mqtt.TypePubrec:
+		return c.receivedByClient(b, p)
+	case mqtt.TypePubrel:
+		c.releaseOfClient(b, p)
+		return nil
+	case mqtt.TypePubcomp:
+		return c.acknowledged(b, p.PacketID, 2, true)
+	default:
+		return c.acknowledged(b, p.PacketID, 1, false)
 	}
 }
 
 // unexpected decides on packets that no client may send here. What is not even
 // well formed is reported as such.
-func (s *session) unexpected(packet []byte) *cause {
-	if _, err := mqtt.Decode(packet, s.version); err != nil {
+func (c *connection) unexpected(packet []byte) *cause {
+	if _, err := mqtt.Decode(packet, c.version); err != nil {
 		return causeOf(err)
 	}
 	switch mqtt.TypeOf(packet) {
@@ -56,30 +74,39 @@ func (s *session) unexpected(packet []byte) *cause {
 }
 
 // ping answers a PINGREQ.
-func (s *session) ping(b *batch, packet []byte) *cause {
+func (c *connection) ping(b *batch, packet []byte) *cause {
 	var p mqtt.Pingreq
-	if err := p.Decode(packet, s.version); err != nil {
+	if err := p.Decode(packet, c.version); err != nil {
 		return causeOf(err)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.sendLocked(&mqtt.Pingresp{})
-	s.touchLocked(b)
+	c.session.mu.Lock()
+	defer c.session.mu.Unlock()
+	c.sendLocked(&mqtt.Pingresp{})
+	c.touchLocked(b)
 	return nil
 }
 
-// disconnect ends the session at the client's wish. The will is withheld only
-// for reason 0.
-func (s *session) disconnect(packet []byte) *cause {
+// disconnect ends the connection at the client's wish, and the session with it
+// when the client gives it up. The will is withheld only for reason 0.
+func (c *connection) disconnect(packet []byte) *cause {
 	var p mqtt.Disconnect
-	if err := p.Decode(packet, s.version); err != nil {
+	if err := p.Decode(packet, c.version); err != nil {
 		return causeOf(err)
 	}
 	if p.Properties.Set.Has(mqtt.PropServerReference) {
 		return clientError(mqtt.ProtocolError, errDirection)
 	}
-	if p.Properties.SessionExpiry > 0 && s.askedExpiry == 0 {
-		return clientError(mqtt.ProtocolError, errExpiryRaised)
+	if p.Properties.Set.Has(mqtt.PropSessionExpiry) {
+		s := c.session
+		s.mu.Lock()
+		raised := s.expiry == 0 && p.Properties.SessionExpiry > 0
+		if !raised && s.link.Load() == c {
+			s.expiry = min(p.Properties.SessionExpiry, c.broker.limits.MaxSessionExpiry)
+		}
+		s.mu.Unlock()
+		if raised {
+			return clientError(mqtt.ProtocolError, errExpiryRaised)
+		}
 	}
 	return &cause{reason: ReasonClientInitiated, noWill: p.Reason == mqtt.Success}
 }

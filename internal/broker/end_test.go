@@ -41,7 +41,7 @@ func TestEnds(t *testing.T) {
 		"malformed SUBSCRIBE":     {func(_ *world, p *peer) { p.raw([]byte{0x82, 6, 0, 1, 0, 0, 1, 'a'}) }, broker.ReasonClientError, mqtt.MalformedPacket, false, false},
 		"oversized packet":        {func(_ *world, p *peer) { p.raw([]byte{0x30, 0xFF, 0xFF, 0xFF, 0x7F}) }, broker.ReasonClientError, mqtt.PacketTooLarge, false, false},
 		"QoS 2":                   {sends(message(2, "a", "")), broker.ReasonClientError, mqtt.QoSNotSupported, false, false},
-		"retained":                {sends(&mqtt.Publish{Retain: true, Topic: []byte("a")}), broker.ReasonClientError, mqtt.RetainNotSupported, false, false},
+		"retained, $ topic":       {sends(&mqtt.Publish{Retain: true, Topic: []byte("$aws/things/x")}), broker.ReasonClientError, mqtt.TopicNameInvalid, false, false},
 		"topic too deep":          {sends(message(0, "1/2/3/4/5/6/7/8/9", "")), broker.ReasonClientError, mqtt.TopicNameInvalid, false, false},
 		"undefined reserved":      {sends(message(0, "$aws/nothing", "")), broker.ReasonClientError, mqtt.TopicNameInvalid, false, false},
 		"undefined reserved sub":  {sends(&mqtt.Subscribe{PacketID: 1, Subscriptions: []mqtt.Subscription{{Filter: "$aws/no/+"}}}), broker.ReasonClientError, mqtt.TopicFilterInvalid, false, false},

@@ -230,7 +230,7 @@ func TestQueuedMessageExpires(t *testing.T) {
 			}})
 		}
 		first, _ := sub.next().(*mqtt.Publish)
-		time.Sleep(10*time.Second + time.Millisecond)
+		time.Sleep(10 * time.Second)
 		sub.send(&mqtt.Ack{Kind: mqtt.TypePuback, PacketID: first.PacketID})
 		m, ok := sub.next().(*mqtt.Publish)
 		if !ok || m.Properties.MessageExpiry != 90 {

@@ -21,7 +21,9 @@ type Options struct {
 	Service Service
 	// Observer may be nil.
 	Observer Observer
-	Logger   *slog.Logger
+	// Keeper may be nil: nothing outlives the process then.
+	Keeper Keeper
+	Logger *slog.Logger
 	// Registerer may be nil: metrics are counted and not shown.
 	Registerer prometheus.Registerer
 	Now        func() time.Time
@@ -40,6 +42,8 @@ type Limits struct {
 	MaxFilters int
 	// MaxSubscriptions is the number held by one connection.
 	MaxSubscriptions int
+	// MaxQoS is the highest quality of service that clients may use.
+	MaxQoS byte
 	// MaxInflight is the number of unacknowledged QoS 1 messages each way.
 	MaxInflight int
 	// MaxAlias is the highest topic alias a client may use.
@@ -47,10 +51,31 @@ type Limits struct {
 	// KeepAlive bounds, in seconds; MinKeepAlive 0 leaves the client's wish alone.
 	MinKeepAlive uint16
 	MaxKeepAlive uint16
-	// MaxQueue and MaxQueueBytes bound the QoS 1 messages that wait behind the
-	// in-flight window; the newest is dropped beyond them.
-	MaxQueue      int
-	MaxQueueBytes int
+	// MaxQueue and MaxQueueBytes bound the messages that wait for one session,
+	// MaxGroupQueue those that wait for one shared group, and MaxQueuedTotal the
+	// bytes of all of them; the newest is dropped beyond them.
+	MaxQueue       int
+	MaxQueueBytes  int
+	MaxGroupQueue  int
+	MaxQueuedTotal int64
+	// MaxGroups and MaxGroupMembers bound the shared groups of an account and
+	// the members of one.
+	MaxGroups       int
+	MaxGroupMembers int
+	// MaxRetained is the number of messages that an account retains.
+	MaxRetained int
+	// MaxSessionExpiry is the longest that a session outlives its connection, in
+	// seconds; NeverExpires for no bound. Clients of MQTT 3.1.1 get it.
+	MaxSessionExpiry uint32
+	// RetryInterval is when an unacknowledged message is sent again on the same
+	// connection, then ever more seldom; 0 for never. RetryFor is when it is
+	// dropped.
+	RetryInterval time.Duration
+	RetryFor      time.Duration
+	// MarkDuplicates sets the DUP flag on what is sent again.
+	MarkDuplicates bool
+	// HonourRetain leaves the retain flag as published for subscribers that ask.
+	HonourRetain bool
 	// MaxPending bounds the encoded bytes that wait for the peer to read; QoS 0
 	// messages are dropped beyond it.
 	MaxPending int
@@ -86,8 +111,17 @@ func DefaultLimits(p topic.Profile) Limits {
 		MaxAlias:           8,
 		MinKeepAlive:       30,
 		MaxKeepAlive:       1200,
-		MaxQueue:           1000,
-		MaxQueueBytes:      4 << 20,
+		MaxQoS:             1,
+		MaxQueue:           100_000,
+		MaxQueueBytes:      64 << 20,
+		MaxGroupQueue:      20_000,
+		MaxQueuedTotal:     1 << 30,
+		MaxGroups:          10_000,
+		MaxGroupMembers:    100,
+		MaxRetained:        500_000,
+		MaxSessionExpiry:   3600,
+		RetryInterval:      20 * time.Second,
+		RetryFor:           time.Hour,
 		MaxPending:         1 << 20,
 		MaxUserProperties:  8 << 10,
 		MaxContentType:     256,
@@ -105,6 +139,10 @@ func DefaultLimits(p topic.Profile) Limits {
 		l.Topic.MaxSlashes = 200
 		l.MaxPayload = l.MaxPacket
 		l.MaxClientID = 65535
+		l.MaxQoS = 2
+		l.MaxSessionExpiry = NeverExpires
+		l.RetryInterval, l.MarkDuplicates, l.HonourRetain = 0, true, true
+		l.MaxGroupMembers = 10_000
 		l.MaxFilters = 0
 		l.MaxSubscriptions = 10000
 		l.MinKeepAlive, l.MaxKeepAlive = 0, 65535
@@ -112,6 +150,9 @@ func DefaultLimits(p topic.Profile) Limits {
 	}
 	return l
 }
+
+// retryTicks is RetryInterval in ticks.
+func (l *Limits) retryTicks() int64 { return int64(l.RetryInterval / tickLength) }
 
 // ListenerOptions belong to one listener.
 type ListenerOptions struct {

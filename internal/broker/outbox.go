@@ -31,20 +31,20 @@ func (b *Broker) recycle(out *buffer) {
 }
 
 // pendingLocked returns the buffer that output is appended to.
-func (s *session) pendingLocked() *buffer {
-	if s.pending == nil {
-		s.pending, _ = s.broker.buffers.Get().(*buffer)
+func (c *connection) pendingLocked() *buffer {
+	if c.pending == nil {
+		c.pending, _ = c.broker.buffers.Get().(*buffer)
 	}
-	return s.pending
+	return c.pending
 }
 
 // takeLocked hands the pending output to the writer. It returns nil when there
 // is none; the write side is then free again, or the caller has to close it.
-func (s *session) takeLocked() *buffer {
-	out := s.detachLocked()
+func (c *connection) takeLocked() *buffer {
+	out := c.detachLocked()
 	if out == nil {
-		s.writing = false
-		s.closed = s.closing
+		c.writing = false
+		c.closed = c.closing
 	}
 	return out
 }
@@ -56,81 +56,81 @@ const maxRounds = 8
 // flush sends the pending output. It never blocks: what the socket does not
 // take at once is left to a writer goroutine. When another goroutine is
 // writing already, that one takes over what is pending.
-func (s *session) flush() {
-	s.mu.Lock()
-	s.dirty = false
-	if s.writing || s.closed || s.pending == nil && !s.closing {
-		s.mu.Unlock()
+func (c *connection) flush() {
+	c.session.mu.Lock()
+	c.dirty = false
+	if c.writing || c.closed || c.pending == nil && !c.closing {
+		c.session.mu.Unlock()
 		return
 	}
-	s.writing = true
-	if s.try == nil {
-		out := s.detachLocked()
-		s.mu.Unlock()
-		s.startWriter(out)
+	c.writing = true
+	if c.try == nil {
+		out := c.detachLocked()
+		c.session.mu.Unlock()
+		c.startWriter(out)
 		return
 	}
 	for range maxRounds {
-		out := s.takeLocked()
-		closing := s.closing
-		s.mu.Unlock()
+		out := c.takeLocked()
+		closing := c.closing
+		c.session.mu.Unlock()
 		if out == nil {
 			if closing {
-				_ = s.conn.Close()
+				_ = c.conn.Close()
 			}
 			return
 		}
-		n, err := s.try.write(out.b)
+		n, err := c.try.write(out.b)
 		switch {
 		case err != nil:
-			s.broken(err)
+			c.broken(err)
 			return
 		case n < len(out.b):
 			out.b = out.b[:copy(out.b, out.b[n:])]
-			s.startWriter(out)
+			c.startWriter(out)
 			return
 		}
-		s.broker.recycle(out)
-		s.mu.Lock()
+		c.broker.recycle(out)
+		c.session.mu.Lock()
 	}
-	out := s.detachLocked()
-	s.mu.Unlock()
-	s.startWriter(out)
+	out := c.detachLocked()
+	c.session.mu.Unlock()
+	c.startWriter(out)
 }
 
 // detachLocked takes the pending output, if any, and keeps the write side.
-func (s *session) detachLocked() *buffer {
-	out := s.pending
-	s.pending = nil
+func (c *connection) detachLocked() *buffer {
+	out := c.pending
+	c.pending = nil
 	if out != nil {
-		s.broker.metrics.sentBytes.Add(float64(len(out.b)))
+		c.broker.metrics.sentBytes.Add(float64(len(out.b)))
 	}
 	return out
 }
 
 // startWriter leaves the write side to a goroutine. out may be nil.
-func (s *session) startWriter(out *buffer) {
-	s.broker.running.Go(func() { s.drain(out) })
+func (c *connection) startWriter(out *buffer) {
+	c.broker.running.Go(func() { c.drain(out) })
 }
 
 // drain writes, blocking, until nothing is pending.
-func (s *session) drain(out *buffer) {
+func (c *connection) drain(out *buffer) {
 	for {
 		if out != nil {
-			if err := s.writeAll(out.b); err != nil {
-				s.broken(err)
+			if err := c.writeAll(out.b); err != nil {
+				c.broken(err)
 				return
 			}
-			s.broker.recycle(out)
+			c.broker.recycle(out)
 		}
-		s.mu.Lock()
-		s.refillLocked()
-		out = s.takeLocked()
-		closing := s.closing
-		s.mu.Unlock()
+		c.session.refill(nil)
+		c.session.mu.Lock()
+		out = c.takeLocked()
+		closing := c.closing
+		c.session.mu.Unlock()
 		if out == nil {
 			if closing {
-				_ = s.conn.Close()
+				_ = c.conn.Close()
 			}
 			return
 		}
@@ -139,73 +139,73 @@ func (s *session) drain(out *buffer) {
 
 // writeAll writes with a deadline that moves on only when the peer takes
 // bytes.
-func (s *session) writeAll(b []byte) error {
+func (c *connection) writeAll(b []byte) error {
 	const piece = 64 << 10
 	for len(b) > 0 {
-		if err := s.armWrite(); err != nil {
+		if err := c.armWrite(); err != nil {
 			return err
 		}
-		n, err := s.conn.Write(b[:min(piece, len(b))])
+		n, err := c.conn.Write(b[:min(piece, len(b))])
 		if err != nil {
 			return err
 		}
 		b = b[n:]
 	}
-	if s.try != nil {
+	if c.try != nil {
 		// An old deadline would fail the writes that do not wait.
-		return s.conn.SetWriteDeadline(noDeadline())
+		return c.conn.SetWriteDeadline(noDeadline())
 	}
 	return nil
 }
 
 // armWrite sets the deadline of the next write.
-func (s *session) armWrite() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.armWriteLocked()
+func (c *connection) armWrite() error {
+	c.session.mu.Lock()
+	defer c.session.mu.Unlock()
+	return c.armWriteLocked()
 }
 
 // armWriteLocked sets the deadline of a write, a short one for a peer that is
 // dismissed.
-func (s *session) armWriteLocked() error {
-	timeout := s.broker.limits.WriteTimeout
-	if s.closing {
-		timeout = s.broker.limits.CloseTimeout
+func (c *connection) armWriteLocked() error {
+	timeout := c.broker.limits.WriteTimeout
+	if c.closing {
+		timeout = c.broker.limits.CloseTimeout
 	}
-	return s.conn.SetWriteDeadline(s.broker.now().Add(timeout))
+	return c.conn.SetWriteDeadline(c.broker.now().Add(timeout))
 }
 
 // broken gives up on a connection that cannot be written to.
-func (s *session) broken(err error) {
-	s.mu.Lock()
-	s.dead = true
-	if s.ended == nil {
-		s.ended = &cause{reason: ReasonConnectionLost, err: err}
-		close(s.gone)
+func (c *connection) broken(err error) {
+	c.session.mu.Lock()
+	c.dead = true
+	if c.ended == nil {
+		c.ended = &cause{reason: ReasonConnectionLost, err: err}
+		close(c.gone)
 	}
-	s.pending, s.queue, s.closed = nil, queue{}, true
+	c.pending, c.closed = nil, true
 	// The write side stays taken: nothing may be written behind a gap.
-	s.mu.Unlock()
-	_ = s.conn.Close()
+	c.session.mu.Unlock()
+	_ = c.conn.Close()
 }
 
 // ackLocked appends an acknowledgement.
-func (s *session) ackLocked(kind mqtt.Type, id uint16, code mqtt.ReasonCode) {
-	if s.dead {
+func (c *connection) ackLocked(kind mqtt.Type, id uint16, code mqtt.ReasonCode) {
+	if c.dead {
 		return
 	}
-	out := s.pendingLocked()
-	out.b = mqtt.AppendAck(out.b, kind, id, code, s.version)
+	out := c.pendingLocked()
+	out.b = mqtt.AppendAck(out.b, kind, id, code, c.version)
 }
 
 // sendLocked appends a packet that always has room.
-func (s *session) sendLocked(p mqtt.Packet) {
-	if s.dead {
+func (c *connection) sendLocked(p mqtt.Packet) {
+	if c.dead {
 		return
 	}
-	out := s.pendingLocked()
+	out := c.pendingLocked()
 	var err error
-	if out.b, err = p.Append(out.b, s.version); err != nil {
-		s.broker.logger.Error("packet of our own cannot be encoded", slog.String("packet", p.Type().String()), slog.Any("err", err))
+	if out.b, err = p.Append(out.b, c.version); err != nil {
+		c.broker.logger.Error("packet of our own cannot be encoded", slog.String("packet", p.Type().String()), slog.Any("err", err))
 	}
 }

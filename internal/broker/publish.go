@@ -3,7 +3,9 @@ package broker
 import (
 	"errors"
 	"strings"
+	"time"
 
+	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/mqtt"
 	"github.com/muster-iot/muster/internal/topic"
 )
@@ -11,7 +13,7 @@ import (
 // Reasons for which a PUBLISH ends its connection.
 var (
 	errQoS2            = errors.New("quality of service 2 is not supported")
-	errRetain          = errors.New("retained messages are not supported")
+	errRetainReserved  = errors.New("reserved topics retain no messages")
 	errPayload         = errors.New("payload exceeds the limit")
 	errAlias           = errors.New("topic alias is out of range or unknown")
 	errSubscriptionID  = errors.New("subscription identifier in a client's PUBLISH")
@@ -21,70 +23,71 @@ var (
 
 // publish takes in one PUBLISH: checks, policy, the reserved topics' service,
 // subscribers, acknowledgement.
-func (s *session) publish(b *batch, packet []byte) *cause {
+func (c *connection) publish(b *batch, packet []byte) *cause {
 	p := &b.in
-	if err := p.Decode(packet, s.version); err != nil {
+	if err := p.Decode(packet, c.version); err != nil {
 		return causeOf(err)
 	}
-	name, c := s.topicOf(p)
-	if c == nil {
-		c = s.checkPublish(p, name)
+	name, why := c.topicOf(p)
+	if why == nil {
+		why = c.checkPublish(p, name)
 	}
-	if c != nil {
-		return c
+	if why != nil {
+		return why
 	}
-	if p.QoS == 1 {
-		if c := s.waitForAcks(b); c != nil {
-			return c
+	if p.QoS > 0 {
+		if why := c.waitForAcks(b); why != nil {
+			return why
 		}
 	}
-	if !s.guard.CanPublish(name, p.Retain) {
-		return s.refusePublish(b, p, name)
+	if p.QoS == 2 && c.session.repeated(p.PacketID) {
+		c.acknowledge(b, mqtt.TypePubrec, p.PacketID, mqtt.Success)
+		return nil
 	}
-	if p.Retain {
-		return clientError(mqtt.RetainNotSupported, errRetain)
+	if !c.guard.CanPublish(name, p.Retain) {
+		return c.refusePublish(b, p, name)
 	}
 	b.received[p.QoS]++
-	return s.accept(b, p, name)
+	return c.accept(b, p, name)
 }
 
 // topicOf returns the topic behind name and alias. The last name is kept, so
 // that a client that stays with one topic costs no allocation.
-func (s *session) topicOf(p *mqtt.Publish) (string, *cause) {
+func (c *connection) topicOf(p *mqtt.Publish) (string, *cause) {
 	if p.Properties.Set.Has(mqtt.PropTopicAlias) {
-		return s.resolveAlias(p)
+		return c.resolveAlias(p)
 	}
-	if string(p.Topic) != s.lastTopic {
-		s.lastTopic = string(p.Topic)
+	if string(p.Topic) != c.lastTopic {
+		c.lastTopic = string(p.Topic)
 	}
-	return s.lastTopic, nil
+	return c.lastTopic, nil
 }
 
 // resolveAlias sets or looks up a topic alias.
-func (s *session) resolveAlias(p *mqtt.Publish) (string, *cause) {
+func (c *connection) resolveAlias(p *mqtt.Publish) (string, *cause) {
 	alias := int(p.Properties.TopicAlias)
-	if alias > s.broker.limits.MaxAlias {
+	if alias > c.broker.limits.MaxAlias {
 		return "", clientError(mqtt.TopicAliasInvalid, errAlias)
 	}
-	if s.aliases == nil {
-		s.aliases = make([]string, s.broker.limits.MaxAlias)
+	if c.aliases == nil {
+		c.aliases = make([]string, c.broker.limits.MaxAlias)
 	}
 	if len(p.Topic) > 0 {
-		s.aliases[alias-1] = string(p.Topic)
+		c.aliases[alias-1] = string(p.Topic)
 	}
-	if s.aliases[alias-1] == "" {
+	if c.aliases[alias-1] == "" {
 		return "", clientError(mqtt.TopicAliasInvalid, errAlias)
 	}
-	return s.aliases[alias-1], nil
+	return c.aliases[alias-1], nil
 }
 
 // checkPublish applies the limits that do not depend on policy.
-func (s *session) checkPublish(p *mqtt.Publish, name string) *cause {
-	limits := &s.broker.limits
+func (c *connection) checkPublish(p *mqtt.Publish, name string) *cause {
+	limits := &c.broker.limits
 	switch {
 	case len(p.Properties.SubscriptionIDs) > 0:
 		return clientError(mqtt.ProtocolError, errSubscriptionID)
-	case p.QoS > 1:
+	case p.QoS > limits.MaxQoS:
 		return clientError(mqtt.QoSNotSupported, errQoS2)
 	case len(p.Payload) > limits.MaxPayload:
 		return clientError(mqtt.PacketTooLarge, errPayload)
@@ -92,7 +95,10 @@ func (s *session) checkPublish(p *mqtt.Publish, name string) *cause {
 	if err := topic.ValidateName(name, limits.Topic); err != nil {
 		return clientError(mqtt.TopicNameInvalid, err)
 	}
-	if err := s.broker.checkProperties(&p.Properties); err != nil {
+	if p.Retain && topic.Reserved(name) {
+		return clientError(mqtt.TopicNameInvalid, errRetainReserved)
+	}
+	if err := c.broker.checkProperties(&p.Properties); err != nil {
 		return clientError(mqtt.QuotaExceeded, err)
 	}
 	return nil
@@ -115,77 +121,118 @@ func (b *Broker) checkProperties(p *mqtt.Properties) error {
 	return nil
 }
 
-// refusePublish answers a PUBLISH that policy forbids: MQTT 5 can say so for
-// QoS 1, everybody else is disconnected.
-func (s *session) refusePublish(b *batch, p *mqtt.Publish, name string) *cause {
+// refusePublish answers a PUBLISH that policy forbids: MQTT 5 can say so where
+// it is acknowledged, everybody else is disconnected.
+func (c *connection) refusePublish(b *batch, p *mqtt.Publish, name string) *cause {
 	action := ActionPublish
-	if p.Retain && s.guard.CanPublish(name, false) {
+	if p.Retain && c.guard.CanPublish(name, false) {
 		action = ActionRetain
 	}
-	s.tellDenied(action, name, mqtt.TypePublish)
-	if s.version == mqtt.V5 && p.QoS == 1 {
-		s.acknowledge(b, p.PacketID, mqtt.NotAuthorized)
+	c.tellDenied(action, name, mqtt.TypePublish)
+	if c.version == mqtt.V5 && p.QoS > 0 {
+		c.refuse(b, p, mqtt.NotAuthorized)
 		return nil
 	}
 	return because(ReasonAuthError)
 }
 
-// accept hands a permitted message to the service of its topic and to
-// subscribers, and acknowledges it.
-func (s *session) accept(b *batch, p *mqtt.Publish, name string) *cause {
-	forwarded := s.broker.forward(&p.Properties)
-	if strings.HasPrefix(name, "$") {
-		deferred, c := s.reserved(p, name, forwarded)
-		if c != nil {
-			return c
+// refuse answers a PUBLISH that was not taken in.
+func (c *connection) refuse(b *batch, p *mqtt.Publish, code mqtt.ReasonCode) {
+	if p.QoS == 2 {
+		c.session.release2(p.PacketID)
+	}
+	c.acknowledge(b, ackKind(p.QoS), p.PacketID, code)
+}
+
+// accept hands a permitted message to the service of its topic, to what is
+// retained and to subscribers, and acknowledges it when all that is done.
+func (c *connection) accept(b *batch, p *mqtt.Publish, name string) *cause {
+	forwarded := c.broker.forward(&p.Properties)
+	m := &b.message
+	m.clear()
+	m.topic, m.payload, m.qos, m.properties, m.from = name, p.Payload, p.QoS, &forwarded, c
+	m.retain = p.Retain
+	b.acknowledged = p.QoS > 0
+	defer func() { b.acknowledged, b.receipt = false, nil }()
+	reserved := strings.HasPrefix(name, "$")
+	if reserved {
+		if why := c.reserved(b, p, name, forwarded); why != nil {
+			return why
 		}
-		s.routeFrom(b, p, name, &forwarded)
-		if p.QoS == 1 && !deferred {
-			s.acknowledge(b, p.PacketID, mqtt.Success)
+	}
+	if p.Retain {
+		if err := b.retain(c.session.realm, b.receiptFor()); err != nil {
+			return c.refuseRetained(b, p, err)
 		}
+	}
+	matched := b.route(c.session.realm.router)
+	if p.QoS == 0 {
 		return nil
 	}
-	matched := s.routeFrom(b, p, name, &forwarded)
-	if p.QoS == 1 {
-		code := mqtt.Success
-		if !matched && s.broker.profile == topic.Standard {
-			code = mqtt.NoMatchingSubscribers // the service does not tell
-		}
-		s.acknowledge(b, p.PacketID, code)
+	code := mqtt.Success
+	if !matched && !reserved && p.QoS == 1 && c.broker.profile == topic.Standard {
+		code = mqtt.NoMatchingSubscribers // the service does not tell
 	}
+	c.confirm(b, p, code)
 	return nil
 }
 
-// routeFrom routes a message of this session and reports whether it has
-// subscribers.
-func (s *session) routeFrom(b *batch, p *mqtt.Publish, name string, properties *mqtt.Properties) bool {
-	m := &b.message
-	m.clear()
-	m.topic, m.payload, m.qos, m.properties, m.from = name, p.Payload, p.QoS, properties, s
-	return b.route(s.realm.router)
+// confirm acknowledges a message now, or when its receipt is complete.
+func (c *connection) confirm(b *batch, p *mqtt.Publish, code mqtt.ReasonCode) {
+	if b.receipt == nil {
+		c.acknowledge(b, ackKind(p.QoS), p.PacketID, code)
+		return
+	}
+	slot := c.holdAck(ackKind(p.QoS), p.PacketID)
+	b.receipt.finish(func(err error) { c.settled(slot, code, err) })
+}
+
+// refuseRetained answers a message that cannot be retained.
+func (c *connection) refuseRetained(b *batch, p *mqtt.Publish, err error) *cause {
+	switch {
+	case p.QoS == 0:
+		return nil // dropped and counted
+	case c.version == mqtt.V5:
+		c.refuse(b, p, pubackCode(err))
+		return nil
+	default:
+		return &cause{reason: ReasonThrottled, err: err}
+	}
+}
+
+// retain keeps the batch's message for later subscribers. An error means that
+// it was refused; done is then called all the same.
+func (b *batch) retain(r *realm, done func(error)) error {
+	k := b.keep()
+	k.StoredAt = b.broker.now() // nobody else holds it yet
+	err := r.retained.store(k, done)
+	if err != nil {
+		b.broker.metrics.dropped[dropRetained].Inc()
+	}
+	return err
 }
 
 // reserved asks the service about a message to a `$` topic.
-func (s *session) reserved(p *mqtt.Publish, name string, properties mqtt.Properties) (deferred bool, c *cause) {
+func (c *connection) reserved(b *batch, p *mqtt.Publish, name string, properties mqtt.Properties) *cause {
 	request := &Publish{
-		Account: s.info.Account, Principal: s.info.Principal, ClientID: s.info.ClientID, SessionID: s.info.SessionID,
-		ThingName: s.info.ThingName, RemoteAddr: s.info.RemoteAddr, Topic: name, Payload: append([]byte{}, p.Payload...),
-		QoS: p.QoS, Properties: properties, ReplyTo: s.reply,
+		Account: c.info.Account, Principal: c.info.Principal, ClientID: c.info.ClientID, SessionID: c.info.SessionID,
+		ThingName: c.info.ThingName, RemoteAddr: c.info.RemoteAddr, Topic: name, Payload: append([]byte{}, p.Payload...),
+		QoS: p.QoS, Properties: properties, ReplyTo: c.reply,
 	}
-	var slot *ackSlot
 	done := func(error) {}
-	if p.QoS == 1 {
-		slot = s.holdAck(p.PacketID)
-		done = func(err error) { s.settled(slot, err) }
+	var taken *receipt
+	if p.QoS > 0 {
+		taken = newReceipt()
+		done = taken.claim()
 	}
-	deferred, ok := s.broker.service.Reserved(request, done)
+	deferred, ok := c.broker.service.Reserved(request, done)
 	if !ok {
-		return false, clientError(mqtt.TopicNameInvalid, errUnknownReserved)
+		return clientError(mqtt.TopicNameInvalid, errUnknownReserved)
 	}
-	if slot != nil && !deferred {
-		s.dropAck(slot)
+	if deferred {
+		b.receipt = taken
 	}
-	return deferred, nil
+	return nil
 }
 
 // forward returns the properties that travel with a message, its expiry
@@ -207,13 +254,15 @@ func (b *Broker) forward(p *mqtt.Properties) mqtt.Properties {
 	return forwarded
 }
 
-// reply delivers a message to this session alone, with the quality of service
+// reply delivers a message to this client alone, with the quality of service
 // of its own subscription when it has one.
-func (s *session) reply(name string, payload []byte) {
-	b := s.broker.batch()
-	defer s.broker.release(b)
-	b.message.topic, b.message.payload, b.message.qos = name, payload, 1
-	b.deliver(s, s.subscribedQoS(name), nil)
+func (c *connection) reply(name string, payload []byte) {
+	b := c.broker.batch()
+	defer c.broker.release(b)
+	b.begin(&Message{Topic: name, Payload: payload, QoS: 1})
+	if c.session.link.Load() == c {
+		b.deliver(c.session, parcel{qos: c.session.subscribedQoS(name)})
+	}
 }
 
 // subscribedQoS returns the highest quality of service of the subscriptions
@@ -221,11 +270,40 @@ func (s *session) reply(name string, payload []byte) {
 func (s *session) subscribedQoS(name string) byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.subscribedQoSLocked(name)
+}
+
+// subscribedQoSLocked is subscribedQoS.
+func (s *session) subscribedQoSLocked(name string) byte {
 	qos := byte(0)
 	for i := range s.subs {
-		if topic.Match(s.subs[i].filter, name, s.broker.profile) {
+		if s.subs[i].group == nil && topic.Match(s.subs[i].filter, name, s.broker.profile) {
 			qos = max(qos, s.subs[i].qos)
 		}
 	}
 	return qos
+}
+
+// checkMessage refuses what cannot be published for the server itself or by
+// HTTP.
+func (b *Broker) checkMessage(m *Message) error {
+	if err := topic.ValidateName(m.Topic, topic.Limits{}); err != nil {
+		return fault.Wrap(fault.InvalidRequest, err, "topic %q is not valid: %v", m.Topic, err)
+	}
+	if m.QoS > 1 {
+		return fault.New(fault.InvalidRequest, "quality of service %d of %q is neither 0 nor 1", m.QoS, m.Topic)
+	}
+	if m.Retain && topic.Reserved(m.Topic) {
+		return fault.New(fault.InvalidRequest, "topic %q is reserved and retains no messages", m.Topic)
+	}
+	return nil
+}
+
+// expiresAt returns when a message that arrives now becomes worthless, zero for
+// never.
+func expiresAt(p *mqtt.Properties, now time.Time) time.Time {
+	if p == nil || !p.Set.Has(mqtt.PropMessageExpiry) {
+		return time.Time{}
+	}
+	return now.Add(time.Duration(p.MessageExpiry) * time.Second)
 }

@@ -1,93 +1,111 @@
 package broker
 
-import "github.com/muster-iot/muster/internal/mqtt"
+import (
+	"slices"
+	"time"
+)
 
-// stored is a message that outlives the buffer it arrived in; it is shared by
-// all queues that hold it.
-type stored struct {
-	topic      string
-	payload    []byte
-	properties mqtt.Properties
-	// expires is the tick at which the message is worthless, 0 for never.
-	expires int64
-}
-
-// queued is a message that waits for a session.
-type queued struct {
-	message *stored
+// parcel is one message on its way to a session: in the window when it has a
+// packet id in use, in the queue before. The box is the shared group that it
+// was taken from, nil for the session's own.
+type parcel struct {
+	message *Kept
 	ids     []uint32
+	box     *group
+	// seq numbers the messages of a box; order those of a session, in which they
+	// are delivered.
+	seq   uint64
+	order uint64
+	// since and sent are the ticks of the first and of the newest attempt.
+	since, sent int64
+	id          uint16
+	qos         byte
+	tries       uint8
+	// retain is the flag that the receiver sees.
+	retain bool
+	// stored says that the keeper holds it.
+	stored bool
+	// onWire says that the current connection was sent it, repeat that an
+	// earlier one was.
+	onWire, repeat bool
+	// released is a QoS 2 message that the client has, whose id is not free yet.
+	released bool
 }
 
-// queue keeps QoS 1 messages behind a session's window, oldest first.
+// queue keeps messages behind a session's window or for a shared group, oldest
+// first.
 type queue struct {
-	items []queued
+	items []parcel
 	bytes int
 }
 
-// push appends a message unless the queue is full.
-func (q *queue) push(m queued, limits *Limits) bool {
-	size := len(m.message.payload) + len(m.message.topic)
-	if len(q.items) >= limits.MaxQueue || q.bytes+size > limits.MaxQueueBytes {
-		return false
-	}
-	q.items = append(q.items, m)
-	q.bytes += size
-	return true
+// fits reports whether a bounded queue takes one more message.
+func (q *queue) fits(k *Kept, most, mostBytes int) bool {
+	return len(q.items) < most && q.bytes+k.size() <= mostBytes
+}
+
+// push appends a message.
+func (q *queue) push(p parcel) {
+	q.items = append(q.items, p)
+	q.bytes += p.bytes()
 }
 
 // pop removes the oldest message.
-func (q *queue) pop() queued {
-	m := q.items[0]
-	q.items[0] = queued{}
+func (q *queue) pop() parcel {
+	p := q.items[0]
+	q.items[0] = parcel{}
 	if q.items = q.items[1:]; len(q.items) == 0 {
 		q.items = nil
 	}
-	q.bytes -= len(m.message.payload) + len(m.message.topic)
-	return m
+	q.bytes -= p.bytes()
+	return p
 }
 
-// refillLocked moves queued messages into the window as far as window and
-// pending output have room, and reports whether it moved any.
-func (s *session) refillLocked() bool {
-	moved := false
-	for len(s.queue.items) > 0 && !s.dead && s.hasRoomLocked() {
-		m := s.queue.pop()
-		now := s.broker.wheel.now.Load()
-		if m.message.expires > 0 && m.message.expires <= now {
-			s.broker.metrics.dropped[dropExpired].Inc()
-			continue
-		}
-		if s.appendStoredLocked(m, now) {
-			moved = true
-		}
+// restore puts messages that were taken before in front of all others.
+func (q *queue) restore(back []parcel) {
+	if len(back) == 0 {
+		return
 	}
-	return moved
+	for i := range back {
+		q.bytes += back[i].bytes()
+	}
+	q.items = slices.Concat(back, q.items)
 }
 
-// hasRoomLocked reports whether one more QoS 1 message may be sent.
-func (s *session) hasRoomLocked() bool {
-	return len(s.inflight) < s.window && (s.pending == nil || len(s.pending.b) < s.broker.limits.MaxPending)
+// insert puts a message at the place of its number.
+func (q *queue) insert(p parcel) {
+	at, _ := slices.BinarySearchFunc(q.items, p.seq, func(have parcel, seq uint64) int {
+		switch {
+		case have.seq < seq:
+			return -1
+		case have.seq > seq:
+			return 1
+		default:
+			return 0
+		}
+	})
+	q.items = slices.Insert(q.items, at, p)
+	q.bytes += p.bytes()
 }
 
-// appendStoredLocked encodes a queued message with what is left of its expiry.
-func (s *session) appendStoredLocked(m queued, now int64) bool {
-	p := mqtt.Publish{QoS: 1, Topic: []byte(m.message.topic), Payload: m.message.payload, PacketID: s.nextIDLocked()}
-	if s.version == mqtt.V5 {
-		p.Properties = m.message.properties
-		p.Properties.SubscriptionIDs = m.ids
-		if m.message.expires > 0 {
-			p.Properties.MessageExpiry = uint32(m.message.expires - now)
+// dropExpired removes what has become worthless and returns it.
+func (q *queue) dropExpired(now time.Time) []parcel {
+	var gone []parcel
+	q.items = slices.DeleteFunc(q.items, func(p parcel) bool {
+		if p.message == nil || p.released || !p.message.expired(now) {
+			return false
 		}
+		gone = append(gone, p)
+		q.bytes -= p.bytes()
+		return true
+	})
+	return gone
+}
+
+// bytes is what a parcel counts for.
+func (p *parcel) bytes() int {
+	if p.message == nil {
+		return 0
 	}
-	out := s.pendingLocked()
-	before := len(out.b)
-	var err error
-	if out.b, err = p.Append(out.b, s.version); err != nil || len(out.b)-before > s.maxPacket {
-		out.b = out.b[:before]
-		s.broker.metrics.dropped[dropTooLarge].Inc()
-		return false
-	}
-	s.inflight = append(s.inflight, p.PacketID)
-	s.broker.metrics.sent[1].Inc()
-	return true
+	return p.message.size()
 }

@@ -1,33 +1,88 @@
 package broker
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/muster-iot/muster/internal/fleet"
+)
 
 // realm is one account's part of the broker.
 type realm struct {
-	router *router
+	account  fleet.Account
+	router   *router
+	retained retainedTree
 
-	mu       sync.Mutex
+	mu sync.Mutex
+	// sessions are those of connected clients and the stored ones of clients
+	// that are away.
 	sessions map[string]*session
 }
 
-// join makes a session the owner of its client id and returns the one that it
-// takes over from. tell runs before anybody else can join: of connections that
-// come at once, the last one told of is the one that stays.
-func (r *realm) join(s *session, tell func()) *session {
+// newRealm returns an account's part without anything in it.
+func (b *Broker) newRealm(account fleet.Account) *realm {
+	r := &realm{account: account, sessions: make(map[string]*session)}
+	r.router = newRouter(b, r)
+	r.retained = retainedTree{broker: b, realm: r}
+	return r
+}
+
+// joined is the outcome of join.
+type joined struct {
+	session *session
+	// resumed says that the session was there before.
+	resumed bool
+	// before is the connection that was taken over, replaced the session that
+	// the new one takes the place of; nil when there was none.
+	before   *connection
+	replaced *session
+}
+
+// join gives an admitted connection its session: the stored one when it may be
+// resumed, else a new one. enter runs with the session locked, before anybody
+// can deliver to the connection. tell runs before anybody else can join: of
+// connections that come at once, the last one told of is the one that stays.
+func (r *realm) join(c *connection, expiry uint32, tell func(), enter func(j *joined)) joined {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	var j joined
+	if old := r.sessions[c.info.ClientID]; old != nil {
+		old.mu.Lock()
+		if !old.over && !c.info.CleanStart && old.persistentLocked() && old.version == c.version {
+			j.session, j.resumed = old, true
+			c.info.SessionID = old.id
+			old.expiry = expiry
+			c.session = old
+			enter(&j)
+			j.before = old.attachLocked(c)
+			old.recordLocked(nil)
+			tell()
+			old.mu.Unlock()
+			return j
+		}
+		if !old.over {
+			old.over = true
+			j.replaced, j.before = old, old.link.Load()
+		}
+		old.mu.Unlock()
+	}
+	s := c.broker.newSession(r, c, expiry)
+	j.session, c.session = s, s
+	r.sessions[c.info.ClientID] = s
 	tell()
-	old := r.sessions[s.info.ClientID]
-	r.sessions[s.info.ClientID] = s
-	return old
+	s.mu.Lock()
+	enter(&j)
+	s.link.Store(c)
+	s.recordLocked(nil)
+	s.mu.Unlock()
+	return j
 }
 
 // leave gives the client id up unless somebody took it over.
 func (r *realm) leave(s *session) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.sessions[s.info.ClientID] == s {
-		delete(r.sessions, s.info.ClientID)
+	if r.sessions[s.clientID] == s {
+		delete(r.sessions, s.clientID)
 	}
 }
 
@@ -38,13 +93,15 @@ func (r *realm) find(clientID string) *session {
 	return r.sessions[clientID]
 }
 
-// all returns the sessions at this moment.
-func (r *realm) all() []*session {
+// connections returns the connections at this moment.
+func (r *realm) connections() []*connection {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	all := make([]*session, 0, len(r.sessions))
+	all := make([]*connection, 0, len(r.sessions))
 	for _, s := range r.sessions {
-		all = append(all, s)
+		if c := s.link.Load(); c != nil {
+			all = append(all, c)
+		}
 	}
 	return all
 }

@@ -62,6 +62,8 @@ type cause struct {
 	code mqtt.ReasonCode
 	// noWill withholds the will.
 	noWill bool
+	// endSession ends a persistent session with the connection.
+	endSession bool
 	// err is for the log.
 	err error
 }

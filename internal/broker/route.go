@@ -11,9 +11,10 @@ type routed struct {
 	payload    []byte
 	qos        byte
 	properties *mqtt.Properties
-	from       *session // for no-local; nil for the server's own
-	frames     [2][2]frame
-	kept       *stored
+	from       *connection // for no-local; nil for the server's own
+	retain     bool        // the flag for receivers that want to see it
+	frames     [2][3]frame
+	kept       *Kept
 }
 
 // frame is one encoding, by version and quality of service.
@@ -27,7 +28,7 @@ const maxFrame = 16 << 10
 
 // clear drops what points elsewhere and keeps the encoding buffers.
 func (m *routed) clear() {
-	m.topic, m.payload, m.properties, m.from, m.kept = "", nil, nil, nil, nil
+	m.topic, m.payload, m.properties, m.from, m.kept, m.retain = "", nil, nil, nil, nil, false
 	for v := range m.frames {
 		for q := range m.frames[v] {
 			f := &m.frames[v][q]
@@ -42,33 +43,37 @@ func (m *routed) clear() {
 // target is one receiver of a message that several filters selected.
 type target struct {
 	session *session
-	qos     byte
-	ids     []uint32
+	parcel
 }
 
 // route delivers the batch's message to all subscribers of its topic, each
-// session once, and reports whether there are any.
+// session once and one member of each shared group, and reports whether there
+// are any.
 func (b *batch) route(r *router) bool {
 	r.lookup(b.message.topic, &b.found)
 	if len(b.found.ends) > 1 {
 		b.routeMerged()
-		return true
-	}
-	for _, list := range b.found.lists {
-		for i := range list {
-			sub := &list[i]
-			if sub.noLocal && sub.session == b.message.from {
-				continue
-			}
-			if sub.id != 0 {
-				b.deliver(sub.session, sub.qos, []uint32{sub.id})
-			} else {
-				b.deliver(sub.session, sub.qos, nil)
+	} else {
+		for _, list := range b.found.lists {
+			for i := range list {
+				sub := &list[i]
+				if sub.noLocal && b.isFrom(sub.session) {
+					continue
+				}
+				var p parcel
+				p.add(sub, b.message.retain)
+				b.deliver(sub.session, p)
 			}
 		}
 	}
-	return len(b.found.ends) > 0
+	for _, g := range b.found.groups {
+		b.deliverShared(g)
+	}
+	return len(b.found.ends) > 0 || len(b.found.groups) > 0
 }
+
+// isFrom reports whether the message was published by a session.
+func (b *batch) isFrom(s *session) bool { return b.message.from != nil && b.message.from.session == s }
 
 // routeMerged delivers when several filters match: a session gets one copy
 // with the highest quality of service and the identifiers of all of them. The
@@ -87,20 +92,20 @@ func (b *batch) routeMerged() {
 	for _, list := range b.found.lists[from:to] {
 		for i := range list {
 			sub := &list[i]
-			if sub.noLocal && sub.session == b.message.from {
+			if sub.noLocal && b.isFrom(sub.session) {
 				continue
 			}
 			if at, ok := b.index[sub.session]; ok {
-				b.merged[at].add(sub)
+				b.merged[at].add(sub, b.message.retain)
 				continue
 			}
-			t := target{session: sub.session}
-			t.add(sub)
-			b.deliver(t.session, t.qos, t.ids)
+			var p parcel
+			p.add(sub, b.message.retain)
+			b.deliver(sub.session, p)
 		}
 	}
 	for i := range b.merged {
-		b.deliver(b.merged[i].session, b.merged[i].qos, b.merged[i].ids)
+		b.deliver(b.merged[i].session, b.merged[i].parcel)
 	}
 	clear(b.merged)
 	b.merged = b.merged[:0]
@@ -127,7 +132,7 @@ func (b *batch) largest() (filter, from, to int) {
 func (b *batch) merge(list []subscriber) {
 	for i := range list {
 		sub := &list[i]
-		if sub.noLocal && sub.session == b.message.from {
+		if sub.noLocal && b.isFrom(sub.session) {
 			continue
 		}
 		at, ok := b.index[sub.session]
@@ -136,79 +141,125 @@ func (b *batch) merge(list []subscriber) {
 			b.index[sub.session] = at
 			b.merged = append(b.merged, target{session: sub.session})
 		}
-		b.merged[at].add(sub)
+		b.merged[at].add(sub, b.message.retain)
 	}
 }
 
-// add widens a target by one more subscription.
-func (t *target) add(sub *subscriber) {
-	t.qos = max(t.qos, sub.qos)
+// add widens a parcel by one more subscription that selects it.
+func (p *parcel) add(sub *subscriber, retained bool) {
+	p.qos = max(p.qos, sub.qos)
+	p.retain = p.retain || retained && sub.retainAsPublished
 	if sub.id != 0 {
-		t.ids = append(t.ids, sub.id)
+		p.ids = append(p.ids, sub.id)
 	}
 }
 
 // deliver appends the batch's message to a session's output, or queues it.
-func (b *batch) deliver(s *session, qos byte, ids []uint32) {
+func (b *batch) deliver(s *session, p parcel) {
 	m := &b.message
-	if !s.guard.CanReceive(m.topic) {
-		b.broker.metrics.dropped[dropDenied].Inc()
-		s.deny(m.topic)
+	p.qos = min(p.qos, m.qos)
+	c := s.link.Load()
+	for {
+		if c != nil && !c.guard.CanReceive(m.topic) {
+			b.broker.metrics.dropped[dropDenied].Inc()
+			c.deny(m.topic)
+			return
+		}
+		s.mu.Lock()
+		now := s.link.Load()
+		if now == c {
+			break
+		}
+		s.mu.Unlock()
+		c = now // somebody else may receive other topics
+	}
+	defer s.mu.Unlock()
+	if s.over {
 		return
 	}
-	qos = min(qos, m.qos)
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	if c != nil && c.dead {
+		c = nil
+	}
 	switch {
-	case s.dead:
-	case qos == 0:
-		b.deliverNow(s, 0, ids)
-	case len(s.queue.items) == 0 && s.hasRoomLocked():
-		b.deliverNow(s, 1, ids)
-	default:
-		if !s.queue.push(queued{message: b.keep(), ids: ids}, &b.broker.limits) {
-			b.broker.metrics.dropped[dropQueue].Inc()
+	case p.qos == 0:
+		if c != nil {
+			b.deliverNow(c, p)
 		}
+	case c == nil && !s.persistentLocked():
+	case c != nil && len(s.queue.items) == 0 && !s.refilling && s.hasRoomLocked(c):
+		p.message = b.keep()
+		s.keepLocked(&p, b.receiptFor)
+		b.deliverNow(c, p)
+	default:
+		p.message = b.keep()
+		// Room is made sure of first, so that nothing is kept for nothing.
+		if !s.enqueueLocked(p) {
+			return
+		}
+		last := &s.queue.items[len(s.queue.items)-1]
+		s.keepLocked(last, b.receiptFor)
 	}
 }
 
-// deliverNow encodes the message into a session's output; the session is
+// deliverNow encodes the message into a connection's output; the session is
 // locked.
-func (b *batch) deliverNow(s *session, qos byte, ids []uint32) {
-	encoded := b.encode(s.version, qos, ids)
-	if len(encoded) == 0 || len(encoded) > s.maxPacket {
-		b.broker.metrics.dropped[dropTooLarge].Inc()
-		return
-	}
-	out := s.pendingLocked()
-	if qos == 0 && len(out.b)+len(encoded) > b.broker.limits.MaxPending && len(out.b) > 0 {
+func (b *batch) deliverNow(c *connection, p parcel) {
+	s := c.session
+	out := c.pendingLocked()
+	if p.qos == 0 && len(out.b) > b.broker.limits.MaxPending {
 		b.broker.metrics.dropped[dropSlow].Inc()
 		return
 	}
+	if p.qos > 0 {
+		s.order++
+		p.order, p.id = s.order, s.nextIDLocked()
+	}
+	if !b.append(c, &p) {
+		b.broker.metrics.dropped[dropTooLarge].Inc()
+		s.unkeepLocked(&p)
+		return
+	}
+	if p.qos > 0 {
+		p.onWire, p.sent = true, b.broker.wheel.now.Load()
+		p.since = p.sent
+		s.inflight = append(s.inflight, p)
+		c.watchRetryLocked()
+	}
+	b.sent[p.qos]++
+	c.touchLocked(b)
+}
+
+// append encodes the message for one receiver: by a copy of the shared
+// encoding where nothing in it is the receiver's own.
+func (b *batch) append(c *connection, p *parcel) bool {
+	if len(p.ids) > 0 && c.version == mqtt.V5 || c.maxOutAlias > 0 {
+		own := b.packet(c.version, p.qos)
+		own.PacketID, own.Retain = p.id, p.retain
+		if c.version == mqtt.V5 {
+			own.Properties.SubscriptionIDs = p.ids
+		}
+		return c.appendLocked(&own)
+	}
+	encoded := b.encode(c.version, p.qos)
+	if len(encoded) == 0 || len(encoded) > c.maxPacket {
+		return false
+	}
+	out := c.pendingLocked()
 	at := len(out.b)
 	out.b = append(out.b, encoded...)
-	if qos == 1 {
-		id := s.nextIDLocked()
-		s.inflight = append(s.inflight, id)
-		mqtt.SetPacketID(out.b[at:], id)
+	if p.retain {
+		out.b[at] |= 1
 	}
-	b.sent[qos]++
-	s.touchLocked(b)
+	if p.qos > 0 {
+		mqtt.SetPacketID(out.b[at:], p.id)
+	}
+	return true
 }
 
 // encode returns the message as a packet for a version and quality of service,
 // valid until the next call. It returns nothing for a message that the wire
 // has no room for.
-func (b *batch) encode(v mqtt.Version, qos byte, ids []uint32) []byte {
-	if len(ids) > 0 && v == mqtt.V5 {
-		p := b.packet(v, qos)
-		p.Properties.SubscriptionIDs = ids
-		encoded, err := p.Append(nil, v)
-		if err != nil {
-			return nil
-		}
-		return encoded
-	}
+func (b *batch) encode(v mqtt.Version, qos byte) []byte {
 	class := 0
 	if v == mqtt.V5 {
 		class = 1
@@ -236,17 +287,19 @@ func (b *batch) packet(v mqtt.Version, qos byte) mqtt.Publish {
 	return p
 }
 
-// keep returns the message as a copy that queues can hold.
-func (b *batch) keep() *stored {
+// keep returns the message as a copy that outlives the batch.
+func (b *batch) keep() *Kept {
 	m := &b.message
 	if m.kept == nil {
-		m.kept = &stored{topic: m.topic, payload: append([]byte(nil), m.payload...)}
-		if m.properties != nil {
-			m.kept.properties = *m.properties
-			if m.properties.Set.Has(mqtt.PropMessageExpiry) {
-				m.kept.expires = b.broker.wheel.now.Load() + max(1, int64(m.properties.MessageExpiry))
+		k := &Kept{Topic: m.topic, Payload: append([]byte(nil), m.payload...), QoS: m.qos}
+		if m.properties != nil && !m.properties.Empty() {
+			properties := *m.properties
+			k.Properties = &properties
+			if properties.Set.Has(mqtt.PropMessageExpiry) {
+				k.ExpiresAt = expiresAt(&properties, b.broker.now())
 			}
 		}
+		m.kept = k
 	}
 	return m.kept
 }

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"strings"
 	"sync"
 
@@ -14,6 +15,10 @@ type subscriber struct {
 	id      uint32
 	qos     byte
 	noLocal bool
+	// retainAsPublished leaves the retain flag of what is delivered as it came.
+	retainAsPublished bool
+	// persistent says that the session outlives its connection.
+	persistent bool
 }
 
 // bucketSize bounds the slice that an unsubscribe copies.
@@ -31,6 +36,8 @@ type bucket struct {
 type entry struct {
 	filter  string
 	buckets []*bucket
+	// groups never changes in place: readers may hold it.
+	groups []*group
 }
 
 // node is one level of the wildcard filters.
@@ -42,34 +49,45 @@ type node struct {
 // router maps topics to subscribers: filters without wildcard in a map, the
 // others in a trie by levels. Lookups allocate nothing.
 type router struct {
+	broker  *Broker
+	realm   *realm
 	profile topic.Profile
 
 	mu    sync.RWMutex
 	exact map[string]*entry
 	root  node
+	// groups are the shared subscriptions by their whole filter.
+	groups map[string]*group
 }
 
 // newRouter returns an empty router.
-func newRouter(p topic.Profile) *router {
-	return &router{profile: p, exact: make(map[string]*entry)}
+func newRouter(b *Broker, r *realm) *router {
+	return &router{broker: b, realm: r, profile: b.profile, exact: make(map[string]*entry), groups: make(map[string]*group)}
 }
 
 // matches collects a lookup's result: the subscriber slices, and how many of
-// them belong to each matching filter. It is reused between lookups.
+// them belong to each matching filter; and the shared groups. It is reused
+// between lookups.
 type matches struct {
 	lists [][]subscriber
 	// ends[i] is where the lists of filter i end.
-	ends []int
+	ends   []int
+	groups []*group
 }
 
 // reset empties the result and drops its references.
 func (m *matches) reset() {
 	clear(m.lists)
-	m.lists, m.ends = m.lists[:0], m.ends[:0]
+	clear(m.groups)
+	m.lists, m.ends, m.groups = m.lists[:0], m.ends[:0], m.groups[:0]
 }
 
 // add takes over an entry's slices.
 func (m *matches) add(e *entry) {
+	m.groups = append(m.groups, e.groups...)
+	if len(e.buckets) == 0 {
+		return
+	}
 	for _, b := range e.buckets {
 		m.lists = append(m.lists, b.subs)
 	}
@@ -97,7 +115,7 @@ func (r *router) walk(n *node, rest string, more, wild bool, m *matches) {
 		if n.entry != nil {
 			m.add(n.entry)
 		}
-		if hash != nil && r.profile == topic.Standard {
+		if hash != nil && hash.entry != nil && r.profile == topic.Standard {
 			m.add(hash.entry)
 		}
 		return
@@ -199,9 +217,66 @@ func (r *router) unsubscribe(b *bucket, s *session) {
 	}
 	e.buckets[last] = nil
 	e.buckets = e.buckets[:last]
-	if last == 0 {
+	r.dropEmpty(e)
+}
+
+// dropEmpty removes an entry that selects nobody any more.
+func (r *router) dropEmpty(e *entry) {
+	if len(e.buckets) == 0 && len(e.groups) == 0 {
 		r.drop(e.filter)
 	}
+}
+
+// share adds a member to a shared group, making the group when there is none.
+// It returns nil when the group has no room.
+func (r *router) share(whole, filter string, sub subscriber) *group {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	g := r.groups[whole]
+	limits := &r.broker.limits
+	if g == nil {
+		if len(r.groups) >= limits.MaxGroups {
+			return nil
+		}
+		e := r.entry(filter)
+		g = &group{broker: r.broker, realm: r.realm, name: whole, entry: e}
+		r.groups[whole] = g
+		e.groups = append(slices.Clip(slices.Clone(e.groups)), g)
+	}
+	if !g.join(sub, limits.MaxGroupMembers) {
+		return nil
+	}
+	return g
+}
+
+// group returns the shared group of a whole filter, or nil.
+func (r *router) group(whole string) *group {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.groups[whole]
+}
+
+// leave ends one subscription of a session.
+func (r *router) leave(sub *subscription, s *session) {
+	if sub.group == nil {
+		r.unsubscribe(sub.bucket, s)
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	g := sub.group
+	if !g.leave(s) {
+		return
+	}
+	delete(r.groups, g.name)
+	kept := make([]*group, 0, len(g.entry.groups))
+	for _, other := range g.entry.groups {
+		if other != g {
+			kept = append(kept, other)
+		}
+	}
+	g.entry.groups = kept
+	r.dropEmpty(g.entry)
 }
 
 // drop removes the entry of a filter and the nodes that only led to it.

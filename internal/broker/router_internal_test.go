@@ -26,7 +26,7 @@ func TestRouterAgreesWithMatch(t *testing.T) {
 			}
 			return strings.Join(parts, "/")
 		}
-		r := newRouter(profile)
+		r := newRouter(&Broker{profile: profile}, nil)
 		held := map[string]map[*session]*bucket{}
 		sessions := make([]*session, 20)
 		for i := range sessions {
@@ -101,7 +101,7 @@ func checkLookup(t *testing.T, r *router, m *matches, held map[string]map[*sessi
 func TestRouterManySubscribers(t *testing.T) {
 	t.Parallel()
 	const many = 5000
-	r := newRouter(topic.AWS)
+	r := newRouter(&Broker{profile: topic.AWS}, nil)
 	sessions := make([]*session, many)
 	buckets := make([]*bucket, many)
 	for i := range sessions {
@@ -137,37 +137,72 @@ func TestRouterManySubscribers(t *testing.T) {
 	}
 }
 
+// watched is a deadline that moves on with each sign of life.
+type watched struct {
+	alarm    alarm
+	lastSeen int64
+	expired  int64
+}
+
 func TestWheel(t *testing.T) {
 	t.Parallel()
 	var w wheel
-	watch := func(idle int64) *session {
-		s := &session{idleTicks: idle}
-		s.lastSeen.Store(w.now.Load())
-		w.add(s)
+	watch := func(idle int64) *watched {
+		s := &watched{}
+		s.alarm.ring = func(now int64) int64 {
+			if due := s.lastSeen + idle; due > now {
+				return due
+			}
+			if s.expired != 0 {
+				t.Error("expired twice")
+			}
+			s.expired = now
+			return 0
+		}
+		w.add(&s.alarm, idle)
 		return s
 	}
 	short, long, kept, removed := watch(3), watch(3*wheelSlots), watch(3), watch(3)
-	w.remove(removed)
-	w.remove(removed) // harmless
-	expired := map[*session]int64{}
+	w.remove(&removed.alarm)
+	w.remove(&removed.alarm) // harmless
 	for w.now.Load() < 4*wheelSlots {
-		kept.lastSeen.Store(w.now.Load())
-		for _, s := range w.tick(nil) {
-			if expired[s] != 0 {
-				t.Error("expired twice")
-			}
-			expired[s] = w.now.Load()
-		}
+		kept.lastSeen = w.now.Load()
+		w.tick()
 	}
-	want := map[*session]int64{short: 3, long: 3 * wheelSlots}
-	if len(expired) != 2 || expired[short] != want[short] || expired[long] != want[long] {
-		t.Errorf("expired at %v", []int64{expired[short], expired[long]})
+	if short.expired != 3 || long.expired != 3*wheelSlots || kept.expired != 0 || removed.expired != 0 {
+		t.Errorf("expired at %d, %d, %d, %d", short.expired, long.expired, kept.expired, removed.expired)
 	}
-	w.remove(kept)
-	for i, s := range w.slots {
-		if s != nil {
+	w.remove(&kept.alarm)
+	for i, a := range w.slots {
+		if a != nil {
 			t.Errorf("slot %d is not empty", i)
 		}
+	}
+}
+
+// An alarm may be moved or taken away by whom it rings.
+func TestWheelAlarmsMoveThemselves(t *testing.T) {
+	t.Parallel()
+	var w wheel
+	var moved, gone alarm
+	rings := 0
+	moved.ring = func(now int64) int64 {
+		if rings++; rings == 1 {
+			w.add(&moved, now+5)
+		}
+		return 0
+	}
+	gone.ring = func(now int64) int64 {
+		w.remove(&gone)
+		return now + 1
+	}
+	w.add(&moved, 1)
+	w.add(&gone, 1)
+	for range 10 {
+		w.tick()
+	}
+	if rings != 2 || gone.seated || moved.seated {
+		t.Errorf("%d rings, seated %v %v", rings, gone.seated, moved.seated)
 	}
 }
 
@@ -182,7 +217,7 @@ func TestFinalCause(t *testing.T) {
 }
 
 func BenchmarkLookup(b *testing.B) {
-	r := newRouter(topic.AWS)
+	r := newRouter(&Broker{profile: topic.AWS}, nil)
 	for i := range 10000 {
 		r.subscribe(fmt.Sprintf("dt/site/a/dev%05d/t", i), subscriber{session: &session{}})
 		r.subscribe(fmt.Sprintf("cmd/+/dev%05d/#", i), subscriber{session: &session{}})

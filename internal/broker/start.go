@@ -2,8 +2,6 @@ package broker
 
 import (
 	"errors"
-	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/muster-iot/muster/internal/mqtt"
@@ -16,89 +14,119 @@ var errTinyPackets = errors.New("maximum packet size of the client has no room f
 // noDeadline is the time that takes a deadline away.
 func noDeadline() time.Time { return time.Time{} }
 
-// start makes the admitted connection a session: takes the client id over,
-// answers the CONNECT and begins to read.
+// start makes the admitted connection one of a session: takes the client id
+// over, answers the CONNECT and begins to read.
 func (a *admission) start(rest []byte) (string, error) {
 	b := a.broker
-	s := a.session()
-	answer := a.connack()
-	if encoded, err := answer.Append(nil, s.version); err != nil || len(encoded) > s.maxPacket {
+	c := a.connection()
+	if encoded, err := a.connack(false).Append(nil, c.version); err != nil || len(encoded) > c.maxPacket {
 		a.in.release()
 		a.guard.Close()
 		return resultRefused, errors.Join(errTinyPackets, err)
 	}
-	b.mu.Lock()
-	if b.closing {
-		b.mu.Unlock()
+	if !b.enter() {
 		a.in.release()
 		a.guard.Close()
 		return resultRefused, ErrClosed
 	}
-	b.running.Add(1)
-	b.mu.Unlock()
-	s.realm = b.realm(a.info.Account)
 	b.metrics.connections.Inc()
-	s.mu.Lock()
-	s.sendLocked(answer) // before anybody else can find the session
-	s.mu.Unlock()
-	old := s.realm.join(s, func() { b.observer.Connected(&s.info) })
-	a.remindOfPersistence()
-	s.flush()
-	s.lastSeen.Store(b.wheel.now.Load())
-	if s.idleTicks > 0 {
-		b.wheel.add(s)
+	c.lastSeen.Store(b.wheel.now.Load())
+	j := b.realm(a.info.Account).join(c, a.info.SessionExpiry,
+		func() { b.observer.Connected(&c.info) },
+		func(j *joined) { c.sendLocked(a.connack(j.resumed)) })
+	c.arm(a.admitted.Until, a.admitted.UntilReason)
+	c.flush()
+	if j.resumed && c.session.refill(nil) {
+		c.flush()
 	}
-	if b.stopped() { // Shutdown may have listed the sessions before this one
-		s.end(because(ReasonServerInitiated))
+	if b.stopped() { // Shutdown may have listed the connections before this one
+		c.end(because(ReasonServerInitiated))
 	}
 	go func() {
 		defer b.running.Done()
-		s.run(rest)
+		c.run(rest)
 	}()
-	if old != nil {
-		old.end(because(ReasonDuplicateClientID))
+	if j.replaced != nil {
+		j.replaced.discard()
+	}
+	if j.before != nil {
+		j.before.end(because(ReasonDuplicateClientID))
 	}
 	return resultAccepted, nil
 }
 
-// session returns the new session.
-func (a *admission) session() *session {
+// arm begins to watch the keep-alive and the end that the gatekeeper set.
+func (c *connection) arm(until time.Time, reason DisconnectReason) {
+	b := c.broker
+	if c.idleTicks > 0 {
+		b.wheel.add(&c.idle, b.wheel.now.Load()+c.idleTicks)
+	}
+	if !until.IsZero() {
+		c.lifetime = time.AfterFunc(until.Sub(b.now()), func() { c.end(because(reason)) })
+	}
+}
+
+// lookAtIdle ends a connection that was silent for too long.
+func (c *connection) lookAtIdle(now int64) (again int64) {
+	if due := c.lastSeen.Load() + c.idleTicks; due > now {
+		return due
+	}
+	c.end(because(ReasonKeepAliveTimeout))
+	return 0
+}
+
+// connection returns the new connection.
+func (a *admission) connection() *connection {
 	b, p := a.broker, &a.connect
-	s := &session{
+	c := &connection{
 		broker: b, conn: a.conn, try: newTryWriter(a.conn), info: a.info, guard: a.guard, version: p.Version,
 		will: a.request.Will, window: b.limits.MaxInflight, maxPacket: maxInt32, gone: make(chan struct{}), in: a.in,
 	}
+	c.idle.ring, c.retry.ring = c.lookAtIdle, c.lookAtRetries
+	if p.Will != nil {
+		c.willDelay = p.Will.Properties.WillDelay
+	}
 	if p.Properties.Set.Has(mqtt.PropReceiveMaximum) {
-		s.window = min(s.window, int(p.Properties.ReceiveMaximum))
+		c.window = min(c.window, int(p.Properties.ReceiveMaximum))
 	}
 	if p.Properties.Set.Has(mqtt.PropMaximumPacketSize) {
-		s.maxPacket = int(min(p.Properties.MaximumPacketSize, maxInt32))
+		c.maxPacket = int(min(p.Properties.MaximumPacketSize, maxInt32))
 	}
-	s.askedExpiry = p.Properties.SessionExpiry
+	c.maxOutAlias = min(p.Properties.TopicAliasMaximum, maxOutAliases)
 	if keepAlive := int64(a.info.KeepAlive); keepAlive > 0 {
 		// One and a half times the keep-alive, and one tick for the part of a tick
 		// that had passed when the client was last seen.
-		s.idleTicks = (3*keepAlive+1)/2 + 1
+		c.idleTicks = (3*keepAlive+1)/2 + 1
 	}
-	return s
+	return c
 }
+
+// maxOutAliases bounds the aliases towards one client, whatever it offers.
+const maxOutAliases = 32
 
 // maxInt32 stands for a packet size that nobody bounds.
 const maxInt32 = 1<<31 - 1
 
 // connack returns the answer to an accepted CONNECT.
-func (a *admission) connack() *mqtt.Connack {
+func (a *admission) connack(resumed bool) *mqtt.Connack {
 	b, p := a.broker, &a.connect
-	answer := &mqtt.Connack{}
+	answer := &mqtt.Connack{SessionPresent: resumed}
+	if p.Version == mqtt.V31 {
+		answer.SessionPresent = false // the flag came with 3.1.1
+	}
 	if p.Version != mqtt.V5 {
 		return answer
 	}
 	answer.Properties = mqtt.Properties{
-		Set: mqtt.Of(mqtt.PropReceiveMaximum, mqtt.PropMaximumQoS, mqtt.PropRetainAvailable, mqtt.PropMaximumPacketSize,
+		Set: mqtt.Of(mqtt.PropReceiveMaximum, mqtt.PropRetainAvailable, mqtt.PropMaximumPacketSize,
 			mqtt.PropTopicAliasMaximum, mqtt.PropWildcardAvailable, mqtt.PropSubscriptionIDAllowed, mqtt.PropSharedAvailable),
-		ReceiveMaximum: uint16(b.limits.MaxInflight), MaximumQoS: 1, RetainAvailable: 0,
+		ReceiveMaximum: uint16(b.limits.MaxInflight), RetainAvailable: 1,
 		MaximumPacketSize: uint32(b.limits.MaxPacket), TopicAliasMaximum: uint16(b.limits.MaxAlias),
-		WildcardAvailable: 1, SharedAvailable: 0,
+		WildcardAvailable: 1, SharedAvailable: 1,
+	}
+	if b.limits.MaxQoS < 2 {
+		answer.Properties.Set |= mqtt.Of(mqtt.PropMaximumQoS)
+		answer.Properties.MaximumQoS = b.limits.MaxQoS
 	}
 	if b.profile == topic.Standard {
 		answer.Properties.SubscriptionIDAllowed = 1
@@ -108,44 +136,12 @@ func (a *admission) connack() *mqtt.Connack {
 		answer.Properties.ServerKeepAlive = a.info.KeepAlive
 	}
 	if a.request.Persistent() {
-		// This broker ends sessions with their connections and says so.
 		answer.Properties.Set |= mqtt.Of(mqtt.PropSessionExpiry)
+		answer.Properties.SessionExpiry = a.info.SessionExpiry
 	}
 	if a.assigned {
 		answer.Properties.Set |= mqtt.Of(mqtt.PropAssignedClientID)
 		answer.Properties.AssignedClientID = p.ClientID
 	}
 	return answer
-}
-
-// remindOfPersistence tells the log once for each client id that its session
-// will not outlive the connection.
-func (a *admission) remindOfPersistence() {
-	if a.request.Persistent() && a.broker.persistent.first(string(a.info.Account)+"/"+a.info.ClientID) {
-		a.broker.logger.Info("persistent session requested, a clean one given",
-			slog.String("client_id", a.info.ClientID), slog.String("account", string(a.info.Account)))
-	}
-}
-
-// reminder remembers what has been said, up to a bound.
-type reminder struct {
-	mu   sync.Mutex
-	said map[string]struct{}
-}
-
-// maxReminders bounds the memory; beyond it everything may be said again.
-const maxReminders = 10000
-
-// first reports whether key is new.
-func (r *reminder) first(key string) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if _, ok := r.said[key]; ok {
-		return false
-	}
-	if r.said == nil || len(r.said) >= maxReminders {
-		r.said = make(map[string]struct{})
-	}
-	r.said[key] = struct{}{}
-	return true
 }

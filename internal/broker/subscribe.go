@@ -2,7 +2,6 @@ package broker
 
 import (
 	"errors"
-	"strings"
 
 	"github.com/muster-iot/muster/internal/mqtt"
 	"github.com/muster-iot/muster/internal/topic"
@@ -15,111 +14,276 @@ var (
 	errSharedNoLocal = errors.New("no-local on a shared subscription")
 )
 
-// subscribe answers a SUBSCRIBE, filter by filter.
-func (s *session) subscribe(b *batch, packet []byte) *cause {
+// subscribing is one SUBSCRIBE under way.
+type subscribing struct {
+	connection *connection
+	answer     mqtt.Suback
+	granted    []string
+	// fresh are the filters that were not held before.
+	fresh    []string
+	retained []parcel
+}
+
+// subscribe answers a SUBSCRIBE, filter by filter: at once, or for a persistent
+// session when its subscriptions are durable.
+func (c *connection) subscribe(b *batch, packet []byte) *cause {
 	var p mqtt.Subscribe
-	if err := p.Decode(packet, s.version); err != nil {
+	if err := p.Decode(packet, c.version); err != nil {
 		return causeOf(err)
 	}
 	id := uint32(0)
 	if len(p.Properties.SubscriptionIDs) > 0 {
-		if s.broker.profile == topic.AWS {
+		if c.broker.profile == topic.AWS {
 			return clientError(mqtt.SubscriptionIDNotSupported, errIdentifiers)
 		}
 		id = p.Properties.SubscriptionIDs[0]
 	}
-	limits := &s.broker.limits
+	limits := &c.broker.limits
 	tooMany := limits.MaxFilters > 0 && len(p.Subscriptions) > limits.MaxFilters
-	answer := mqtt.Suback{PacketID: p.PacketID, Reasons: make([]mqtt.ReasonCode, len(p.Subscriptions))}
+	w := &subscribing{connection: c, answer: mqtt.Suback{PacketID: p.PacketID, Reasons: make([]mqtt.ReasonCode, len(p.Subscriptions))}}
 	for i := range p.Subscriptions {
 		code := mqtt.QuotaExceeded
 		if !tooMany {
-			var c *cause
-			if code, c = s.subscribeOne(&p.Subscriptions[i], id); c != nil {
-				return c
+			var why *cause
+			if code, why = w.one(&p.Subscriptions[i], id); why != nil {
+				return why
 			}
 		}
-		answer.Reasons[i] = versionedCode(s.version, code)
+		w.answer.Reasons[i] = versionedCode(c.version, code)
 	}
+	s := c.session
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.sendLocked(&answer)
-	s.touchLocked(b)
+	if len(w.granted) > 0 && s.persistentLocked() && !s.over {
+		s.recordLocked(w.recorded)
+		s.mu.Unlock()
+		return nil
+	}
+	w.answerLocked()
+	c.touchLocked(b)
+	s.mu.Unlock()
+	w.granting(b)
 	return nil
 }
 
-// subscribeOne decides on one filter and takes it in.
-func (s *session) subscribeOne(want *mqtt.Subscription, id uint32) (mqtt.ReasonCode, *cause) {
-	err := topic.ValidateFilter(want.Filter, s.broker.limits.Topic)
+// recorded answers when the subscriptions are durable; without that they are
+// given up again, and the client is told.
+func (w *subscribing) recorded(err error) {
+	c := w.connection
+	if err != nil {
+		for i := range w.answer.Reasons {
+			w.answer.Reasons[i] = versionedCode(c.version, mqtt.UnspecifiedError)
+		}
+		for _, filter := range w.fresh {
+			c.session.release(filter)
+		}
+		w.granted, w.retained = nil, nil
+	}
+	b := c.broker.batch()
+	defer c.broker.release(b)
+	c.session.mu.Lock()
+	w.answerLocked()
+	c.touchLocked(b)
+	c.session.mu.Unlock()
+	w.granting(b)
+}
+
+// answerLocked appends the SUBACK.
+func (w *subscribing) answerLocked() { w.connection.sendLocked(&w.answer) }
+
+// granting tells the observer, sends what the new filters' topics retain and
+// what waits in shared groups.
+func (w *subscribing) granting(b *batch) {
+	c := w.connection
+	if len(w.granted) == 0 {
+		return
+	}
+	c.broker.observer.Subscribed(&c.info, w.granted, c.broker.now())
+	for i := range w.retained {
+		c.sendRetained(b, w.retained[i])
+	}
+	c.session.refill(b)
+}
+
+// sendRetained delivers one retained message to a new subscription.
+func (c *connection) sendRetained(b *batch, p parcel) {
+	k := p.message
+	b.begin(&Message{Topic: k.Topic, Payload: k.Payload, QoS: k.QoS})
+	m := &b.message
+	m.properties = nil
+	if k.Properties != nil {
+		properties := *k.Properties
+		if !k.ExpiresAt.IsZero() {
+			properties.MessageExpiry = uint32(max(0, k.ExpiresAt.Sub(c.broker.now()).Seconds()))
+		}
+		m.properties = &properties
+	}
+	m.kept = k
+	if c.session.link.Load() == c {
+		b.deliver(c.session, p)
+	}
+}
+
+// one decides on one filter and takes it in.
+func (w *subscribing) one(want *mqtt.Subscription, id uint32) (mqtt.ReasonCode, *cause) {
+	c := w.connection
+	err := topic.ValidateFilter(want.Filter, c.broker.limits.Topic)
 	switch {
 	case errors.Is(err, topic.ErrTooLong), errors.Is(err, topic.ErrTooDeep):
 		return mqtt.TopicFilterInvalid, nil
 	case err != nil:
 		return 0, clientError(mqtt.TopicFilterInvalid, err)
 	}
-	shared := strings.HasPrefix(want.Filter, "$share/")
+	shared := isShared(want.Filter)
 	switch {
 	case shared && want.NoLocal:
 		return 0, clientError(mqtt.ProtocolError, errSharedNoLocal)
-	case want.QoS > 1 && s.broker.profile == topic.AWS:
+	case want.QoS > c.broker.limits.MaxQoS:
 		return 0, clientError(mqtt.QoSNotSupported, errQoS2)
-	case !s.guard.CanSubscribe(want.Filter):
-		s.tellDenied(ActionSubscribe, want.Filter, mqtt.TypeSubscribe)
+	case !c.guard.CanSubscribe(want.Filter):
+		c.tellDenied(ActionSubscribe, want.Filter, mqtt.TypeSubscribe)
 		return mqtt.NotAuthorized, nil
-	case shared:
-		return mqtt.SharedNotSupported, nil
-	case topic.Reserved(want.Filter) && !s.broker.service.CanSubscribeReserved(want.Filter):
+	case topic.Reserved(want.Filter) && !c.broker.service.CanSubscribeReserved(withoutShare(want.Filter)):
 		return 0, clientError(mqtt.TopicFilterInvalid, errReservedTopic)
 	}
-	return s.hold(want, id), nil
+	code, fresh := c.hold(want, id)
+	if code.Failed() {
+		return code, nil
+	}
+	w.granted = append(w.granted, want.Filter)
+	if fresh {
+		w.fresh = append(w.fresh, want.Filter)
+	}
+	const always, ifNew = 0, 1
+	if !shared && (want.RetainHandling == always || want.RetainHandling == ifNew && fresh) {
+		for _, k := range c.session.realm.retained.match(want.Filter) {
+			p := parcel{message: k, qos: want.QoS, retain: true}
+			if id != 0 {
+				p.ids = []uint32{id}
+			}
+			w.retained = append(w.retained, p)
+		}
+	}
+	return code, nil
+}
+
+// withoutShare returns the filter behind the prefix of a shared one.
+func withoutShare(filter string) string {
+	if shared, ok, err := topic.ParseShared(filter); ok && err == nil {
+		return shared.Filter
+	}
+	return filter
 }
 
 // hold adds a subscription, or changes the one that the session holds already.
-func (s *session) hold(want *mqtt.Subscription, id uint32) mqtt.ReasonCode {
-	sub := subscriber{session: s, id: id, qos: min(want.QoS, 1), noLocal: want.NoLocal}
-	granted := mqtt.ReasonCode(sub.qos)
+func (c *connection) hold(want *mqtt.Subscription, id uint32) (code mqtt.ReasonCode, fresh bool) {
+	s := c.session
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.dead {
-		return mqtt.UnspecifiedError
+	if c.dead || s.over || s.link.Load() != c {
+		return mqtt.UnspecifiedError, false
 	}
+	fresh = true
 	for i := range s.subs {
-		if s.subs[i].filter == want.Filter {
-			s.subs[i].qos = sub.qos
-			s.realm.router.replace(s.subs[i].bucket, sub)
-			return granted
-		}
+		fresh = fresh && s.subs[i].filter != want.Filter
 	}
-	if len(s.subs) >= s.broker.limits.MaxSubscriptions {
-		return mqtt.QuotaExceeded
+	if fresh && len(s.subs) >= c.broker.limits.MaxSubscriptions {
+		return mqtt.QuotaExceeded, false
 	}
-	held := s.realm.router.subscribe(want.Filter, sub)
-	s.subs = append(s.subs, subscription{filter: held.entry.filter, bucket: held, qos: sub.qos})
-	s.broker.metrics.subscriptions.Inc()
-	return granted
+	if !s.holdLocked(SubscriptionRecord{
+		Filter: want.Filter, QoS: want.QoS, Identifier: id, NoLocal: want.NoLocal, RetainAsPublished: want.RetainAsPublished && c.broker.limits.HonourRetain,
+	}) {
+		return mqtt.QuotaExceeded, false
+	}
+	return mqtt.ReasonCode(want.QoS), fresh
 }
 
-// unsubscribe answers an UNSUBSCRIBE.
-func (s *session) unsubscribe(b *batch, packet []byte) *cause {
+// holdLocked makes a subscription what want says. It reports false when a
+// shared group has no room.
+func (s *session) holdLocked(want SubscriptionRecord) bool {
+	sub := subscriber{
+		session: s, id: want.Identifier, qos: want.QoS, noLocal: want.NoLocal, retainAsPublished: want.RetainAsPublished,
+		persistent: s.persistentLocked(),
+	}
+	held := subscription{
+		filter: want.Filter, id: want.Identifier, qos: want.QoS, noLocal: want.NoLocal, retainAsPublished: want.RetainAsPublished,
+	}
+	at := -1
+	for i := range s.subs {
+		if s.subs[i].filter == want.Filter {
+			at = i
+			held.bucket, held.group, held.filter = s.subs[i].bucket, s.subs[i].group, s.subs[i].filter
+		}
+	}
+	router := s.realm.router
+	switch {
+	case isShared(want.Filter):
+		if held.group = router.share(want.Filter, withoutShare(want.Filter), sub); held.group == nil {
+			return false
+		}
+		held.filter = held.group.name
+	case held.bucket != nil:
+		router.replace(held.bucket, sub)
+	default:
+		held.bucket = router.subscribe(want.Filter, sub)
+		held.filter = held.bucket.entry.filter
+	}
+	if at >= 0 {
+		s.subs[at] = held
+		return true
+	}
+	s.subs = append(s.subs, held)
+	s.broker.metrics.subscriptions.Inc()
+	return true
+}
+
+// unsubscribe answers an UNSUBSCRIBE, for a persistent session when that is
+// durable.
+func (c *connection) unsubscribe(b *batch, packet []byte) *cause {
 	var p mqtt.Unsubscribe
-	if err := p.Decode(packet, s.version); err != nil {
+	if err := p.Decode(packet, c.version); err != nil {
 		return causeOf(err)
 	}
-	answer := mqtt.Unsuback{PacketID: p.PacketID, Reasons: make([]mqtt.ReasonCode, len(p.Filters))}
+	answer := &mqtt.Unsuback{PacketID: p.PacketID, Reasons: make([]mqtt.ReasonCode, len(p.Filters))}
+	var released []string
 	for i, filter := range p.Filters {
-		err := topic.ValidateFilter(filter, s.broker.limits.Topic)
+		err := topic.ValidateFilter(filter, c.broker.limits.Topic)
 		if err != nil && !errors.Is(err, topic.ErrTooLong) && !errors.Is(err, topic.ErrTooDeep) {
 			return clientError(mqtt.TopicFilterInvalid, err)
 		}
-		if !s.release(filter) && s.broker.profile == topic.Standard {
+		switch {
+		case c.session.link.Load() == c && c.session.release(filter):
+			released = append(released, filter)
+		case c.broker.profile == topic.Standard:
 			answer.Reasons[i] = mqtt.NoSubscriptionExisted
 		}
 	}
+	if len(released) > 0 {
+		c.broker.observer.Unsubscribed(&c.info, released, c.broker.now())
+	}
+	s := c.session
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.sendLocked(&answer)
-	s.touchLocked(b)
+	if len(released) > 0 && s.persistentLocked() && !s.over {
+		s.recordLocked(func(err error) { c.answerLater(answer, err) })
+		return nil
+	}
+	c.sendLocked(answer)
+	c.touchLocked(b)
 	return nil
+}
+
+// answerLater sends an UNSUBACK whose changes are durable, or not: then the
+// client is told, and asks again.
+func (c *connection) answerLater(answer *mqtt.Unsuback, err error) {
+	if err != nil {
+		for i := range answer.Reasons {
+			answer.Reasons[i] = mqtt.UnspecifiedError
+		}
+	}
+	c.session.mu.Lock()
+	c.sendLocked(answer)
+	c.session.mu.Unlock()
+	c.flush()
 }
 
 // release gives up one subscription and reports whether there was one.
@@ -130,7 +294,7 @@ func (s *session) release(filter string) bool {
 		if s.subs[i].filter != filter {
 			continue
 		}
-		s.realm.router.unsubscribe(s.subs[i].bucket, s)
+		s.realm.router.leave(&s.subs[i], s)
 		last := len(s.subs) - 1
 		s.subs[i], s.subs[last] = s.subs[last], subscription{}
 		s.subs = s.subs[:last]

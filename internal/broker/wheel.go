@@ -13,98 +13,116 @@ const wheelSlots = 2048
 // tickLength is the wheel's resolution.
 const tickLength = time.Second
 
-// wheel watches keep-alive without touching a timer on each packet: a session
-// only stores the tick of its last packet, and is looked at when its deadline,
-// as it was then, has come.
+// wheel watches deadlines that move all the time without touching a timer for
+// each move: an alarm is looked at when its deadline, as it was then, has come.
 type wheel struct {
 	// now counts ticks; it is the broker's coarse clock.
 	now atomic.Int64
 
 	mu    sync.Mutex
-	slots [wheelSlots]*session
+	slots [wheelSlots]*alarm
 }
 
-// seat is a session's place in the wheel.
-type seat struct {
-	prev, next *session
+// alarm is one watched deadline. It is part of what it watches.
+type alarm struct {
+	// ring is called when the deadline has come as it was known, under no lock.
+	// It returns the tick at which to look again, 0 for never.
+	ring       func(now int64) (again int64)
+	prev, next *alarm
 	slot       int
 	seated     bool
+	// set says that the alarm is wanted: between add and remove.
+	set bool
 }
 
-// add begins to watch a session that expires after idle ticks of silence.
-func (w *wheel) add(s *session) {
+// add begins to watch; a second add moves the deadline.
+func (w *wheel) add(a *alarm, due int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.place(s, w.now.Load())
+	w.unseat(a)
+	a.set = true
+	w.place(a, due)
 }
 
-// place puts a session into the slot of its deadline.
-func (w *wheel) place(s *session, now int64) {
-	due := min(s.lastSeen.Load()+s.idleTicks, now+wheelSlots-1)
-	slot := int(max(due, now+1) % wheelSlots)
-	head := w.slots[slot]
-	s.seat = seat{next: head, slot: slot, seated: true}
-	if head != nil {
-		head.seat.prev = s
+// place puts an alarm into the slot of its deadline.
+func (w *wheel) place(a *alarm, due int64) {
+	now := w.now.Load()
+	due = min(max(due, now+1), now+wheelSlots-1)
+	a.slot = int(due % wheelSlots)
+	a.prev, a.next, a.seated = nil, w.slots[a.slot], true
+	if a.next != nil {
+		a.next.prev = a
 	}
-	w.slots[slot] = s
+	w.slots[a.slot] = a
 }
 
-// remove ends the watch.
-func (w *wheel) remove(s *session) {
+// remove ends the watch. A call of ring that has begun goes on.
+func (w *wheel) remove(a *alarm) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !s.seat.seated {
+	a.set = false
+	w.unseat(a)
+}
+
+// unseat takes an alarm out of its slot.
+func (w *wheel) unseat(a *alarm) {
+	if !a.seated {
 		return
 	}
-	if s.seat.prev != nil {
-		s.seat.prev.seat.next = s.seat.next
+	if a.prev != nil {
+		a.prev.next = a.next
 	} else {
-		w.slots[s.seat.slot] = s.seat.next
+		w.slots[a.slot] = a.next
 	}
-	if s.seat.next != nil {
-		s.seat.next.seat.prev = s.seat.prev
+	if a.next != nil {
+		a.next.prev = a.prev
 	}
-	s.seat = seat{}
+	a.prev, a.next, a.seated = nil, nil, false
 }
 
-// tick moves on by one tick and returns the sessions that were silent too
-// long; they are not watched any more.
-func (w *wheel) tick(expired []*session) []*session {
+// tick moves on by one tick and rings what is due.
+func (w *wheel) tick() {
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	now := w.now.Add(1)
 	slot := int(now % wheelSlots)
-	s := w.slots[slot]
+	a := w.slots[slot]
 	w.slots[slot] = nil
-	for s != nil {
-		next := s.seat.next
-		s.seat = seat{}
-		if s.lastSeen.Load()+s.idleTicks <= now {
-			expired = append(expired, s)
-		} else {
-			w.place(s, now)
-		}
-		s = next
+	var due []*alarm
+	for a != nil {
+		next := a.next
+		a.prev, a.next, a.seated = nil, nil, false
+		due = append(due, a)
+		a = next
 	}
-	return expired
+	w.mu.Unlock()
+	for _, a := range due {
+		again := a.ring(now)
+		w.mu.Lock()
+		switch {
+		case a.seated || !a.set: // added again or removed meanwhile
+		case again > 0:
+			w.place(a, again)
+		default:
+			a.set = false
+		}
+		w.mu.Unlock()
+	}
 }
 
-// turn runs the wheel until stop is closed.
+// turn runs the wheel until stop is closed. Ticks that the process slept
+// through are made up for.
 func (b *Broker) turn(stop <-chan struct{}) {
 	ticker := time.NewTicker(tickLength)
 	defer ticker.Stop()
-	var expired []*session
+	begun := time.Now()
 	for {
 		select {
 		case <-stop:
 			return
 		case <-ticker.C:
 		}
-		expired = b.wheel.tick(expired[:0])
-		for _, s := range expired {
-			s.end(because(ReasonKeepAliveTimeout))
+		for target := int64(time.Since(begun) / tickLength); b.wheel.now.Load() < target; {
+			b.wheel.tick()
 		}
-		clear(expired)
 	}
 }

@@ -184,8 +184,24 @@ func (p *player) publish(ctx context.Context, m *message) error {
 	if err != nil {
 		return err
 	}
-	err = c.PublishPacket(ctx, &mqtt.Publish{Topic: []byte(m.Topic), QoS: m.QoS, Retain: m.Retain, Payload: []byte(m.Payload)})
-	return errors.Join(err, c.Disconnect())
+	packet := &mqtt.Publish{Topic: []byte(m.Topic), QoS: m.QoS, Retain: m.Retain, Payload: []byte(m.Payload)}
+	if m.QoS == 2 {
+		return errors.Join(publishTwice(conn, packet), c.Close())
+	}
+	return errors.Join(c.PublishPacket(ctx, packet), c.Disconnect())
+}
+
+// publishTwice sends a message of QoS 2, which our client does not speak, past
+// it; its answers are of no interest.
+func publishTwice(conn net.Conn, p *mqtt.Publish) error {
+	p.PacketID = 1
+	b, err := p.Append(nil, mqtt.V311)
+	if err != nil {
+		return err
+	}
+	b = mqtt.AppendAck(b, mqtt.TypePubrel, p.PacketID, mqtt.Success, mqtt.V311)
+	_, err = conn.Write(b)
+	return err
 }
 
 // same compares a packet with what the data has: a CONNACK by its code, since
