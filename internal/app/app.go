@@ -28,6 +28,7 @@ import (
 	"github.com/muster-iot/muster/internal/index"
 	"github.com/muster-iot/muster/internal/inlet"
 	"github.com/muster-iot/muster/internal/mqttapi"
+	"github.com/muster-iot/muster/internal/mqttstore"
 	"github.com/muster-iot/muster/internal/pki"
 	"github.com/muster-iot/muster/internal/presence"
 	"github.com/muster-iot/muster/internal/registry"
@@ -66,6 +67,7 @@ type App struct {
 	index     *index.Index
 	devices   *deviceauth.Service
 	broker    *broker.Broker
+	keeper    *mqttstore.Keeper
 	topics    *mqttapi.Handler
 	api       *awsapi.Server
 	names     *names

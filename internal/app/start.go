@@ -13,6 +13,7 @@ import (
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/iotpolicy"
 	"github.com/muster-iot/muster/internal/mqttapi"
+	"github.com/muster-iot/muster/internal/mqttstore"
 	"github.com/muster-iot/muster/internal/presence"
 	"github.com/muster-iot/muster/internal/store"
 	"github.com/muster-iot/muster/internal/topic"
@@ -49,8 +50,9 @@ func (a *App) joinDevicePlane(context.Context) error {
 			return a.broker.Publish(ctx, of, m)
 		},
 	})
+	a.keeper = mqttstore.New(mqttstore.Options{Store: a.store, Logger: a.component("mqttstore"), Registerer: a.metrics})
 	a.broker = broker.New(broker.Options{
-		Profile:    a.profile(),
+		Profile: a.profile(), Limits: a.brokerLimits(), Keeper: a.keeper,
 		Gatekeeper: &gatekeeper{devices: a.devices, names: a.names, plain: listenerPlain},
 		Service:    a.topics,
 		Observer:   &observer{presence: a.presence},
@@ -58,6 +60,17 @@ func (a *App) joinDevicePlane(context.Context) error {
 	})
 	a.cleanups.push("broker", a.broker.Shutdown)
 	return nil
+}
+
+// brokerLimits are the profile's limits as far as settings do not move them.
+func (a *App) brokerLimits() *broker.Limits {
+	l := broker.DefaultLimits(a.profile())
+	if a.settings.MQTT.SessionExpiry > 0 {
+		l.MaxSessionExpiry = uint32(a.settings.MQTT.SessionExpiry / time.Second)
+	}
+	l.MaxQueue = a.settings.MQTT.MaxQueuedMessages
+	l.MaxQueuedTotal = a.settings.MQTT.MaxQueuedBytes
+	return &l
 }
 
 // profile is how far the broker keeps to AWS's departures from MQTT.
@@ -155,14 +168,19 @@ func (a *App) Start(ctx context.Context) error {
 		part{"shadow clean-up", a.cleanShadows},
 		part{"certificate sweep", a.sweep},
 		part{"presence", a.presence.Run},
+		part{"stored sessions", a.keeper.Run},
 	)
 	a.cleanups.push("background parts", background.stop)
 	a.cleanups.push("presence", a.presence.Drain)
+	a.cleanups.push("stored sessions", a.keeper.Drain)
 	a.cleanups.push("reserved topics", a.topics.Drain)
 	// The broker's own step, pushed by New, would come after the parts that
 	// it needs; it must come before them.
 	a.cleanups.push("sessions", a.broker.Shutdown)
 	if err := a.awaitFollowers(ctx); err != nil {
+		return err
+	}
+	if err := a.broker.Recover(ctx); err != nil {
 		return err
 	}
 	if err := a.listen(ctx); err != nil {

@@ -76,6 +76,9 @@ func (w *subscribing) recorded(err error) {
 		for _, filter := range w.fresh {
 			c.session.release(filter)
 		}
+		c.session.mu.Lock()
+		c.session.recordLocked(nil)
+		c.session.mu.Unlock()
 		w.granted, w.retained = nil, nil
 	}
 	b := c.broker.batch()

@@ -49,7 +49,7 @@ func TestDefaultsAreValidAndAllSet(t *testing.T) {
 		DataDir: "./muster-data", Region: "us-east-1", AccountID: "000000000000",
 		HTTPAddr: "127.0.0.1:8080", MQTTAddr: ":8883", TLSAddr: ":8443",
 		Store: "pebble", Bus: "embedded", Endpoint: "localhost", BaseDomain: "muster.internal",
-		MQTT: MQTT{Profile: "aws"}, Log: Log{Level: "info", Format: "text"},
+		MQTT: MQTT{Profile: "aws", MaxQueuedMessages: 100_000, MaxQueuedBytes: 1 << 30}, Log: Log{Level: "info", Format: "text"},
 		EventLog: EventLog{RetentionAge: 168 * time.Hour, RetentionBytes: 1 << 30},
 		Registry: Registry{MaxDynamicGroups: 100, MaxGroupChildren: 100},
 	}

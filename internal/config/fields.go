@@ -99,6 +99,18 @@ func fields() []field {
 			func(s *Settings) value { return (*text)(&s.MQTT.Profile) },
 		},
 		{
+			"mqtt.session-expiry", "0s", "longest that a persistent session outlives its connection; 0s is the profile's: 1h for aws, for ever for standard", false,
+			func(s *Settings) value { return (*duration)(&s.MQTT.SessionExpiry) },
+		},
+		{
+			"mqtt.max-queued-messages", "100000", "how many messages wait for one session; the newest is dropped beyond", false,
+			func(s *Settings) value { return (*count)(&s.MQTT.MaxQueuedMessages) },
+		},
+		{
+			"mqtt.max-queued-bytes", "1GiB", "how many bytes wait for all sessions together", false,
+			func(s *Settings) value { return (*size)(&s.MQTT.MaxQueuedBytes) },
+		},
+		{
 			"tls.require-sni", "false", "refuse TLS connections that name no known endpoint", false,
 			func(s *Settings) value { return (*flag)(&s.TLS.RequireSNI) },
 		},

@@ -49,6 +49,13 @@ type Settings struct {
 type MQTT struct {
 	// Profile is ProfileAWS or ProfileStandard.
 	Profile string
+	// SessionExpiry is the longest that a session outlives its connection; 0 is
+	// the profile's default.
+	SessionExpiry time.Duration
+	// MaxQueuedMessages bounds the messages that wait for one session,
+	// MaxQueuedBytes those of all sessions together.
+	MaxQueuedMessages int
+	MaxQueuedBytes    int64
 }
 
 // TLS are settings of the handshake.

@@ -19,6 +19,9 @@ const (
 	minRetentionBytes = 1 << 20
 )
 
+// maxSessionExpiry is what AWS lets an account be raised to.
+const maxSessionExpiry = 604800 * time.Second
+
 // Shapes of names.
 var (
 	regionPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$`)
@@ -53,6 +56,9 @@ func (s *Settings) validate() []Problem {
 	s.validateStore(c)
 	s.validateNames(c)
 	c.oneOf("mqtt.profile", s.MQTT.Profile, ProfileAWS, ProfileStandard)
+	c.require(s.MQTT.SessionExpiry >= 0 && s.MQTT.SessionExpiry <= maxSessionExpiry, "mqtt.session-expiry", "must be from 0s to %v", maxSessionExpiry)
+	c.require(s.MQTT.MaxQueuedMessages >= 1, "mqtt.max-queued-messages", "must be at least 1")
+	c.require(s.MQTT.MaxQueuedBytes >= 1<<20, "mqtt.max-queued-bytes", "must be at least 1MiB")
 	c.oneOf("log.level", s.Log.Level, "debug", "info", "warn", "error")
 	c.oneOf("log.format", s.Log.Format, "text", "json")
 	c.require(s.EventLog.RetentionAge >= minRetentionAge, "eventlog.retention-age", "must be at least %v", minRetentionAge)
