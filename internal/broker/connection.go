@@ -164,12 +164,8 @@ func (c *connection) finish(readErr error) {
 	}
 	c.in.release()
 	c.flush()
-	if c.will != nil && !final.noWill && !(current && c.willDelay > 0 && !s.isOver()) {
-		// A delayed will waits with its session; one of a connection that was
-		// taken over is due when its delay is, but the client is back.
-		if current || c.willDelay == 0 || !s.isResumed(c) {
-			b.publishWill(s.realm, c.will)
-		}
+	if c.will != nil && !final.noWill && s.willIsDue(c, current) {
+		b.publishWill(s.realm, c.will)
 	}
 	c.guard.Close()
 	b.metrics.connections.Dec()
@@ -185,9 +181,14 @@ func (s *session) isOver() bool {
 	return s.over
 }
 
-// isResumed reports whether another connection goes on with the session.
-func (s *session) isResumed(old *connection) bool {
+// willIsDue reports whether the will of a connection that has ended is
+// published now. One with a delay waits with its session, and never comes when
+// the client is back before.
+func (s *session) willIsDue(c *connection, current bool) bool {
+	if c.willDelay == 0 {
+		return true
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return !s.over && s.link.Load() != old
+	return s.over || !current && s.link.Load() == c
 }

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"time"
 
 	"github.com/muster-iot/muster/internal/mqtt"
@@ -118,7 +119,7 @@ func (b *Broker) expiryClock(k *Kept) (now time.Time) {
 
 // byOrderLocked finds a message in flight by its order, from the newest on.
 func (s *session) byOrderLocked(order uint64) int {
-	for i := len(s.inflight) - 1; i >= 0; i-- {
+	for i := range slices.Backward(s.inflight) {
 		if s.inflight[i].order == order {
 			return i
 		}
