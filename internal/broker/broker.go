@@ -35,6 +35,10 @@ type Broker struct {
 	keeper     Keeper
 	sweeper    alarm        // clears expired retained messages
 	queued     atomic.Int64 // bytes that wait for sessions and groups
+	// numbers counts the messages that were made durable: a number is never used
+	// twice, so that what is written for a session cannot meet what is left of
+	// the one before it.
+	numbers atomic.Uint64
 
 	buffers sync.Pool
 	reads   sync.Pool

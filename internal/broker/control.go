@@ -147,10 +147,15 @@ func (b *Broker) Direct(ctx context.Context, account fleet.Account, clientID str
 		c.deny(m.Topic)
 		return fault.New(fault.Forbidden, "Client %s may not receive the topic %s", clientID, m.Topic)
 	}
-	acknowledged, err := c.send(&m)
+	order, acknowledged, err := c.send(&m)
 	if err != nil || m.QoS == 0 {
 		return err
 	}
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.waiters, order)
+	}()
 	select {
 	case <-acknowledged:
 		return nil
@@ -163,7 +168,7 @@ func (b *Broker) Direct(ctx context.Context, account fleet.Account, clientID str
 
 // send appends a message for this client alone; the channel is closed when the
 // client acknowledges it.
-func (c *connection) send(m *Message) (<-chan struct{}, error) {
+func (c *connection) send(m *Message) (order uint64, acknowledged <-chan struct{}, err error) {
 	b := c.broker.batch()
 	defer c.broker.release(b)
 	b.begin(m)
@@ -172,29 +177,28 @@ func (c *connection) send(m *Message) (<-chan struct{}, error) {
 	defer s.mu.Unlock()
 	switch {
 	case s.link.Load() != c || c.dead:
-		return nil, fault.New(fault.ResourceNotFound, "Client %s is not connected", s.clientID)
+		return 0, nil, fault.New(fault.ResourceNotFound, "Client %s is not connected", s.clientID)
 	case m.QoS > 0 && (len(s.queue.items) > 0 || s.refilling || !s.hasRoomLocked(c)), !s.hasOutputRoomLocked(c):
-		return nil, fault.New(fault.Throttling, "Client %s has too many unacknowledged messages", s.clientID)
+		return 0, nil, fault.New(fault.Throttling, "Client %s has too many unacknowledged messages", s.clientID)
 	}
 	p := parcel{qos: m.QoS}
 	if m.QoS > 0 {
 		p.message = b.keep()
 	}
-	before := s.order
 	sent := b.sent[m.QoS]
 	b.deliverNow(c, p)
 	if b.sent[m.QoS] == sent {
-		return nil, fault.New(fault.RequestEntityTooLarge, "Client %s takes no packet of this size", s.clientID)
+		return 0, nil, fault.New(fault.RequestEntityTooLarge, "Client %s takes no packet of this size", s.clientID)
 	}
 	if m.QoS == 0 {
-		return nil, nil //nolint:nilnil // nothing to wait for, and no error
+		return 0, nil, nil
 	}
-	acknowledged := make(chan struct{})
+	told := make(chan struct{})
 	if s.waiters == nil {
 		s.waiters = make(map[uint64]chan<- struct{}, 1)
 	}
-	s.waiters[before+1] = acknowledged
-	return acknowledged, nil
+	s.waiters[s.order] = told
+	return s.order, told, nil
 }
 
 // PublishDurably is Publish for a message that must not be lost: it returns

@@ -19,7 +19,6 @@ type group struct {
 	// members never changes in place: readers may hold it.
 	members []subscriber
 	queue   queue
-	seq     uint64
 }
 
 // all returns the members, not to be changed.
@@ -80,11 +79,10 @@ func (g *group) persistentLocked() bool {
 	return false
 }
 
-// numberLocked gives a message its place in the group, and makes it durable when a
-// member is.
+// numberLocked gives a message its place in the group, and makes it durable when
+// a member is persistent.
 func (g *group) numberLocked(p *parcel, done func() func(error)) {
-	g.seq++
-	p.box, p.seq = g, g.seq
+	p.box, p.seq = g, g.broker.numbers.Add(1)
 	if g.persistentLocked() {
 		p.stored = true
 		g.broker.keeper.Save(Change{Kind: PutMessage, Account: g.realm.account, Box: g.name, Seq: p.seq, Message: p.message}, done())

@@ -61,6 +61,8 @@ func (r *realm) join(c *connection, expiry uint32, tell func(), enter func(j *jo
 		}
 		if !old.over {
 			old.over = true
+			// Before the successor writes its own record under the same key.
+			old.unrecordLocked(nil)
 			j.replaced, j.before = old, old.link.Load()
 		}
 		old.mu.Unlock()

@@ -86,11 +86,11 @@ func (r *realm) restore(clientID string, record *SessionRecord, now time.Time) {
 // one whose box is gone is dropped.
 func (r *realm) restoreMessage(c *Change) {
 	b := r.router.broker
+	b.numbers.Store(max(b.numbers.Load(), c.Seq)) // nobody else counts yet
 	if strings.HasPrefix(c.Box, "$share/") {
 		if g := r.router.group(c.Box); g != nil {
 			g.mu.Lock()
 			p := parcel{message: c.Message, qos: c.Message.QoS, box: g, seq: c.Seq, stored: true}
-			g.seq = max(g.seq, c.Seq)
 			g.queue.push(p)
 			b.queued.Add(int64(p.bytes()))
 			g.mu.Unlock()
@@ -99,7 +99,6 @@ func (r *realm) restoreMessage(c *Change) {
 	} else if s := r.find(c.Box); s != nil {
 		s.mu.Lock()
 		p := parcel{message: c.Message, qos: max(1, min(c.Message.QoS, s.subscribedQoSLocked(c.Message.Topic))), seq: c.Seq, stored: true}
-		s.seq = max(s.seq, c.Seq)
 		s.queue.push(p)
 		b.queued.Add(int64(p.bytes()))
 		s.mu.Unlock()

@@ -45,7 +45,6 @@ type session struct {
 	queue    queue    // behind the window
 	nextID   uint16
 	order    uint64
-	seq      uint64
 	// refilling says that somebody moves messages from the queue to the window:
 	// nothing may overtake them.
 	refilling bool
@@ -97,6 +96,7 @@ func (s *session) attachLocked(c *connection) (before *connection) {
 	for i := range s.inflight {
 		p := &s.inflight[i]
 		p.repeat, p.onWire = p.repeat || p.onWire, false
+		s.broker.queued.Add(int64(p.bytes()))
 	}
 	s.queue.restore(s.inflight)
 	s.inflight = nil
@@ -161,6 +161,7 @@ func (s *session) lookAtExpiry(now int64) (again int64) {
 	if left > 0 {
 		expired := s.queue.dropExpired(wall)
 		for i := range expired {
+			s.broker.queued.Add(-int64(expired[i].bytes()))
 			s.forgetLocked(&expired[i], dropExpired)
 		}
 		s.mu.Unlock()
@@ -195,11 +196,7 @@ func (s *session) discard() {
 		}
 		s.unkeepLocked(p)
 	}
-	if s.recorded {
-		s.recorded = false
-		s.broker.keeper.Save(Change{Kind: DropSession, Account: s.realm.account, Box: s.clientID}, nil)
-		s.broker.metrics.stored.Dec()
-	}
+	s.unrecordLocked(nil)
 	s.mu.Unlock()
 	if will != nil {
 		will.timer.Stop()
@@ -219,9 +216,7 @@ func (s *session) recordLocked(done func(error)) {
 	if !s.persistentLocked() && s.recorded {
 		// It ends with its connection now; what is kept of its messages goes with
 		// them.
-		s.recorded = false
-		s.broker.metrics.stored.Dec()
-		s.broker.keeper.Save(Change{Kind: DropSession, Account: s.realm.account, Box: s.clientID}, done)
+		s.unrecordLocked(done)
 		return
 	}
 	if !s.persistentLocked() || s.over {
@@ -260,13 +255,22 @@ func (s *session) recordLocked(done func(error)) {
 	s.broker.keeper.Save(Change{Kind: PutSession, Account: s.realm.account, Box: s.clientID, Session: record}, done)
 }
 
+// unrecordLocked lets the keeper forget the session's record, if there is one.
+func (s *session) unrecordLocked(done func(error)) {
+	if !s.recorded {
+		return
+	}
+	s.recorded = false
+	s.broker.metrics.stored.Dec()
+	s.broker.keeper.Save(Change{Kind: DropSession, Account: s.realm.account, Box: s.clientID}, done)
+}
+
 // keepLocked makes a message of the session's own durable when the session is.
 func (s *session) keepLocked(p *parcel, done func() func(error)) {
 	if !s.persistentLocked() {
 		return
 	}
-	s.seq++
-	p.seq, p.stored = s.seq, true
+	p.seq, p.stored = s.broker.numbers.Add(1), true
 	s.broker.keeper.Save(Change{Kind: PutMessage, Account: s.realm.account, Box: s.clientID, Seq: p.seq, Message: p.message}, done())
 }
 
