@@ -11,6 +11,7 @@ import (
 	"github.com/muster-iot/muster/internal/deviceauth"
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/iotpolicy"
 	"github.com/muster-iot/muster/internal/registry"
 )
 
@@ -86,7 +87,7 @@ type deviceRegistry struct{ *registry.Service }
 // Certificate implements deviceauth.Registry.
 func (d deviceRegistry) Certificate(ctx context.Context, account fleet.Account, id string) (deviceauth.Certificate, error) {
 	c, err := d.Service.Certificate(ctx, account, id)
-	return deviceauth.Certificate{ID: c.ID, ARN: c.ARN, Status: c.Status, NotAfter: c.NotAfter}, err
+	return deviceauth.Certificate{ID: c.ID, ARN: c.ARN, Status: c.Status, NotAfter: c.NotAfter, PEM: c.PEM}, err
 }
 
 // ConnectionThing implements deviceauth.Registry.
@@ -100,7 +101,10 @@ func (d deviceRegistry) EffectivePolicies(ctx context.Context, account fleet.Acc
 	found, err := d.Service.EffectivePolicies(ctx, account, principalARN, thing)
 	policies := make([]deviceauth.Policy, len(found))
 	for i, p := range found {
-		policies[i] = deviceauth.Policy(p)
+		policies[i] = deviceauth.Policy{Name: p.Name, ARN: p.ARN, VersionID: p.VersionID, Document: p.Document}
+		for _, a := range p.Attachments {
+			policies[i].Attachments = append(policies[i].Attachments, iotpolicy.Attachment(a))
+		}
 	}
 	return policies, err
 }
