@@ -46,11 +46,6 @@ type gatekeeper struct {
 // Admit implements broker.Gatekeeper.
 func (g *gatekeeper) Admit(ctx context.Context, c *broker.ConnectRequest) (broker.Admission, error) {
 	plain := c.ListenerName == g.plain
-	if !plain {
-		if err := g.names.check(c.ServerName); err != nil {
-			return broker.Admission{}, err
-		}
-	}
 	request := deviceauth.Request{
 		Certificate: c.PeerCertificate,
 		ServerName:  c.ServerName,
@@ -61,6 +56,12 @@ func (g *gatekeeper) Admit(ctx context.Context, c *broker.ConnectRequest) (broke
 	}
 	if c.Will != nil {
 		request.Will = &deviceauth.Will{Topic: c.Will.Topic, Retain: c.Will.Retain}
+	}
+	if !plain {
+		if err := g.names.check(c.ServerName); err != nil {
+			g.devices.NameRefused(ctx, request, err)
+			return broker.Admission{}, err
+		}
 	}
 	admitted, err := g.devices.Admit(ctx, request)
 	if err != nil {
@@ -154,4 +155,25 @@ func (a *authorizer) Authorize(ctx context.Context, caller awsapi.Caller, action
 		call.Kind, call.Name = arn.Kind, arn.Name
 	}
 	return a.devices.Authorize(ctx, id, call)
+}
+
+// refusals lets operators ask why devices of the account were refused.
+type refusals struct {
+	devices *deviceauth.Service
+	account fleet.Account
+}
+
+// ClientRefusals implements adminapi.Devices.
+func (r refusals) ClientRefusals(_ context.Context, clientID string) deviceauth.Refusals {
+	return r.devices.ClientRefusals(r.account, clientID)
+}
+
+// PrincipalRefusals implements adminapi.Devices.
+func (r refusals) PrincipalRefusals(_ context.Context, principalID string) deviceauth.Refusals {
+	return r.devices.PrincipalRefusals(r.account, principalID)
+}
+
+// Explain implements adminapi.Devices.
+func (r refusals) Explain(ctx context.Context, q deviceauth.Question) (deviceauth.Answer, error) {
+	return r.devices.Explain(ctx, r.account, q)
 }

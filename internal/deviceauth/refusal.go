@@ -1,9 +1,11 @@
 package deviceauth
 
 import (
+	"context"
 	"strings"
 	"time"
 
+	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/iotpolicy"
 )
@@ -222,6 +224,18 @@ func (s *Service) turnedAway(id *Identity, r *Request, err error) {
 func keyOf(sub *subject, q request) entryKey {
 	q.resource = strings.Clone(brief(q.resource))
 	return entryKey{account: sub.id.Account, client: sub.by.clientID, principal: sub.id.Principal.ID, request: q}
+}
+
+// NameRefused keeps and logs a CONNECT that a listener refused for its server name,
+// before it was asked who it is.
+func (s *Service) NameRefused(ctx context.Context, r Request, err error) {
+	id := Identity{ServerName: r.ServerName, certificate: r.Certificate}
+	if r.Certificate != nil {
+		id.Principal = fleet.Principal{Kind: fleet.PrincipalCertificate, ID: CertificateID(r.Certificate)}
+	}
+	err = fault.Wrap(fault.Unauthorized, &identityError{problemServerName, err}, "The server name selects no account")
+	s.turnedAway(&id, &r, err)
+	s.logStranger(ctx, &r, err)
 }
 
 // refusalOf is a refusal without explanation.
