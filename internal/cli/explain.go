@@ -16,46 +16,68 @@ import (
 
 // denial is what the text shows of a refusal or of an answer to --try.
 type denial struct {
-	FirstAt, LastAt time.Time
-	Count           int64
-	Packet          string
-	ClientID        string
-	Principal       struct{ ID string }
-	SourceIP        string
-	ServerName      string
-	Connected       bool
+	FirstAt    time.Time `json:"firstAt"`
+	LastAt     time.Time `json:"lastAt"`
+	Count      int64     `json:"count"`
+	Packet     string    `json:"packet"`
+	ClientID   string    `json:"clientId"`
+	SourceIP   string    `json:"sourceIp"`
+	ServerName string    `json:"serverName"`
+	Connected  bool      `json:"connected"`
+	Principal  struct {
+		ID string `json:"id"`
+	} `json:"principal"`
 
-	Action, Name, Resource, Outcome, Reason, Thing string
-	Nearest                                        []nearMiss
-	Variables                                      []struct {
-		Name   string
-		Values []string
-	}
+	Action    string     `json:"action"`
+	Resource  string     `json:"resource"`
+	Outcome   string     `json:"outcome"`
+	Reason    string     `json:"reason"`
+	Thing     string     `json:"thing"`
+	Nearest   []nearMiss `json:"nearest"`
+	Variables []struct {
+		Name   string   `json:"name"`
+		Values []string `json:"values"`
+	} `json:"variables"`
 	Policies []struct {
-		Name, Version string
-		From          []struct{ Kind, Name, Through string }
-	}
-	Hints      []string
-	Fixes      []struct{ Text, Statement, Command string }
-	Incomplete bool
+		Name    string `json:"name"`
+		Version string `json:"version"`
+		From    []struct {
+			Kind    string `json:"kind"`
+			Name    string `json:"name"`
+			Through string `json:"through"`
+		} `json:"from"`
+	} `json:"policies"`
+	Hints []string `json:"hints"`
+	Fixes []struct {
+		Text      string `json:"text"`
+		Statement string `json:"statement"`
+		Command   string `json:"command"`
+	} `json:"fixes"`
+	Incomplete bool `json:"incomplete"`
 }
 
 // nearMiss is a statement that came close.
 type nearMiss struct {
-	Policy, Version    string
-	Statement          int
-	Resource, Resolved string
-	ResourceMatches    bool
-	Excluded           bool
-	Missing            []string
-	Wants, Got, Hint   string
-	Conditions         []failedCondition
+	Policy          string            `json:"policy"`
+	Version         string            `json:"version"`
+	Statement       int               `json:"statement"`
+	Resource        string            `json:"resource"`
+	Resolved        string            `json:"resolved"`
+	ResourceMatches bool              `json:"resourceMatches"`
+	Excluded        bool              `json:"excluded"`
+	Missing         []string          `json:"missing"`
+	Wants           string            `json:"wants"`
+	Got             string            `json:"got"`
+	Hint            string            `json:"hint"`
+	Conditions      []failedCondition `json:"conditions"`
 }
 
 // failedCondition is one that does not hold.
 type failedCondition struct {
-	Operator, Key  string
-	Wanted, Actual []string
+	Operator string   `json:"operator"`
+	Key      string   `json:"key"`
+	Wanted   []string `json:"wanted"`
+	Actual   []string `json:"actual"`
 }
 
 // explainFlags say what is asked and how it is shown.
@@ -161,8 +183,8 @@ func (c *command) printExplanation(f *explainFlags, args []string, answer []byte
 		verdict(&text, &d)
 	} else {
 		var out struct {
-			Denials []denial
-			Evicted int64
+			Denials []denial `json:"denials"`
+			Evicted int64    `json:"evicted"`
 		}
 		if err := json.Unmarshal(answer, &out); err != nil {
 			return fmt.Errorf("decode answer: %w", err)
@@ -282,26 +304,27 @@ func details(w *strings.Builder, d *denial) {
 
 // near is one near miss in a line.
 func near(n *nearMiss) string {
-	text := fmt.Sprintf("statement %d of policy %s version %s ", n.Statement, n.Policy, n.Version)
+	var text strings.Builder
+	fmt.Fprintf(&text, "statement %d of policy %s version %s ", n.Statement, n.Policy, n.Version)
 	switch {
 	case n.ResourceMatches:
-		text += "names the resource"
+		text.WriteString("names the resource")
 	case n.Excluded:
-		text += "excludes " + n.Resource
+		text.WriteString("excludes " + n.Resource)
 	case len(n.Missing) > 0:
-		text += n.Resource + ": no value for " + strings.Join(n.Missing, ", ")
+		text.WriteString(n.Resource + ": no value for " + strings.Join(n.Missing, ", "))
 	case n.Wants != "" || n.Got != "":
-		text += "allows " + n.Resolved + ": " + strconv.Quote(n.Wants) + " is not " + strconv.Quote(n.Got)
+		fmt.Fprintf(&text, "allows %s: %q is not %q", n.Resolved, n.Wants, n.Got)
 	default:
-		text += "allows " + n.Resolved
+		text.WriteString("allows " + n.Resolved)
 	}
 	for _, c := range n.Conditions {
-		text += fmt.Sprintf("; its condition %s %s wants %s and gets %s", c.Operator, c.Key, orNothing(c.Wanted), orNothing(c.Actual))
+		fmt.Fprintf(&text, "; its condition %s %s wants %s and gets %s", c.Operator, c.Key, orNothing(c.Wanted), orNothing(c.Actual))
 	}
 	if n.Hint != "" {
-		text += "; " + n.Hint
+		text.WriteString("; " + n.Hint)
 	}
-	return text
+	return text.String()
 }
 
 // orNothing writes values.

@@ -280,7 +280,11 @@ func minimalStatement(sub *subject, q request) string {
 		}
 		resource = scope.ARN(scope.Kind, strings.Join(levels, "/"))
 	}
-	statement, err := json.Marshal(struct{ Effect, Action, Resource string }{string(iotpolicy.Allow), q.action, brief(resource)})
+	statement, err := json.Marshal(struct {
+		Effect   string `json:"Effect"`
+		Action   string `json:"Action"`
+		Resource string `json:"Resource"`
+	}{string(iotpolicy.Allow), q.action, brief(resource)})
 	if err != nil {
 		return ""
 	}

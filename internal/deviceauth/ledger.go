@@ -114,13 +114,14 @@ func limitOf(key bookKey) int {
 
 // find returns the entry of a key; the ledger is locked.
 func (l *ledger) find(key *entryKey) *entry {
-	for _, book := range booksOf(key) {
-		for _, e := range l.books[book] {
-			if e.key == *key {
-				return e
-			}
+	books := booksOf(key)
+	if len(books) == 0 {
+		return nil
+	}
+	for _, e := range l.books[books[0]] { // the other book has it as well
+		if e.key == *key {
+			return e
 		}
-		break // the other book has the same
 	}
 	return nil
 }
@@ -141,12 +142,16 @@ func (l *ledger) repeat(key entryKey, stamp uint64, now time.Time) *entry {
 func (l *ledger) add(key entryKey, stamp uint64, now time.Time, r *Refusal) *entry {
 	explained := !r.Incomplete
 	detail := encode(r)
+	books := booksOf(&key)
+	if len(books) == 0 {
+		return nil // nobody could ask for it
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e := l.find(&key)
 	if e == nil {
 		e = &entry{key: key, first: now.UnixNano()}
-		for _, book := range booksOf(&key) {
+		for _, book := range books {
 			l.makeRoom(book)
 			l.books[book] = append(l.books[book], e)
 		}

@@ -127,29 +127,51 @@ func TestRefusalsNameTheFix(t *testing.T) {
 		hint     string
 		fix      string
 	}{
-		{"attach the thing", reference, func(_ *world, r *deviceauth.Request) { r.ClientID = "pump-8" },
-			"IMPLICIT_DENY", "no statement allows it", "attached to no thing named like the client id", "attach-thing-principal --thing-name pump-8 --principal " + scope + "cert/"},
-		{"persistent session", condition, func(_ *world, r *deviceauth.Request) { r.Persistent = true },
-			"IMPLICIT_DENY", "no statement", "", "ForAllValues:StringEquals iot:ConnectAttributes must have LastWill and has PersistentConnect"},
-		{"will elsewhere", condition, func(_ *world, r *deviceauth.Request) { r.Will = &deviceauth.Will{Topic: "w"} },
-			"IMPLICIT_DENY", "no statement", "", `"Action":"iot:Publish","Resource":"` + scope + "topic/w"},
-		{"no policy", everything, func(w *world, _ *deviceauth.Request) { w.targets = nil },
-			"IMPLICIT_DENY", "no policy applies", "", "aws iot attach-policy --policy-name POLICY --target " + scope + "cert/"},
-		{"inactive", everything, func(w *world, _ *deviceauth.Request) {
-			w.certificates[w.id] = deviceauth.Certificate{ID: w.id, ARN: w.arn, Status: "INACTIVE"}
-		}, "UNAUTHENTICATED", "is INACTIVE, not ACTIVE", "", "--new-status ACTIVE"},
-		{"unregistered", everything, func(w *world, _ *deviceauth.Request) { delete(w.certificates, w.id) },
-			"UNAUTHENTICATED", "is not registered", "", "register-certificate-without-ca"},
-		{"no certificate", everything, func(_ *world, r *deviceauth.Request) { r.Certificate = nil },
-			"UNAUTHENTICATED", "certificate is required", "", "it presented none"},
-		{"expired", everything, func(w *world, _ *deviceauth.Request) { w.now.Store(start.Add(25 * time.Hour).UnixNano()) },
-			"UNAUTHENTICATED", "expired at", "", "Issue a new certificate"},
-		{"server name", everything, func(_ *world, r *deviceauth.Request) { r.ServerName = "refused" },
-			"UNAUTHENTICATED", "selects no account", "", `it asked for "refused"`},
-		{"store away", everything, func(w *world, _ *deviceauth.Request) { w.failure = errors.New("disk on fire") },
-			"UNAVAILABLE", "cannot be read now", "", "Look at the store"},
-		{"another region", strings.ReplaceAll(everything, `"Resource":"*"`, `"Resource":"arn:aws:iot:us-east-1:000000000001:*"`), func(*world, *deviceauth.Request) {},
-			"IMPLICIT_DENY", "no statement", "in another region or account", "Correct statement 0 of policy reference version 1: the resource is in another region or account"},
+		{
+			"attach the thing", reference, func(_ *world, r *deviceauth.Request) { r.ClientID = "pump-8" },
+			"IMPLICIT_DENY", "no statement allows it", "attached to no thing named like the client id", "attach-thing-principal --thing-name pump-8 --principal " + scope + "cert/",
+		},
+		{
+			"persistent session", condition, func(_ *world, r *deviceauth.Request) { r.Persistent = true },
+			"IMPLICIT_DENY", "no statement", "", "ForAllValues:StringEquals iot:ConnectAttributes must have LastWill and has PersistentConnect",
+		},
+		{
+			"will elsewhere", condition, func(_ *world, r *deviceauth.Request) { r.Will = &deviceauth.Will{Topic: "w"} },
+			"IMPLICIT_DENY", "no statement", "", `"Action":"iot:Publish","Resource":"` + scope + "topic/w",
+		},
+		{
+			"no policy", everything, func(w *world, _ *deviceauth.Request) { w.targets = nil },
+			"IMPLICIT_DENY", "no policy applies", "", "aws iot attach-policy --policy-name POLICY --target " + scope + "cert/",
+		},
+		{
+			"inactive", everything, func(w *world, _ *deviceauth.Request) {
+				w.certificates[w.id] = deviceauth.Certificate{ID: w.id, ARN: w.arn, Status: "INACTIVE"}
+			}, "UNAUTHENTICATED", "is INACTIVE, not ACTIVE", "", "--new-status ACTIVE",
+		},
+		{
+			"unregistered", everything, func(w *world, _ *deviceauth.Request) { delete(w.certificates, w.id) },
+			"UNAUTHENTICATED", "is not registered", "", "register-certificate-without-ca",
+		},
+		{
+			"no certificate", everything, func(_ *world, r *deviceauth.Request) { r.Certificate = nil },
+			"UNAUTHENTICATED", "certificate is required", "", "it presented none",
+		},
+		{
+			"expired", everything, func(w *world, _ *deviceauth.Request) { w.now.Store(start.Add(25 * time.Hour).UnixNano()) },
+			"UNAUTHENTICATED", "expired at", "", "Issue a new certificate",
+		},
+		{
+			"server name", everything, func(_ *world, r *deviceauth.Request) { r.ServerName = "refused" },
+			"UNAUTHENTICATED", "selects no account", "", `it asked for "refused"`,
+		},
+		{
+			"store away", everything, func(w *world, _ *deviceauth.Request) { w.failure = errors.New("disk on fire") },
+			"UNAVAILABLE", "cannot be read now", "", "Look at the store",
+		},
+		{
+			"another region", strings.ReplaceAll(everything, `"Resource":"*"`, `"Resource":"arn:aws:iot:us-east-1:000000000001:*"`), func(*world, *deviceauth.Request) {},
+			"IMPLICIT_DENY", "no statement", "in another region or account", "Correct statement 0 of policy reference version 1: the resource is in another region or account",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
