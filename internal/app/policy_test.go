@@ -625,6 +625,10 @@ func TestDenialsOverTheAPI(t *testing.T) {
 	if len(out.Denials) != 1 || out.Denials[0].Outcome != deviceauth.OutcomeUnauthenticated {
 		t.Errorf("denials %+v", out)
 	}
+	read("/ops/v1/connections/%2E%2E/denials")
+	if len(out.Denials) != 0 {
+		t.Errorf("denials %+v", out)
+	}
 	var answer deviceauth.Answer
 	question, err := json.Marshal(map[string]string{"action": "iot:Publish", "topic": "t"})
 	s.need(err)

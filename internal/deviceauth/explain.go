@@ -170,7 +170,7 @@ func policyFixes(sub *subject, q request, e *Explanation, found *iotpolicy.Expla
 		return denyFixes(e)
 	}
 	var fixes []Fix
-	if sub.thing == nil && q.packet != PacketCall && needsThing(e) && fleet.ValidName(sub.by.clientID) {
+	if sub.thing == nil && q.packet != PacketCall && sub.id.Principal.ARN != "" && needsThing(e) && fleet.ValidName(sub.by.clientID) {
 		fixes = append(fixes, Fix{
 			Text:    "Attach the certificate to the thing " + sub.by.clientID + ", which must exist.",
 			Command: "aws iot attach-thing-principal --thing-name " + sub.by.clientID + " --principal " + sub.id.Principal.ARN,

@@ -283,6 +283,13 @@ func (s *Service) compile(ctx context.Context, id *Identity, by *caller, thing *
 	if err != nil {
 		return nil, unavailable(err)
 	}
+	for i := range policies {
+		for j := range policies[i].Attachments {
+			if at := &policies[i].Attachments[j]; at.Target == id.Principal.ARN {
+				at.Target = id.Principal.ARN // one text for each session
+			}
+		}
+	}
 	refs, err := s.documents.refs(policies)
 	if err != nil {
 		return nil, unavailable(err)

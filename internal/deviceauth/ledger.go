@@ -51,8 +51,10 @@ type bookKey struct {
 // entry is a refusal with its repeats. Repeats only count: they need no lock.
 type entry struct {
 	count, last atomic.Int64
-	// settled entries need no better explanation, gone ones count for nothing.
-	settled, gone atomic.Bool
+	// retry is when to look for a better explanation, 0 when there is none; gone
+	// entries count for nothing.
+	retry atomic.Int64
+	gone  atomic.Bool
 
 	key     entryKey
 	first   int64
@@ -66,7 +68,8 @@ type entry struct {
 // repeat counts a refusal that is like the entry's. It reports false when the
 // entry must be looked up anew.
 func (e *entry) repeat(now time.Time) bool {
-	if e.gone.Load() || !e.settled.Load() {
+	retry := e.retry.Load()
+	if e.gone.Load() || retry != 0 && now.UnixNano() >= retry {
 		return false
 	}
 	e.count.Add(1)
@@ -163,7 +166,10 @@ func (l *ledger) add(key entryKey, stamp uint64, now time.Time, r *Refusal) *ent
 	// What was explained before tells more than nothing.
 	if e.detail == nil || explained || e.stamp != stamp {
 		e.detail, e.stamp = detail, stamp
-		e.settled.Store(explained)
+		e.retry.Store(0)
+		if !explained {
+			e.retry.Store(now.Add(denialWindow).UnixNano())
+		}
 	}
 	e.count.Add(1)
 	e.last.Store(now.UnixNano())

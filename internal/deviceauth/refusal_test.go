@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -362,5 +363,64 @@ func TestRepeatedRefusalDoesNotAllocate(t *testing.T) {
 	guard.CanPublish("x", false)
 	if allocs := testing.AllocsPerRun(100, func() { guard.CanPublish("x", false) }); allocs > 0 {
 		t.Errorf("%v allocations for a repeat", allocs)
+	}
+}
+
+// Many sessions are refused, and asked about, at once; no repeat is lost.
+func TestConcurrentRefusals(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, reference)
+	guards := []*deviceauth.Guard{w.connect(t, "pump-7").Guard, w.connect(t, "pump-7").Guard}
+	var running sync.WaitGroup
+	for i := range 8 {
+		running.Go(func() {
+			for n := range 500 {
+				guards[i%2].CanPublish("same", false)
+				guards[i%2].CanReceive(fmt.Sprint("other/", n%20))
+				if n%100 == 0 {
+					w.service.PrincipalRefusals(account, w.id)
+				}
+			}
+		})
+	}
+	for i := range 50 {
+		w.change(event.PolicyAttached{Policy: "p", Target: w.arn}, func() {
+			w.policies["p"] = policy(fmt.Sprint("p", i), reference)
+		})
+	}
+	running.Wait()
+	for _, r := range w.byClient("pump-7") {
+		if r.Name == "same" && r.Count != 4000 {
+			t.Errorf("%d refusals counted, want 4000", r.Count)
+		}
+	}
+}
+
+// What a refusal costs: the same again, another topic that is explained no more,
+// and one that is explained.
+func BenchmarkRefusal(b *testing.B) {
+	topics := make([]string, 4096)
+	for i := range topics {
+		topics[i] = fmt.Sprint("x/", i)
+	}
+	for _, c := range []struct {
+		name  string
+		kinds int
+		step  time.Duration
+	}{{"same", 1, 0}, {"unexplained", len(topics), 0}, {"explained", len(topics), time.Minute}} {
+		b.Run(c.name, func(b *testing.B) {
+			w := newWorld(b, reference)
+			a, err := w.service.Admit(b.Context(), deviceauth.Request{Certificate: w.certificate, ClientID: "pump-7"})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer a.Guard.Close()
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				w.now.Add(int64(c.step))
+				w.log.buffer.Reset()
+				a.Guard.CanPublish(topics[i%c.kinds], false)
+			}
+		})
 	}
 }

@@ -45,7 +45,7 @@ func (s *Service) Explain(ctx context.Context, account fleet.Account, q Question
 	if q.CertificateID == "" {
 		if q.CertificateID = s.principalOf(account, q.ClientID); q.CertificateID == "" {
 			return Answer{}, fault.New(fault.InvalidRequest,
-				"certificateId must be given: the client %q is not connected and was not refused lately", brief(q.ClientID))
+				"certificateId must be given: the client %q is not connected with a certificate and was not refused lately", brief(q.ClientID))
 		}
 	}
 	if g := s.sessions.find(account, q.CertificateID, q.ClientID); g != nil {
