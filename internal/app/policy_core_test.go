@@ -142,3 +142,42 @@ func TestPolicyOfHTTPSPublish(t *testing.T) {
 		t.Errorf("refusals %+v", r)
 	}
 }
+
+// A message that was sent and not acknowledged is sent again only if the policies
+// of then allow it.
+func TestPolicyOfRedelivery(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	b := s.badge(&x509.Certificate{})
+	s.policy("p", `{"Effect":"Allow","Action":"iot:*","Resource":"*"}`, b.arn)
+	persistent := client.Options{ClientID: "away", Version: mqtt.V5, Persistent: true}
+	persistent.Properties.Set, persistent.Properties.SessionExpiry = mqtt.Of(mqtt.PropSessionExpiry), 300
+	got, forget := make(chan string, 4), make(chan struct{})
+	persistent.OnMessage = func(p *mqtt.Publish) {
+		got <- string(p.Topic)
+		<-forget // the connection ends before the acknowledgement
+	}
+	wire := s.wire(b)
+	c, err := client.Connect(t.Context(), wire, persistent)
+	s.need(err)
+	if code := s.code(c, "a/#"); code != 1 {
+		t.Fatalf("SUBACK 0x%02X", code)
+	}
+	pub := s.connect(b, "pub")
+	s.publishes(pub, "a/secret")
+	s.publishes(pub, "a/1")
+	if topic := s.next(got); topic != "a/secret" {
+		t.Fatalf("received %s first", topic)
+	}
+	s.need(wire.Close())
+	close(forget)
+	<-c.Done()
+	s.policy("deny", `{"Effect":"Deny","Action":"iot:Receive","Resource":"@:topic/a/secret"}`, b.arn)
+	again := make(chan string, 4)
+	persistent.OnMessage = func(p *mqtt.Publish) { again <- string(p.Topic) }
+	_, err = s.dial(b, persistent)
+	s.need(err)
+	if topic := s.next(again); topic != "a/1" {
+		t.Errorf("received %s", topic)
+	}
+}

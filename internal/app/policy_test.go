@@ -114,17 +114,23 @@ func (s *site) badge(template *x509.Certificate) badge {
 	return badge{id: registered.ID, arn: registered.ARN, pair: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}}
 }
 
+// wire opens a connection by mutual TLS.
+func (s *site) wire(b badge) net.Conn {
+	s.t.Helper()
+	conn, err := client.Dial(s.t.Context(), s.Addr(listenerMQTT).String(), &tls.Config{
+		Certificates: []tls.Certificate{b.pair}, ServerName: "localhost", InsecureSkipVerify: true,
+	})
+	s.need(err)
+	return conn
+}
+
 // dial tries to connect with MQTT 5.
 func (s *site) dial(b badge, o client.Options) (*client.Client, error) {
 	s.t.Helper()
 	if o.Version == 0 {
 		o.Version = mqtt.V5
 	}
-	conn, err := client.Dial(s.t.Context(), s.Addr(listenerMQTT).String(), &tls.Config{
-		Certificates: []tls.Certificate{b.pair}, ServerName: "localhost", InsecureSkipVerify: true,
-	})
-	s.need(err)
-	c, err := client.Connect(s.t.Context(), conn, o)
+	c, err := client.Connect(s.t.Context(), s.wire(b), o)
 	if err == nil {
 		s.t.Cleanup(func() { _ = c.Close() })
 	}
