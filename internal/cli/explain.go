@@ -207,9 +207,9 @@ func (c *command) printExplanation(f *explainFlags, args []string, answer []byte
 
 // nothing says what an empty answer means.
 func nothing(w *strings.Builder, who string, evicted int64) {
-	line(w, "", "%s was refused nothing since the server started", who)
+	line(w, "", "no refusal of %s is kept since the server started", who)
 	if evicted > 0 {
-		line(w, "", "or long ago: %d refusals gave way to newer ones", evicted)
+		line(w, "", "there may have been some: %d refusals gave way to newer ones", evicted)
 	}
 	line(w, "", "a device that cannot reach the server or fails in TLS leaves nothing here; see the server's log")
 }

@@ -147,8 +147,12 @@ func (s *Set) near(ctx *Context, action, resource string) (found []Near, hint st
 	return found[:min(len(found), maxNear)], hint
 }
 
-// allows reports whether the statement would match but for its actions.
+// allows reports whether the statement would match but for its actions; one
+// about everything says nothing of the resource.
 func (st *Statement) allows(ctx *Context, resource string) bool {
+	if slices.Contains(st.Resources, "*") || st.NotResource {
+		return false
+	}
 	n := st.near(ctx, resource, Version2012)
 	return n.ResourceMatches && len(n.Failed) == 0
 }
