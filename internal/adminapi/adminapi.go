@@ -51,7 +51,9 @@ type Options struct {
 	Backup func(ctx context.Context, w io.Writer, recipient string) error
 	// Doctor compares store, log and projections.
 	Doctor func(ctx context.Context) (Report, error)
-	Logger *slog.Logger
+	// Devices explains refusals.
+	Devices Devices
+	Logger  *slog.Logger
 }
 
 type handler struct{ o Options }
@@ -62,6 +64,7 @@ func New(o Options) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+Prefix+"backup", h.backup)
 	mux.HandleFunc("GET "+Prefix+"doctor", h.doctor)
+	h.handleDenials(mux)
 	mux.HandleFunc(Prefix, func(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, fault.New(fault.ResourceNotFound, "%s %s is no operation of %s", r.Method, r.URL.Path, Prefix))
 	})

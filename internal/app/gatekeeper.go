@@ -11,6 +11,7 @@ import (
 	"github.com/muster-iot/muster/internal/deviceauth"
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/iotpolicy"
 	"github.com/muster-iot/muster/internal/registry"
 )
 
@@ -45,11 +46,6 @@ type gatekeeper struct {
 // Admit implements broker.Gatekeeper.
 func (g *gatekeeper) Admit(ctx context.Context, c *broker.ConnectRequest) (broker.Admission, error) {
 	plain := c.ListenerName == g.plain
-	if !plain {
-		if err := g.names.check(c.ServerName); err != nil {
-			return broker.Admission{}, err
-		}
-	}
 	request := deviceauth.Request{
 		Certificate: c.PeerCertificate,
 		ServerName:  c.ServerName,
@@ -60,6 +56,12 @@ func (g *gatekeeper) Admit(ctx context.Context, c *broker.ConnectRequest) (broke
 	}
 	if c.Will != nil {
 		request.Will = &deviceauth.Will{Topic: c.Will.Topic, Retain: c.Will.Retain}
+	}
+	if !plain {
+		if err := g.names.check(c.ServerName); err != nil {
+			g.devices.NameRefused(ctx, request, err)
+			return broker.Admission{}, err
+		}
 	}
 	admitted, err := g.devices.Admit(ctx, request)
 	if err != nil {
@@ -86,7 +88,7 @@ type deviceRegistry struct{ *registry.Service }
 // Certificate implements deviceauth.Registry.
 func (d deviceRegistry) Certificate(ctx context.Context, account fleet.Account, id string) (deviceauth.Certificate, error) {
 	c, err := d.Service.Certificate(ctx, account, id)
-	return deviceauth.Certificate{ID: c.ID, ARN: c.ARN, Status: c.Status, NotAfter: c.NotAfter}, err
+	return deviceauth.Certificate{ID: c.ID, ARN: c.ARN, Status: c.Status, NotAfter: c.NotAfter, PEM: c.PEM}, err
 }
 
 // ConnectionThing implements deviceauth.Registry.
@@ -100,7 +102,10 @@ func (d deviceRegistry) EffectivePolicies(ctx context.Context, account fleet.Acc
 	found, err := d.Service.EffectivePolicies(ctx, account, principalARN, thing)
 	policies := make([]deviceauth.Policy, len(found))
 	for i, p := range found {
-		policies[i] = deviceauth.Policy(p)
+		policies[i] = deviceauth.Policy{Name: p.Name, ARN: p.ARN, VersionID: p.VersionID, Document: p.Document}
+		for _, a := range p.Attachments {
+			policies[i].Attachments = append(policies[i].Attachments, iotpolicy.Attachment(a))
+		}
 	}
 	return policies, err
 }
@@ -150,4 +155,25 @@ func (a *authorizer) Authorize(ctx context.Context, caller awsapi.Caller, action
 		call.Kind, call.Name = arn.Kind, arn.Name
 	}
 	return a.devices.Authorize(ctx, id, call)
+}
+
+// refusals lets operators ask why devices of the account were refused.
+type refusals struct {
+	devices *deviceauth.Service
+	account fleet.Account
+}
+
+// ClientRefusals implements adminapi.Devices.
+func (r refusals) ClientRefusals(_ context.Context, clientID string) deviceauth.Refusals {
+	return r.devices.ClientRefusals(r.account, clientID)
+}
+
+// PrincipalRefusals implements adminapi.Devices.
+func (r refusals) PrincipalRefusals(_ context.Context, principalID string) deviceauth.Refusals {
+	return r.devices.PrincipalRefusals(r.account, principalID)
+}
+
+// Explain implements adminapi.Devices.
+func (r refusals) Explain(ctx context.Context, q deviceauth.Question) (deviceauth.Answer, error) {
+	return r.devices.Explain(ctx, r.account, q)
 }

@@ -119,6 +119,7 @@ func (a *App) localHandler() http.Handler {
 func (a *App) deviceHandler() http.Handler {
 	admin := adminapi.New(adminapi.Options{
 		Authorize: a.authorizeOps, Backup: a.Backup, Doctor: a.Doctor, Logger: a.component("adminapi"),
+		Devices: refusals{a.devices, a.settings.AccountID},
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if state, ok := r.Context().Value(tlsStateKey{}).(*tls.ConnectionState); ok && r.TLS == nil {

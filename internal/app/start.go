@@ -39,6 +39,10 @@ func (a *App) joinDevicePlane(context.Context) error {
 			a.broker.DisconnectPrincipal(of, certificateID, broker.ReasonAuthError)
 		},
 		Lag: func() time.Duration { return a.followers.devices.Lag() },
+		Connected: func(of fleet.Account, clientID string) (string, bool) {
+			c, ok := a.broker.Connection(of, clientID)
+			return c.Principal.ID, ok && c.Principal.ID != ""
+		},
 		Now: now, Logger: a.component("deviceauth"), Registerer: a.metrics,
 	})
 	if err != nil {

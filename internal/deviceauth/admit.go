@@ -56,14 +56,16 @@ func (s *Service) Admit(ctx context.Context, r Request) (Admission, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
 	defer cancel()
-	id, err := s.Identify(ctx, r.ServerName, r.Certificate)
+	id, err := s.identify(ctx, r.ServerName, r.Certificate)
 	if err != nil {
+		s.turnedAway(&id, &r, err)
 		s.logStranger(ctx, &r, err)
 		return Admission{}, err
 	}
 	g := s.newGuard(ctx, id, &r)
 	c, err := g.refresh(ctx, nil)
 	if err != nil {
+		s.turnedAway(&g.id, &r, err)
 		g.reportFailure(ctx, err)
 	} else {
 		err = s.mayConnect(ctx, g, c, &r)
@@ -115,7 +117,8 @@ func (s *Service) newGuard(ctx context.Context, id Identity, r *Request) *Guard 
 // mayConnect checks every permission that a CONNECT needs.
 func (s *Service) mayConnect(ctx context.Context, g *Guard, c *compiled, r *Request) error {
 	if c.refusal != "" {
-		err := fault.New(fault.Unauthorized, "%s", c.refusal)
+		err := fault.Wrap(fault.Unauthorized, &identityError{problem: c.problem}, "%s", c.refusal)
+		s.turnedAway(&g.id, r, err)
 		s.logStranger(ctx, r, err)
 		return err
 	}
@@ -128,24 +131,25 @@ func (s *Service) mayConnect(ctx context.Context, g *Guard, c *compiled, r *Requ
 	}
 	for _, need := range needs {
 		resource := s.scope(g.id.Account).ARN(need[1], need[2])
-		if err := s.decide(ctx, &g.id, r.ClientID, c.set, need[0], resource); err != nil {
+		if err := s.decide(ctx, g.subject(c), request{PacketConnect, need[0], resource}); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// decide turns a decision into an error, and logs a refusal.
-func (s *Service) decide(ctx context.Context, id *Identity, clientID string, set *iotpolicy.Set, action, resource string) error {
-	if set.Decide(action, resource).Outcome == iotpolicy.Allowed {
+// decide turns a decision into an error, and keeps and logs a refusal.
+func (s *Service) decide(ctx context.Context, sub *subject, q request) error {
+	if sub.set.Decide(q.action, q.resource).Outcome == iotpolicy.Allowed {
 		return nil
 	}
-	d := s.deny(id, clientID, set, action, resource)
-	s.metrics.denials.WithLabelValues(action, d.Outcome.String()).Inc()
-	if suppressed, ok := s.told.Take(id.Principal.ID, s.now()); ok {
+	d := s.deny(sub, q)
+	s.metrics.denials.WithLabelValues(q.action, d.Outcome.String()).Inc()
+	s.refused(sub, q)
+	if suppressed, ok := s.told.Take(sub.id.Principal.ID, s.now()); ok {
 		s.logDenial(ctx, d, suppressed)
 	}
-	return fault.Wrap(fault.Forbidden, d, "Not authorized to perform %s on %s", action, resource)
+	return fault.Wrap(fault.Forbidden, d, "Not authorized to perform %s on %s", q.action, q.resource)
 }
 
 // address reads the peer's IP address; the zero value is an unknown one.

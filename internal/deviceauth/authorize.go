@@ -37,8 +37,9 @@ func (s *Service) Authorize(ctx context.Context, id Identity, c Call) error {
 	if err := checkDates(id.certificate, s.now()); err != nil {
 		return err
 	}
-	set, err := s.compile(ctx, &id, &caller{sourceIP: address(c.RemoteAddr)}, nil)
-	if err != nil {
+	sub := &subject{id: &id, by: &caller{sourceIP: address(c.RemoteAddr)}}
+	var err error
+	if sub.set, err = s.compile(ctx, &id, sub.by, nil); err != nil {
 		return err
 	}
 	resource := "*"
@@ -46,9 +47,9 @@ func (s *Service) Authorize(ctx context.Context, id Identity, c Call) error {
 		resource = s.scope(id.Account).ARN(c.Kind, c.Name)
 	}
 	if thing, _, named := strings.Cut(c.Name, "/"); named && c.Kind == fleet.ARNThing {
-		resource = decisive(set, c.Action, resource, s.scope(id.Account).ARN(c.Kind, thing))
+		resource = decisive(sub.set, c.Action, resource, s.scope(id.Account).ARN(c.Kind, thing))
 	}
-	return s.decide(ctx, &id, "", set, c.Action, resource)
+	return s.decide(ctx, sub, request{PacketCall, c.Action, resource})
 }
 
 // decisive returns which of the two ARNs of a named shadow decides: policies may
@@ -64,22 +65,4 @@ func decisive(set *iotpolicy.Set, action, shadow, thing string) string {
 	case iotpolicy.ImplicitDeny:
 	}
 	return shadow
-}
-
-// Explain answers what an identified device could do as a client, and why, for
-// a session that need not exist.
-func (s *Service) Explain(ctx context.Context, id Identity, clientID, action, resource string) (iotpolicy.Explanation, error) {
-	thing, found, err := s.registry.ConnectionThing(ctx, id.Account, id.Principal.ARN, clientID)
-	if err != nil {
-		return iotpolicy.Explanation{}, unavailable(err)
-	}
-	as := &thing
-	if !found {
-		as = nil
-	}
-	set, err := s.compile(ctx, &id, &caller{clientID: clientID}, as)
-	if err != nil {
-		return iotpolicy.Explanation{}, err
-	}
-	return set.Explain(action, resource), nil
 }

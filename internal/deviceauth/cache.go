@@ -15,7 +15,7 @@ const cacheSlots = 32
 // with the same hash, and readers need no lock.
 type cache [cacheSlots]atomic.Pointer[answer]
 
-// answer is one remembered decision. All but logged is fixed.
+// answer is one remembered decision. All but the last two is fixed.
 type answer struct {
 	action string
 	// resource is the ARN, and name where the topic in it begins.
@@ -24,6 +24,8 @@ type answer struct {
 	outcome  iotpolicy.Outcome
 	// logged is when a refusal was logged, in nanoseconds since 1970.
 	logged atomic.Int64
+	// kept is the refusal that repeats count for.
+	kept atomic.Pointer[entry]
 }
 
 // isAbout reports whether the answer is to this question.

@@ -13,6 +13,9 @@ import (
 // left out. The serial number is decimal.
 func certificateFields(certificate *x509.Certificate) map[string][]string {
 	fields := fieldMap{}
+	if certificate == nil {
+		return fields
+	}
 	if certificate.SerialNumber != nil {
 		fields.add("SerialNumber", certificate.SerialNumber.String())
 	}

@@ -42,16 +42,17 @@ func (d *DeniedError) Error() string {
 }
 
 // deny explains a decision that is not Allowed.
-func (s *Service) deny(id *Identity, clientID string, set *iotpolicy.Set, action, resource string) *DeniedError {
-	e := set.Explain(action, resource)
+func (s *Service) deny(sub *subject, q request) *DeniedError {
+	ctx := policyContext(sub.id, sub.by, sub.thing, sub.id.certificate, s.now())
+	e := sub.set.Explain(ctx, q.action, q.resource)
 	d := &DeniedError{
-		Account: id.Account, Principal: id.Principal, ClientID: clientID,
-		Action: action, Resource: resource, Outcome: e.Outcome,
-		Policy: e.Policy, Statement: e.Statement, Sid: e.Sid, Missing: e.Unresolved,
+		Account: sub.id.Account, Principal: sub.id.Principal, ClientID: sub.by.clientID,
+		Action: q.action, Resource: q.resource, Outcome: e.Outcome,
+		Policy: e.Policy, Statement: e.Statement, Sid: e.Sid, Missing: e.Unresolved, Reason: sub.refusal,
 	}
 	for _, p := range e.Considered {
 		d.Considered = append(d.Considered, p.Name)
-		for _, w := range p.Document.Lint(s.scope(id.Account)) {
+		for _, w := range p.Document.Lint(s.scope(sub.id.Account)) {
 			d.Hints = append(d.Hints, fmt.Sprintf("%s[%d]: %s", p.Name, w.Statement, w.Text))
 		}
 	}

@@ -9,6 +9,10 @@
 // returns, no later packet of this node is decided by what was before. While
 // the events are late (Options.Lag), every packet is decided from the registry.
 //
+// What is refused is kept by client and by principal, bounded in number and
+// bytes, with the reasons of that moment; repeats only count. Service.Explain
+// answers the same for what nobody has asked for yet.
+//
 // The package knows no packets, no transport and no storage: the broker and
 // the registry are joined to it by small interfaces and thin adapters. It has
 // no goroutines; its callers' do all the work, and Service.Sweep is called by

@@ -51,7 +51,7 @@ func (d *documents) refs(policies []Policy) ([]iotpolicy.PolicyRef, error) {
 		if err != nil {
 			return nil, fmt.Errorf("policy %s version %s: %w", p.Name, p.VersionID, err)
 		}
-		refs = append(refs, iotpolicy.PolicyRef{Name: p.Name, ARN: p.ARN, Document: doc})
+		refs = append(refs, iotpolicy.PolicyRef{Name: p.Name, ARN: p.ARN, Version: p.VersionID, Document: doc, Attachments: p.Attachments})
 	}
 	return refs, nil
 }

@@ -55,9 +55,13 @@ type compiled struct {
 	set   *iotpolicy.Set
 	// thing is what the connection acts as; nil for none.
 	thing *Thing
-	// refusal says why the certificate may do nothing; then set is empty.
+	// refusal says why the certificate may do nothing, problem which check it was;
+	// then set is empty.
 	refusal string
-	cache   atomic.Pointer[cache]
+	problem identityProblem
+	// stamp tells it apart from other compilations.
+	stamp uint64
+	cache atomic.Pointer[cache]
 }
 
 // CanPublish decides iot:Publish and, for a retained message,
@@ -86,15 +90,22 @@ func (g *Guard) CanReceive(topic string) bool {
 	}
 	c := g.current()
 	if c == nil {
+		g.service.unreadable(g, request{PacketDelivery, iotpolicy.ActionReceive, g.service.scope(g.id.Account).ARN(fleet.ARNTopic, topic)})
 		return false
 	}
 	scope := g.service.scope(g.id.Account)
-	prefixed := c.set.Decide(iotpolicy.ActionReceive, scope.ARN(fleet.ARNTopic, topic)).Outcome
-	if prefixed == iotpolicy.Allowed {
-		bare := c.set.Decide(iotpolicy.ActionReceive, scope.ARN(fleet.ARNTopic, plain)).Outcome
-		return bare != iotpolicy.ExplicitDeny
+	prefixed, bare := scope.ARN(fleet.ARNTopic, topic), scope.ARN(fleet.ARNTopic, plain)
+	first := c.set.Decide(iotpolicy.ActionReceive, prefixed).Outcome
+	second := c.set.Decide(iotpolicy.ActionReceive, bare).Outcome
+	switch {
+	case first == iotpolicy.ExplicitDeny:
+		g.report(c, &answer{action: iotpolicy.ActionReceive, resource: prefixed, outcome: first})
+	case second == iotpolicy.ExplicitDeny, first != iotpolicy.Allowed && second != iotpolicy.Allowed:
+		g.report(c, &answer{action: iotpolicy.ActionReceive, resource: bare, outcome: second})
+	default:
+		return true
 	}
-	return prefixed != iotpolicy.ExplicitDeny && g.allows(iotpolicy.ActionReceive, fleet.ARNTopic, plain)
+	return false
 }
 
 // Close ends the guard's share of events, so it must not be asked afterwards.
@@ -112,6 +123,7 @@ func (g *Guard) allows(action, kind, name string) bool {
 	}
 	c := g.current()
 	if c == nil {
+		g.service.unreadable(g, request{packetOf(action), action, g.service.scope(g.id.Account).ARN(kind, name)})
 		return false
 	}
 	if outcome, fixed := c.set.Fixed(action); fixed && outcome == iotpolicy.Allowed {
@@ -130,10 +142,15 @@ func (g *Guard) allows(action, kind, name string) bool {
 	return a.outcome == iotpolicy.Allowed
 }
 
-// report counts a refusal and logs it unless the session had its share.
+// report counts and keeps a refusal, and logs it unless the session had its
+// share.
 func (g *Guard) report(c *compiled, a *answer) {
 	now := g.service.now()
 	g.service.metrics.denials.WithLabelValues(a.action, a.outcome.String()).Inc()
+	q := request{packetOf(a.action), a.action, a.resource}
+	if kept := a.kept.Load(); kept == nil || !kept.repeat(now) {
+		a.kept.Store(g.service.refused(g.subject(c), q))
+	}
 	last := a.logged.Load()
 	if last != 0 && now.Sub(time.Unix(0, last)) < denialRepeat {
 		return
@@ -152,9 +169,7 @@ func (g *Guard) report(c *compiled, a *answer) {
 	suppressed += others
 	ctx, cancel := g.loading()
 	defer cancel()
-	d := g.service.deny(&g.id, g.caller.clientID, c.set, a.action, a.resource)
-	d.Reason = c.refusal
-	g.service.logDenial(ctx, d, suppressed)
+	g.service.logDenial(ctx, g.service.deny(g.subject(c), q), suppressed)
 }
 
 // current returns the set in force, compiled now if an event made the last one
@@ -211,11 +226,11 @@ func (g *Guard) compile(ctx context.Context) (*compiled, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, unavailable(err)
 		}
-		c := &compiled{epoch: g.now()}
+		c := &compiled{epoch: g.now(), stamp: g.service.stamps.Add(1)}
 		_, err := g.service.activeCertificate(ctx, g.id.Account, g.id.Principal.ID)
 		if fault.CodeOf(err) == fault.Unauthorized {
 			g.service.metrics.compilations.WithLabelValues("refused").Inc()
-			c.refusal = fault.From(err).Message
+			c.refusal, c.problem = fault.From(err).Message, problemOf(err)
 			c.set = iotpolicy.Compile(nil, &iotpolicy.Context{})
 			return c, nil
 		}
@@ -267,6 +282,13 @@ func (s *Service) compile(ctx context.Context, id *Identity, by *caller, thing *
 	policies, err := s.registry.EffectivePolicies(ctx, id.Account, id.Principal.ARN, name)
 	if err != nil {
 		return nil, unavailable(err)
+	}
+	for i := range policies {
+		for j := range policies[i].Attachments {
+			if at := &policies[i].Attachments[j]; at.Target == id.Principal.ARN {
+				at.Target = id.Principal.ARN // one text for each session
+			}
+		}
 	}
 	refs, err := s.documents.refs(policies)
 	if err != nil {

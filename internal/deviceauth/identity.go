@@ -32,37 +32,49 @@ func CertificateID(certificate *x509.Certificate) string {
 // answers fault.Unauthorized, with the reason as cause, for one that is not
 // registered in the account, not active or not valid now.
 func (s *Service) Identify(ctx context.Context, serverName string, certificate *x509.Certificate) (Identity, error) {
-	account, err := s.account(serverName)
+	id, err := s.identify(ctx, serverName, certificate)
 	if err != nil {
-		return Identity{}, fault.Wrap(fault.Unauthorized, err, "The server name selects no account")
-	}
-	if certificate == nil {
-		return Identity{}, fault.New(fault.Unauthorized, "A client certificate is required")
-	}
-	id := Identity{Account: account, ServerName: serverName, certificate: certificate}
-	id.Principal = fleet.Principal{Kind: fleet.PrincipalCertificate, ID: CertificateID(certificate)}
-	found, err := s.activeCertificate(ctx, account, id.Principal.ID)
-	if err != nil {
-		return Identity{}, err
-	}
-	id.Principal.ARN = found.ARN
-	id.notAfter = certificate.NotAfter
-	if err := checkDates(certificate, s.now()); err != nil {
 		return Identity{}, err
 	}
 	return id, nil
 }
 
-// activeCertificate reads a certificate that may connect.
+// identify is Identify that also says what it found out of a caller that is
+// refused: the principal has an ARN when the certificate is registered.
+func (s *Service) identify(ctx context.Context, serverName string, certificate *x509.Certificate) (Identity, error) {
+	id := Identity{ServerName: serverName, certificate: certificate}
+	if certificate != nil {
+		id.Principal = fleet.Principal{Kind: fleet.PrincipalCertificate, ID: CertificateID(certificate)}
+		id.notAfter = certificate.NotAfter
+	}
+	account, err := s.account(serverName)
+	if err != nil {
+		return id, fault.Wrap(fault.Unauthorized, &identityError{problemServerName, err}, "The server name selects no account")
+	}
+	id.Account = account
+	if certificate == nil {
+		return id, fault.Wrap(fault.Unauthorized, &identityError{problem: problemAbsent}, "A client certificate is required")
+	}
+	found, err := s.activeCertificate(ctx, account, id.Principal.ID)
+	id.Principal.ARN = found.ARN
+	if err != nil {
+		return id, err
+	}
+	return id, checkDates(certificate, s.now())
+}
+
+// activeCertificate reads a certificate that may connect. One that is there and
+// may not is returned with the error.
 func (s *Service) activeCertificate(ctx context.Context, account fleet.Account, id string) (Certificate, error) {
 	found, err := s.registry.Certificate(ctx, account, id)
 	switch {
 	case fault.CodeOf(err) == fault.ResourceNotFound:
-		return Certificate{}, fault.Wrap(fault.Unauthorized, err, "The certificate %s is not registered", id)
+		return Certificate{}, fault.Wrap(fault.Unauthorized, &identityError{problemUnregistered, err}, "The certificate %s is not registered", id)
 	case err != nil:
 		return Certificate{}, unavailable(err)
 	case found.Status != StatusActive:
-		return Certificate{}, fault.New(fault.Unauthorized, "The certificate %s is %s, not %s", id, found.Status, StatusActive)
+		return found, fault.Wrap(fault.Unauthorized, &identityError{problem: problemStatus},
+			"The certificate %s is %s, not %s", id, found.Status, StatusActive)
 	}
 	return found, nil
 }
@@ -71,10 +83,12 @@ func (s *Service) activeCertificate(ctx context.Context, account fleet.Account, 
 func checkDates(certificate *x509.Certificate, now time.Time) error {
 	const layout = time.RFC3339
 	if now.Before(certificate.NotBefore) {
-		return fault.New(fault.Unauthorized, "The certificate is not valid before %s", certificate.NotBefore.UTC().Format(layout))
+		return fault.Wrap(fault.Unauthorized, &identityError{problem: problemNotYetValid},
+			"The certificate is not valid before %s", certificate.NotBefore.UTC().Format(layout))
 	}
 	if now.After(certificate.NotAfter) {
-		return fault.New(fault.Unauthorized, "The certificate expired at %s", certificate.NotAfter.UTC().Format(layout))
+		return fault.Wrap(fault.Unauthorized, &identityError{problem: problemExpired},
+			"The certificate expired at %s", certificate.NotAfter.UTC().Format(layout))
 	}
 	return nil
 }

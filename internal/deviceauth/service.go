@@ -5,12 +5,14 @@ import (
 	"errors"
 	"hash/maphash"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/inlet"
+	"github.com/muster-iot/muster/internal/iotpolicy"
 )
 
 // Certificate is what the registry knows about a presented certificate.
@@ -20,6 +22,8 @@ type Certificate struct {
 	// Status is ACTIVE, INACTIVE and so on.
 	Status   string
 	NotAfter time.Time
+	// PEM is the certificate itself, for answers about devices that are away.
+	PEM string
 }
 
 // StatusActive is the only certificate state that may connect.
@@ -44,6 +48,8 @@ type Policy struct {
 	ARN       string
 	VersionID string
 	Document  []byte
+	// Attachments say where it comes from.
+	Attachments []iotpolicy.Attachment
 }
 
 // Registry answers from committed state. Its answers need not be of one
@@ -78,7 +84,9 @@ type Options struct {
 	// Lag is how far Apply is behind the log; optional. It is asked on every
 	// decision and must be cheap.
 	Lag func() time.Duration
-	Now func() time.Time
+	// Connected returns the principal behind a connected client id; optional.
+	Connected func(account fleet.Account, clientID string) (principalID string, ok bool)
+	Now       func() time.Time
 	// Logger receives every refusal.
 	Logger *slog.Logger
 	// Registerer is optional.
@@ -110,6 +118,13 @@ type Service struct {
 	// told and strangers bound what refusals write to the log, for certificates
 	// in good state and for everybody else.
 	told, strangers *inlet.Quota
+	// explaining bounds the work that refusals cause.
+	explaining *inlet.Quota
+	connected  func(fleet.Account, string) (string, bool)
+	// known keeps the refusals of registered certificates, strange those of
+	// everybody else.
+	known, strange ledger
+	stamps         atomic.Uint64
 }
 
 // New returns a Service, or an error that names what Options lacks.
@@ -147,6 +162,10 @@ func New(o Options) (*Service, error) {
 		sessions:       newSessions(),
 		told:           inlet.NewQuota(principalDenials, allDenials, denialWindow),
 		strangers:      inlet.NewQuota(denialsPerWindow, allDenials, denialWindow),
+		explaining:     inlet.NewQuota(shownRefusals, allDenials, denialWindow),
+		connected:      o.Connected,
+		known:          newLedger(knownBytes),
+		strange:        newLedger(strangeBytes),
 	}, nil
 }
 

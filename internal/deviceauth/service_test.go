@@ -451,19 +451,6 @@ func TestAuthorizeCalls(t *testing.T) {
 	}
 }
 
-func TestExplain(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, reference)
-	id, err := w.service.Identify(t.Context(), "", w.certificate)
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := w.service.Explain(t.Context(), id, "pump-7", iotpolicy.ActionConnect, scope+"client/pump-7")
-	if err != nil || e.Outcome != iotpolicy.Allowed || len(e.Allows) != 1 {
-		t.Errorf("explanation %+v, %v", e, err)
-	}
-}
-
 // The log says which permission was missing, and a device that is refused in a
 // loop cannot flood it.
 func TestDenialsInTheLog(t *testing.T) {

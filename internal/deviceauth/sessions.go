@@ -137,6 +137,19 @@ func (s *sessions) unlink(g *Guard, kind int) {
 	g.links[kind] = link{}
 }
 
+// find returns the guard of a principal's client, the newest if there are
+// several; nil for none.
+func (s *sessions) find(account fleet.Account, principalID, clientID string) *Guard {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for g := s.heads[sessionKey{account: account, kind: byPrincipal, name: principalID}]; g != nil; g = g.links[byPrincipal].next {
+		if g.caller.clientID == clientID {
+			return g
+		}
+	}
+	return nil
+}
+
 // touch makes the sessions of one key look at their permissions again.
 func (s *sessions) touch(account fleet.Account, kind int, name string) {
 	s.mu.Lock()

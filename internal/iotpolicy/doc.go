@@ -11,6 +11,9 @@
 // Text that contains one equals nothing; where that would make an Allow
 // statement match (NotResource, negated conditions) the statement is dropped.
 //
+// Set.Explain says why, after the fact: which statements matched, which came
+// nearest and where they part from the request.
+//
 // The package is pure: no clock, no input or output, no goroutines. It knows
 // neither the registry nor MQTT; its callers say who connects and what for.
 package iotpolicy

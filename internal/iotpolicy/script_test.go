@@ -25,6 +25,8 @@ const scriptScope = "arn:aws:iot:eu-local-1:000000000001:"
 //	-- boundary --      a document that bounds them
 //	-- context --       lines "field value"; replaces the earlier context
 //	-- decide --        lines "action resource => outcome [by POLICY[n]] [missing NAME…]"
+//	-- explain --       lines "action resource => outcome …", then one indented line for each
+//	                    near miss, and one each for a hint and for the variables
 func TestDecisions(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("testdata/decide/*.txtar")
@@ -70,7 +72,13 @@ func runScript(t *testing.T, archive *txtar.Archive) {
 			if boundary != nil {
 				set = set.Within(iotpolicy.Compile(boundary, &ctx))
 			}
-			decideLines(t, set, section.Data)
+			decideLines(t, &ctx, set, section.Data)
+		case "explain":
+			set := iotpolicy.Compile(policies, &ctx)
+			if boundary != nil {
+				set = set.Within(iotpolicy.Compile(boundary, &ctx))
+			}
+			explainLines(t, &ctx, set, section.Data)
 		default:
 			t.Fatalf("unknown section %q", section.Name)
 		}
@@ -148,7 +156,7 @@ func scriptContext(t *testing.T, data []byte) iotpolicy.Context {
 
 // decideLines checks each line of a decide section, with Decide, Explain and
 // Fixed agreeing.
-func decideLines(t *testing.T, set *iotpolicy.Set, data []byte) {
+func decideLines(t *testing.T, ctx *iotpolicy.Context, set *iotpolicy.Set, data []byte) {
 	t.Helper()
 	for _, line := range scriptLines(data) {
 		request, _, found := strings.Cut(line, " => ")
@@ -163,13 +171,66 @@ func decideLines(t *testing.T, set *iotpolicy.Set, data []byte) {
 		if diff := cmp.Diff(line, request+" => "+renderDecision(decision)); diff != "" {
 			t.Errorf("decision (-want +got):\n%s", diff)
 		}
-		if diff := cmp.Diff(decision, set.Explain(action, resource).Decision); diff != "" {
+		if diff := cmp.Diff(decision, set.Explain(ctx, action, resource).Decision); diff != "" {
 			t.Errorf("%s: Explain differs from Decide:\n%s", line, diff)
 		}
 		if outcome, fixed := set.Fixed(action); fixed && outcome != decision.Outcome {
 			t.Errorf("%s: fixed outcome %v", line, outcome)
 		}
 	}
+}
+
+// explainLines checks an explain section: the lines that are not indented ask.
+func explainLines(t *testing.T, ctx *iotpolicy.Context, set *iotpolicy.Set, data []byte) {
+	t.Helper()
+	var got strings.Builder
+	for line := range strings.Lines(string(data)) {
+		request, _, asks := strings.Cut(line, " => ")
+		if !asks || strings.HasPrefix(line, " ") {
+			continue
+		}
+		action, resource, _ := strings.Cut(request, " ")
+		e := set.Explain(ctx, action, scriptScope+resource)
+		fmt.Fprintf(&got, "%s => %s\n", request, renderDecision(e.Decision))
+		for i := range e.Near {
+			got.WriteString("  " + renderNear(&e.Near[i]) + "\n")
+		}
+		if e.Hint != "" {
+			got.WriteString("  hint " + e.Hint + "\n")
+		}
+		if len(e.Variables) > 0 {
+			got.WriteString("  with")
+			for _, v := range e.Variables {
+				got.WriteString(" " + v.Name + "=" + strings.Join(v.Values, ","))
+			}
+			got.WriteString("\n")
+		}
+	}
+	if diff := cmp.Diff(string(data), strings.ReplaceAll(got.String(), scriptScope, "@:")); diff != "" {
+		t.Errorf("explanations (-want +got):\n%s", diff)
+	}
+}
+
+// renderNear writes a near miss as scripts do.
+func renderNear(n *iotpolicy.Near) string {
+	text := fmt.Sprintf("near %s[%d]", n.Policy.Name, n.Statement)
+	switch {
+	case n.ResourceMatches:
+		text += " matches"
+	case n.Excluded:
+		text += " excludes " + n.Resource
+	case len(n.Missing) > 0:
+		text += " " + n.Resource + " lacks " + strings.Join(n.Missing, " ")
+	default:
+		text += fmt.Sprintf(" %s wants %q got %q", n.Resolved, n.Wants, n.Got)
+	}
+	for _, f := range n.Failed {
+		text += fmt.Sprintf(" but %s %s wants %s got %s", f.Operator, f.Key, strings.Join(f.Wanted, ","), strings.Join(f.Actual, ","))
+	}
+	if n.Hint != "" {
+		text += " // " + n.Hint
+	}
+	return text
 }
 
 // renderDecision writes a decision as scripts do.

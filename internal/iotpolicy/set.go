@@ -50,9 +50,21 @@ func (o Outcome) String() string {
 
 // PolicyRef is a document under the name that it is attached by.
 type PolicyRef struct {
-	Name     string
-	ARN      string
-	Document *Document
+	Name string
+	ARN  string
+	// Version is the document's version id. Neither it nor the attachments take
+	// part in decisions: they are for explanations.
+	Version     string
+	Document    *Document
+	Attachments []Attachment
+}
+
+// Attachment is why a policy applies to a caller.
+type Attachment struct {
+	// Target is the ARN of what the policy is attached to.
+	Target string
+	// Through is the caller's own group when Target is a group above it.
+	Through string
 }
 
 // Decision is the answer about one request.

@@ -124,21 +124,23 @@ func TestExplainNamesEverything(t *testing.T) {
 		 {"Effect":"Allow","Action":"iot:Publish","Resource":"@:topic/${iot:DomainName}"}]}`)},
 		{Name: "b", ARN: "arn:b", Document: mustParse(t, `{"Statement":{"Sid":"no","Effect":"Deny","Action":"iot:Pub*","Resource":"@:topic/x*"}}`)},
 	}
-	set := iotpolicy.Compile(policies, &iotpolicy.Context{})
-	got := set.Explain(iotpolicy.ActionPublish, scriptScope+"topic/x")
+	ctx := &iotpolicy.Context{}
+	set := iotpolicy.Compile(policies, ctx)
+	got := set.Explain(ctx, iotpolicy.ActionPublish, scriptScope+"topic/x")
 	want := iotpolicy.Explanation{
 		Decision:   iotpolicy.Decision{Outcome: iotpolicy.ExplicitDeny, Policy: "b", Sid: "no"},
 		Allows:     []iotpolicy.Match{{Policy: policies[0], Sid: "all"}},
 		Denies:     []iotpolicy.Match{{Policy: policies[1], Sid: "no"}},
 		Considered: policies,
 		Unresolved: []string{"iot:DomainName"},
+		Variables:  []iotpolicy.VariableValue{{Name: "iot:DomainName"}},
 	}
 	byIdentity := cmp.Comparer(func(a, b *iotpolicy.Document) bool { return a == b })
 	if diff := cmp.Diff(want, got, byIdentity); diff != "" {
 		t.Errorf("explanation (-want +got):\n%s", diff)
 	}
 	bounded := set.Within(iotpolicy.Compile(nil, &iotpolicy.Context{}))
-	if e := bounded.Explain(iotpolicy.ActionPublish, "arn:y"); !e.BoundaryDenied || e.Outcome != iotpolicy.ImplicitDeny {
+	if e := bounded.Explain(ctx, iotpolicy.ActionPublish, "arn:y"); !e.BoundaryDenied || e.Outcome != iotpolicy.ImplicitDeny {
 		t.Errorf("bounded explanation %+v", e)
 	}
 }
@@ -186,7 +188,7 @@ func FuzzParse(f *testing.F) {
 		set := iotpolicy.Compile([]iotpolicy.PolicyRef{{Name: "f", Document: doc}}, ctx)
 		for _, action := range []string{iotpolicy.ActionPublish, "iot:Anything", ""} {
 			for _, resource := range []string{"*", scriptScope + "topic/a", clientID} {
-				e := set.Explain(action, resource)
+				e := set.Explain(ctx, action, resource)
 				if d := set.Decide(action, resource); d.Outcome != e.Outcome {
 					t.Fatalf("decided %v, explained %v", d.Outcome, e.Outcome)
 				}
@@ -199,6 +201,11 @@ func FuzzParse(f *testing.F) {
 				}
 				if e.Outcome != want {
 					t.Fatalf("%v with allows %v and denies %v", e.Outcome, e.Allows, e.Denies)
+				}
+				for _, n := range e.Near {
+					if n.ResourceMatches && len(n.Failed) == 0 {
+						t.Fatalf("%+v misses nothing and the outcome is %v", n, e.Outcome)
+					}
 				}
 			}
 		}

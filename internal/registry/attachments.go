@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"maps"
 	"slices"
 
 	"github.com/muster-iot/muster/internal/event"
@@ -130,51 +131,11 @@ func (s *Service) ListAttachedPolicies(ctx context.Context, account fleet.Accoun
 	if err != nil {
 		return Listed[string]{}, err
 	}
-	names, err := s.policiesOn(ctx, account, of, recursive)
-	if err != nil {
+	found := grants{}
+	if err := s.grantsOn(ctx, account, of, recursive, found); err != nil {
 		return Listed[string]{}, err
 	}
-	return listNames(compact(names), p), nil
-}
-
-// policiesOn returns the names of the policies of a target.
-func (s *Service) policiesOn(ctx context.Context, account fleet.Account, of reference, inherited bool) ([]string, error) {
-	if of.kind == fleet.ARNCertificate {
-		record, err := s.findCertificate(ctx, account, of.name)
-		if err != nil {
-			return nil, err
-		}
-		return record.Policies, nil
-	}
-	record, err := s.findGroup(ctx, account, of.name)
-	if err != nil {
-		return nil, err
-	}
-	names := slices.Clone(record.Policies)
-	if inherited {
-		above, err := s.policiesOnGroups(ctx, account, record.Ancestors)
-		if err != nil {
-			return nil, err
-		}
-		names = append(names, above...)
-	}
-	return names, nil
-}
-
-// policiesOnGroups returns the names of the policies attached to groups, with
-// repetitions. Groups that are gone have none.
-func (s *Service) policiesOnGroups(ctx context.Context, account fleet.Account, groups []string) ([]string, error) {
-	records, err := s.groupRecords(ctx, account, groups)
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	for _, record := range records {
-		if record != nil {
-			names = append(names, record.Policies...)
-		}
-	}
-	return names, nil
+	return listNames(slices.Sorted(maps.Keys(found)), p), nil
 }
 
 // groupRecords reads groups, nil for one that is gone.

@@ -14,6 +14,7 @@ type CertificateInfo struct {
 	Status   string
 	Mode     string
 	NotAfter time.Time
+	PEM      string
 }
 
 // Certificate returns a certificate by id, or ResourceNotFound.
@@ -22,7 +23,7 @@ func (s *Service) Certificate(ctx context.Context, account fleet.Account, id str
 	if err != nil {
 		return CertificateInfo{}, err
 	}
-	return CertificateInfo{ID: c.ID, ARN: c.ARN, Status: c.Status, Mode: c.Mode, NotAfter: c.NotAfter}, nil
+	return CertificateInfo{ID: c.ID, ARN: c.ARN, Status: c.Status, Mode: c.Mode, NotAfter: c.NotAfter, PEM: c.PEM}, nil
 }
 
 // ThingInfo is the thing that a connection acts as.

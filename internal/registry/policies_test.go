@@ -253,6 +253,17 @@ func TestEffectivePolicies(t *testing.T) {
 			t.Errorf("%s: %v, want %s", name, got, q.want)
 		}
 	}
+	sources := map[string][]PolicyAttachment{}
+	for _, p := range must[[]EffectivePolicy](t)(r.EffectivePolicies(ctx, acct, c.ARN, "T")) {
+		sources[p.Name] = p.Attachments
+	}
+	wantEqual(t, sources, map[string][]PolicyAttachment{
+		"onCert": {{Target: c.ARN}},
+		"onLeaf": {{Target: leaf.ARN}},
+		"onMid":  {{Target: mid.ARN, Through: "leaf"}},
+		"onRoot": {{Target: root.ARN, Through: "leaf"}},
+		"shared": {{Target: c.ARN}, {Target: root.ARN, Through: "leaf"}},
+	})
 	must[PolicyVersion](t)(r.CreatePolicyVersion(ctx, acct, "onCert", `{"new":1}`, true))
 	got := must[[]EffectivePolicy](t)(r.EffectivePolicies(ctx, acct, c.ARN, ""))
 	wantEqual(t, string(got[0].Document), `{"new":1}`)
