@@ -13,6 +13,7 @@ type group struct {
 	broker *Broker
 	realm  *realm
 	name   string // with the prefix, as clients subscribe
+	prefix string // `$share/…/`, before the filter
 	entry  *entry
 
 	mu sync.Mutex
@@ -175,11 +176,12 @@ func (b *batch) deliverShared(g *group) {
 	if len(members) == 0 {
 		return
 	}
+	asked := g.prefix + b.message.topic
 	online := false
 	first := rand.IntN(len(members)) //nolint:gosec // the choice of a member is no secret
 	for i := range members {
 		sub := &members[(first+i)%len(members)]
-		switch b.offer(sub, g) {
+		switch b.offer(sub, g, asked) {
 		case offerTaken:
 			return
 		case offerBusy:
@@ -205,15 +207,16 @@ const (
 	offerTaken
 )
 
-// offer gives the message to a member if that can be sent it now.
-func (b *batch) offer(sub *subscriber, g *group) offered {
+// offer gives the message to a member if that can be sent it now. asked is the
+// topic as the guard is asked for it, with the group's prefix.
+func (b *batch) offer(sub *subscriber, g *group, asked string) offered {
 	s := sub.session
 	c := s.link.Load()
 	if c == nil {
 		return offerImpossible
 	}
-	if !c.guard.CanReceive(b.message.topic) {
-		c.deny(b.message.topic)
+	if !c.guard.CanReceive(asked) {
+		c.deny(asked)
 		return offerImpossible
 	}
 	qos := min(sub.qos, b.message.qos)

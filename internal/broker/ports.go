@@ -15,6 +15,8 @@ import (
 type Guard interface {
 	CanPublish(topic string, retain bool) bool
 	CanSubscribe(filter string) bool
+	// CanReceive is asked with the prefix `$share/{group}/` before the topic for
+	// the messages of a shared subscription.
 	CanReceive(topic string) bool
 	// Close releases the guard when the connection has ended.
 	Close()

@@ -83,10 +83,14 @@ func (s *session) takeNextLocked() (c *connection, order uint64, name string) {
 			p.id = s.nextIDLocked()
 		}
 		s.inflight = append(s.inflight, p)
-		if p.released {
+		switch {
+		case p.released:
 			return c, p.order, ""
+		case p.box != nil:
+			return c, p.order, p.box.prefix + p.message.Topic
+		default:
+			return c, p.order, p.message.Topic
 		}
-		return c, p.order, p.message.Topic
 	}
 }
 

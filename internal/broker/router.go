@@ -239,7 +239,7 @@ func (r *router) share(whole, filter string, sub subscriber) *group {
 			return nil
 		}
 		e := r.entry(filter)
-		g = &group{broker: r.broker, realm: r.realm, name: whole, entry: e}
+		g = &group{broker: r.broker, realm: r.realm, name: whole, prefix: strings.TrimSuffix(whole, filter), entry: e}
 		r.groups[whole] = g
 		e.groups = append(slices.Clip(slices.Clone(e.groups)), g)
 	}
