@@ -267,6 +267,15 @@ type ConnectRefused struct {
 	Reason string `json:"reason"`
 }
 
+// SubscriptionsChanged reports the filters that one packet of a connection
+// added to its subscriptions or gave up.
+type SubscriptionsChanged struct {
+	Session
+	// Subscribed is false for filters that were given up.
+	Subscribed bool     `json:"subscribed,omitempty"`
+	Filters    []string `json:"filters"`
+}
+
 func (ThingCreated) isEvent()             {}
 func (ThingUpdated) isEvent()             {}
 func (ThingDeleted) isEvent()             {}
@@ -290,3 +299,4 @@ func (ShadowDeleted) isEvent()            {}
 func (DeviceConnected) isEvent()          {}
 func (DeviceDisconnected) isEvent()       {}
 func (ConnectRefused) isEvent()           {}
+func (SubscriptionsChanged) isEvent()     {}

@@ -138,7 +138,7 @@ func (x *Index) applyOne(s *shard, e event.Envelope, states map[thingKey]State) 
 		event.PrincipalAttached, event.PrincipalDetached,
 		event.PolicyChanged, event.PolicyAttached, event.PolicyDetached,
 		event.CertificateCreated, event.CertificateStatusChanged, event.CertificateDeleted,
-		event.ConnectRefused:
+		event.ConnectRefused, event.SubscriptionsChanged:
 		// Nothing of these is searchable.
 	}
 	return nil
