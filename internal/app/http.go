@@ -72,7 +72,7 @@ func (c connections) Connectivity(ctx context.Context, account fleet.Account, th
 	}
 	return &awsiot.Connectivity{
 		Connected: found.Connected, TimestampMS: found.Timestamp.UnixMilli(), ClientID: found.ClientID,
-		KeepAlive: found.KeepAlive, CleanSession: found.CleanSession, DisconnectReason: found.Reason,
+		KeepAlive: found.KeepAlive, CleanSession: found.CleanSession(), SessionExpiry: found.SessionExpiry, DisconnectReason: found.Reason,
 	}, nil
 }
 
