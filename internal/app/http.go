@@ -52,8 +52,9 @@ func (a *App) joinAPI(context.Context) error {
 		Registry: a.registry, Index: a.index, Shadows: a.shadows, Connections: connections{a.presence},
 	})
 	iotdata.Register(a.api, iotdata.Deps{
-		Shadows: a.shadows, Publisher: a.broker, Topics: a.topics, Now: now,
-		CheckTopic: func(name string) error { return topic.ValidateName(name, topic.DefaultLimits(a.profile())) },
+		Shadows: a.shadows, Publisher: a.broker, Topics: a.topics, Retained: a.broker, Sessions: a.broker, Now: now,
+		Connections: &clients{broker: a.broker, presence: a.presence, now: now},
+		CheckTopic:  func(name string) error { return topic.ValidateName(name, topic.DefaultLimits(a.profile())) },
 	})
 	return nil
 }
