@@ -60,11 +60,11 @@ func (a *App) joinAPI(context.Context) error {
 }
 
 // connections lets search answers show presence.
-type connections struct{ presence *presence.Service }
+type connections struct{ *presence.Service }
 
 // Connectivity implements the port of the control plane's adapters.
 func (c connections) Connectivity(ctx context.Context, account fleet.Account, thing string) (*awsiot.Connectivity, error) {
-	found, err := c.presence.Get(ctx, account, thing)
+	found, err := c.Get(ctx, account, thing)
 	if fault.CodeOf(err) == fault.ResourceNotFound || err == nil && !found.Indexed {
 		return nil, nil //nolint:nilnil // never connected is neither
 	}
@@ -74,6 +74,7 @@ func (c connections) Connectivity(ctx context.Context, account fleet.Account, th
 	return &awsiot.Connectivity{
 		Connected: found.Connected, TimestampMS: found.Timestamp.UnixMilli(), ClientID: found.ClientID,
 		KeepAlive: found.KeepAlive, CleanSession: found.CleanSession(), SessionExpiry: found.SessionExpiry, DisconnectReason: found.Reason,
+		RemoteAddr: found.RemoteAddr, LocalAddr: found.LocalAddr,
 	}, nil
 }
 

@@ -2,7 +2,6 @@ package iotdata
 
 import (
 	"context"
-	"net/netip"
 	"time"
 
 	"github.com/muster-iot/muster/internal/awsapi"
@@ -82,8 +81,8 @@ func (a *api) getConnection(ctx context.Context, c *awsapi.Call, in *wire.GetCon
 		out.DisconnectedSince = new(found.Since.UnixMilli())
 	}
 	if isTrue(in.IncludeSocketInformation) {
-		out.SourceIP, out.SourcePort = socket(found.RemoteAddr)
-		out.TargetIP, out.TargetPort = socket(found.LocalAddr)
+		out.SourceIP, out.SourcePort = awsapi.Socket(found.RemoteAddr)
+		out.TargetIP, out.TargetPort = awsapi.Socket(found.LocalAddr)
 	}
 	return out, nil
 }
@@ -94,15 +93,6 @@ func optional(text string) *string {
 		return nil
 	}
 	return &text
-}
-
-// socket takes an address apart; nothing of one that is none is told.
-func socket(address string) (ip *string, port *int32) {
-	parsed, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return nil, nil
-	}
-	return new(parsed.Addr().Unmap().String()), new(int32(parsed.Port()))
 }
 
 // unknownClient is the refusal of a client that is neither connected nor has a
