@@ -164,13 +164,9 @@ func thingOf(v event.Thing) Thing {
 // setSession sets the connectivity of the thing that a session counts for, if
 // there is one.
 func (s *shard) setSession(session event.Session, v Connectivity) {
-	thing := session.ThingName
-	if thing == "" {
-		if !session.Indexed {
-			return
-		}
-		thing = session.ClientID
+	if !session.Indexed {
+		return
 	}
 	v.Version = session.Version
-	s.setConnectivity(thing, v)
+	s.setConnectivity(session.ClientID, v)
 }
