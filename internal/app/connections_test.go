@@ -68,38 +68,44 @@ func TestConnectionJoinsBrokerAndPresence(t *testing.T) {
 		want     *iotdata.Connection
 	}{
 		"connected": {
-			brokerHas{&broker.ConnectionInfo{SessionInfo: info, Connected: true}}, recorded{stale, nil},
+			brokerHas{&broker.ConnectionInfo{SessionInfo: info, Connected: true}},
+			recorded{stale, nil},
 			with(func(c *iotdata.Connection) {
 				c.Connected, c.ThingName, c.SessionExpiry, c.Since = true, "pump-7", 3600, info.ConnectedAt
 			}),
 		},
 		"connected for an exclusive thing": {
-			brokerHas{&broker.ConnectionInfo{SessionInfo: exclusive, Connected: true}}, recorded{},
+			brokerHas{&broker.ConnectionInfo{SessionInfo: exclusive, Connected: true}},
+			recorded{},
 			with(func(c *iotdata.Connection) {
 				c.Connected, c.ThingName, c.SessionExpiry, c.Since = true, "thing-7", 3600, info.ConnectedAt
 			}),
 		},
 		"stored session": {
-			brokerHas{&broker.ConnectionInfo{SessionInfo: info, DisconnectedAt: at.Add(-29 * time.Minute), Reason: broker.ReasonConnectionLost}}, recorded{stale, nil},
+			brokerHas{&broker.ConnectionInfo{SessionInfo: info, DisconnectedAt: at.Add(-29 * time.Minute), Reason: broker.ReasonConnectionLost}},
+			recorded{stale, nil},
 			with(func(c *iotdata.Connection) {
 				c.ThingName, c.SessionExpiry, c.Since, c.DisconnectReason = "pump-7", 3600, at.Add(-29*time.Minute), "CONNECTION_LOST"
 			}),
 		},
 		"stored session of long ago": {
-			brokerHas{&broker.ConnectionInfo{SessionInfo: info, DisconnectedAt: at.Add(-30 * time.Minute), Reason: broker.ReasonConnectionLost}}, recorded{},
+			brokerHas{&broker.ConnectionInfo{SessionInfo: info, DisconnectedAt: at.Add(-30 * time.Minute), Reason: broker.ReasonConnectionLost}},
+			recorded{},
 			with(func(c *iotdata.Connection) {
 				c.ThingName, c.SessionExpiry, c.DisconnectReason = "pump-7", 3600, "CONNECTION_LOST"
 			}),
 		},
 		"clean session that went": {
-			brokerHas{}, recorded{&presence.Connection{Session: session, Timestamp: at.Add(-29 * time.Minute), Reason: "CLIENT_ERROR"}, nil},
+			brokerHas{},
+			recorded{&presence.Connection{Session: session, Timestamp: at.Add(-29 * time.Minute), Reason: "CLIENT_ERROR"}, nil},
 			with(func(c *iotdata.Connection) { c.Since, c.DisconnectReason = at.Add(-29*time.Minute), "CLIENT_ERROR" }),
 		},
 		"clean session of half an hour ago": {
 			brokerHas{}, recorded{&presence.Connection{Session: session, Timestamp: at.Add(-30 * time.Minute), Reason: "CLIENT_ERROR"}, nil}, nil,
 		},
 		"end not recorded yet": {
-			brokerHas{}, recorded{&presence.Connection{Session: session, Connected: true, Timestamp: at.Add(-time.Hour)}, nil},
+			brokerHas{},
+			recorded{&presence.Connection{Session: session, Connected: true, Timestamp: at.Add(-time.Hour)}, nil},
 			with(func(*iotdata.Connection) {}),
 		},
 		"never seen": {brokerHas{}, recorded{}, nil},

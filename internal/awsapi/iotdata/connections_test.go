@@ -184,7 +184,10 @@ func TestSendDirectMessage(t *testing.T) {
 	const path = "/connections/pump-7/messages"
 	send := func(query string, headers ...string) {
 		t.Helper()
-		var answer struct{ Message, TraceID string }
+		var answer struct {
+			Message string `json:"message"`
+			TraceID string `json:"traceId"`
+		}
 		status, exception, body := r.call(http.MethodPost, path+query, "now", headers...)
 		if status != http.StatusOK || json.Unmarshal([]byte(body), &answer) != nil || answer.Message != "OK" || answer.TraceID == "" {
 			t.Fatalf("%d %s %s", status, exception, body)
