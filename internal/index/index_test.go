@@ -146,6 +146,22 @@ func TestConnectivity(t *testing.T) {
 	expect(t, x, "connectivity.disconnectReason:*", "")
 }
 
+// TestEveryDisconnectReasonIsSearchable: the thirteen of device plane, 3.1.
+func TestEveryDisconnectReasonIsSearchable(t *testing.T) {
+	t.Parallel()
+	m := newModel(1)
+	x := newIndex(t, m)
+	for i, reason := range []string{
+		"AUTH_ERROR", "CLIENT_INITIATED_DISCONNECT", "CLIENT_ERROR", "CONNECTION_LOST", "DUPLICATE_CLIENTID", "FORBIDDEN_ACCESS",
+		"MQTT_KEEP_ALIVE_TIMEOUT", "SERVER_ERROR", "SERVER_INITIATED_DISCONNECT", "API_INITIATED_DISCONNECT", "THROTTLED",
+		"WEBSOCKET_TTL_EXPIRATION", "CUSTOMAUTH_TTL_EXPIRATION",
+	} {
+		name := fmt.Sprintf("p%02d", i)
+		m.apply(t, x, thing(name), event.DeviceDisconnected{Session: event.Session{ClientID: name, Indexed: true}, Reason: reason})
+		expect(t, x, "connectivity.disconnectReason:"+reason, name)
+	}
+}
+
 // TestThingGroupIndex: AWS_ThingGroups, with the names of all ancestors (§4.2).
 func TestThingGroupIndex(t *testing.T) {
 	t.Parallel()

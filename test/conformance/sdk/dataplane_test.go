@@ -493,9 +493,11 @@ func TestLifecycleEventsOfAConnection(t *testing.T) {
 	watcher := mqttDial(t, server.PlainMQTTAddr, nil, mqttclient.Options{
 		ClientID: "watcher", Version: mqtt.V5, OnMessage: func(p *mqtt.Publish) {
 			var e struct {
-				SessionIdentifier, PrincipalIdentifier, DisconnectReason string
-				VersionNumber                                            *int
-				Topics                                                   []string
+				SessionIdentifier   string   `json:"sessionIdentifier"`
+				PrincipalIdentifier string   `json:"principalIdentifier"`
+				DisconnectReason    string   `json:"disconnectReason"`
+				VersionNumber       *int     `json:"versionNumber"`
+				Topics              []string `json:"topics"`
 			}
 			if json.Unmarshal(p.Payload, &e) != nil || !strings.HasSuffix(string(p.Topic), "/pump-1") {
 				return
