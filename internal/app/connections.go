@@ -29,16 +29,25 @@ type clients struct {
 
 // Connection implements iotdata.Connections.
 func (c *clients) Connection(ctx context.Context, account fleet.Account, clientID string) (iotdata.Connection, error) {
-	if info, ok := c.broker.Connection(account, clientID); ok {
+	info, ok := c.broker.Connection(account, clientID)
+	if ok && info.RemoteAddr != "" {
 		return c.known(&info), nil
 	}
 	gone := fault.New(fault.ResourceNotFound, "Client %s is not connected and has no session", clientID)
 	last, err := c.presence.Get(ctx, account, clientID)
-	if fault.CodeOf(err) == fault.ResourceNotFound {
-		return iotdata.Connection{}, gone
-	}
-	if err != nil {
+	unseen := fault.CodeOf(err) == fault.ResourceNotFound
+	if err != nil && !unseen {
 		return iotdata.Connection{}, err
+	}
+	if ok {
+		// A session that outlived the process: presence has its addresses.
+		if !unseen && last.SessionID == info.SessionID {
+			info.RemoteAddr, info.LocalAddr = last.RemoteAddr, last.LocalAddr
+		}
+		return c.known(&info), nil
+	}
+	if unseen {
+		return iotdata.Connection{}, gone
 	}
 	found := iotdata.Connection{
 		ThingName: thingOf(last.ThingName, last.ClientID, last.Indexed), RemoteAddr: last.RemoteAddr, LocalAddr: last.LocalAddr,

@@ -52,8 +52,10 @@ func TestConnectionJoinsBrokerAndPresence(t *testing.T) {
 	}
 	exclusive := info
 	exclusive.ThingName, exclusive.Indexed = "thing-7", false
+	recovered := info
+	recovered.SessionID, recovered.RemoteAddr, recovered.LocalAddr = "kept", "", ""
 	session := presence.Session{
-		ClientID: "pump-7", RemoteAddr: "192.0.2.44:40123", LocalAddr: "192.0.2.1:8883", KeepAlive: 60,
+		ClientID: "pump-7", SessionID: "kept", RemoteAddr: "192.0.2.44:40123", LocalAddr: "192.0.2.1:8883", KeepAlive: 60,
 	}
 	want := iotdata.Connection{RemoteAddr: "192.0.2.44:40123", LocalAddr: "192.0.2.1:8883", KeepAlive: 60}
 	with := func(change func(*iotdata.Connection)) *iotdata.Connection {
@@ -94,6 +96,18 @@ func TestConnectionJoinsBrokerAndPresence(t *testing.T) {
 			with(func(c *iotdata.Connection) {
 				c.ThingName, c.SessionExpiry, c.DisconnectReason = "pump-7", 3600, "CONNECTION_LOST"
 			}),
+		},
+		"stored session of the process before": {
+			brokerHas{&broker.ConnectionInfo{SessionInfo: recovered, DisconnectedAt: at, Reason: broker.ReasonServerError}},
+			recorded{stale, nil},
+			with(func(c *iotdata.Connection) {
+				c.ThingName, c.SessionExpiry, c.Since, c.DisconnectReason = "pump-7", 3600, at, "SERVER_ERROR"
+			}),
+		},
+		"stored session that presence does not know": {
+			brokerHas{&broker.ConnectionInfo{SessionInfo: recovered, DisconnectedAt: at, Reason: broker.ReasonServerError}},
+			recorded{},
+			&iotdata.Connection{ThingName: "pump-7", KeepAlive: 60, SessionExpiry: 3600, Since: at, DisconnectReason: "SERVER_ERROR"},
 		},
 		"clean session that went": {
 			brokerHas{},

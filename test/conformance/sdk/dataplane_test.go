@@ -412,6 +412,34 @@ func TestRetainedMessagesThroughTheSDK(t *testing.T) {
 	js.refuses("Publish", `{"topic":"a","payload":"`+strings.Repeat("x", 128<<10+1)+`"}`, 413, "RequestEntityTooLargeException")
 }
 
+// A stored session is still described, listed and deleted after a crash.
+func TestStoredSessionSurvivesTheProcess(t *testing.T) {
+	t.Parallel()
+	server := startServer(t)
+	as := newOperator(t, server).newPump()
+	device, _, _ := connectPump(t, server, as)
+	subscribe(t, device, "cmd/pump-1", "all/#")
+	server.Kill()
+	server.Start()
+	js := newJSCaller(t, server)
+	const pump = `{"clientId":"pump-1"}`
+	want := map[string]any{
+		"clientId": "pump-1", "thingName": "pump-1", "connected": false, "cleanSession": false, "keepAliveDuration": 60.0, "sessionExpiry": 3600.0,
+		"disconnectReason": "SERVER_ERROR",
+	}
+	if diff := cmp.Diff(want, without(t, js.answers("GetConnection", pump), "disconnectedSince")); diff != "" {
+		t.Errorf("GetConnection differs (-want +got):\n%s", diff)
+	}
+	if got := js.answers("GetConnection", `{"clientId":"pump-1","includeSocketInformation":true}`); got["sourceIp"] != "127.0.0.1" {
+		t.Errorf("socket information %v", got)
+	}
+	if got := js.answers("ListSubscriptions", pump)["subscriptions"].([]any); len(got) != 2 {
+		t.Errorf("subscriptions %v", got)
+	}
+	js.answers("DeleteConnection", `{"clientId":"pump-1","cleanSession":true}`)
+	js.refuses("ListSubscriptions", pump, 404, "ResourceNotFoundException")
+}
+
 // A retained publish that was answered is there after a crash.
 func TestRetainedMessagesSurviveTheProcess(t *testing.T) {
 	t.Parallel()
