@@ -52,18 +52,19 @@ func (a *App) joinAPI(context.Context) error {
 		Registry: a.registry, Index: a.index, Shadows: a.shadows, Connections: connections{a.presence},
 	})
 	iotdata.Register(a.api, iotdata.Deps{
-		Shadows: a.shadows, Publisher: a.broker, Topics: a.topics, Now: now,
-		CheckTopic: func(name string) error { return topic.ValidateName(name, topic.DefaultLimits(a.profile())) },
+		Shadows: a.shadows, Publisher: a.broker, Topics: a.topics, Retained: a.broker, Sessions: a.broker, Now: now,
+		Connections: &clients{broker: a.broker, presence: a.presence, now: now},
+		CheckTopic:  func(name string) error { return topic.ValidateName(name, topic.DefaultLimits(a.profile())) },
 	})
 	return nil
 }
 
 // connections lets search answers show presence.
-type connections struct{ presence *presence.Service }
+type connections struct{ *presence.Service }
 
 // Connectivity implements the port of the control plane's adapters.
 func (c connections) Connectivity(ctx context.Context, account fleet.Account, thing string) (*awsiot.Connectivity, error) {
-	found, err := c.presence.Get(ctx, account, thing)
+	found, err := c.Get(ctx, account, thing)
 	if fault.CodeOf(err) == fault.ResourceNotFound || err == nil && !found.Indexed {
 		return nil, nil //nolint:nilnil // never connected is neither
 	}
@@ -72,7 +73,8 @@ func (c connections) Connectivity(ctx context.Context, account fleet.Account, th
 	}
 	return &awsiot.Connectivity{
 		Connected: found.Connected, TimestampMS: found.Timestamp.UnixMilli(), ClientID: found.ClientID,
-		KeepAlive: found.KeepAlive, CleanSession: found.CleanSession, DisconnectReason: found.Reason,
+		KeepAlive: found.KeepAlive, CleanSession: found.CleanSession(), SessionExpiry: found.SessionExpiry, DisconnectReason: found.Reason,
+		RemoteAddr: found.RemoteAddr, LocalAddr: found.LocalAddr,
 	}, nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/muster-iot/muster/internal/eventlog"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/iotpolicy"
+	"github.com/muster-iot/muster/internal/mqtt"
 	"github.com/muster-iot/muster/internal/mqttapi"
 	"github.com/muster-iot/muster/internal/mqttstore"
 	"github.com/muster-iot/muster/internal/presence"
@@ -91,8 +92,21 @@ type observer struct{ presence *presence.Service }
 
 func session(s *broker.SessionInfo) presence.Session {
 	return presence.Session{
-		Account: s.Account, ClientID: s.ClientID, SessionID: s.SessionID, Principal: s.Principal, ThingName: s.ThingName,
-		IPAddress: s.RemoteIP, Indexed: s.Indexed, KeepAlive: int(s.KeepAlive), CleanSession: true,
+		Account: s.Account, ClientID: s.ClientID, SessionID: s.SessionID, ConnectionID: s.ConnectionID, Principal: s.Principal, ThingName: s.ThingName,
+		RemoteAddr: s.RemoteAddr, IPAddress: s.RemoteIP, LocalAddr: s.LocalAddr, Protocol: protocol(s.Version), Transport: string(s.Transport),
+		Indexed: s.Indexed, KeepAlive: int(s.KeepAlive), SessionExpiry: int64(s.SessionExpiry),
+	}
+}
+
+// protocol names a version of MQTT as events do.
+func protocol(version byte) string {
+	switch mqtt.Version(version) {
+	case mqtt.V31:
+		return "mqtt3.1"
+	case mqtt.V311:
+		return "mqtt3.1.1"
+	default:
+		return "mqtt5"
 	}
 }
 
@@ -114,10 +128,14 @@ func (o *observer) ConnectFailed(s *broker.SessionInfo, reason string) {
 }
 
 // Subscribed implements broker.Observer.
-func (o *observer) Subscribed(*broker.SessionInfo, []string, time.Time) {}
+func (o *observer) Subscribed(s *broker.SessionInfo, filters []string, at time.Time) {
+	o.presence.Subscribed(session(s), filters, at)
+}
 
 // Unsubscribed implements broker.Observer.
-func (o *observer) Unsubscribed(*broker.SessionInfo, []string, time.Time) {}
+func (o *observer) Unsubscribed(s *broker.SessionInfo, filters []string, at time.Time) {
+	o.presence.Unsubscribed(session(s), filters, at)
+}
 
 // Denied implements broker.Observer.
 func (o *observer) Denied(broker.Denial) {}

@@ -56,6 +56,7 @@ func exceptionsFor(code fault.Code) []string {
 		fault.Forbidden:                   {"ForbiddenException"},
 		fault.Throttling:                  {"ThrottlingException"},
 		fault.Unavailable:                 {"ServiceUnavailableException", internalFailure, "InternalServerException", "InternalException"},
+		fault.Timeout:                     {"GatewayTimeoutException", "ServiceUnavailableException", internalFailure, "InternalServerException", "InternalException"},
 		fault.Internal:                    {internalFailure, "InternalServerException", "InternalException"},
 		fault.NotOffered:                  {invalidRequest, validation},
 	}

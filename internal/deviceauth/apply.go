@@ -51,7 +51,7 @@ func (s *Service) apply(account fleet.Account, fact event.Event) {
 	case event.ThingCreated, event.ThingTypeCreated, event.ThingTypeUpdated, event.ThingTypeDeleted,
 		event.ThingGroupCreated, event.ThingGroupUpdated, event.CertificateCreated,
 		event.ShadowUpdated, event.ShadowDeleted,
-		event.DeviceConnected, event.DeviceDisconnected, event.ConnectRefused:
+		event.DeviceConnected, event.DeviceDisconnected, event.ConnectRefused, event.SubscriptionsChanged:
 		// Nothing that a permission depends on: a new thing, group or
 		// certificate is attached to nothing, and parents of groups never
 		// change.

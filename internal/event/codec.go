@@ -50,6 +50,7 @@ func kinds() []Event {
 		DeviceConnected{},
 		DeviceDisconnected{},
 		ConnectRefused{},
+		SubscriptionsChanged{},
 	}
 }
 

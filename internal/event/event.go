@@ -217,13 +217,24 @@ type ShadowDeleted struct {
 
 // Session describes the connection of a presence event.
 type Session struct {
-	ClientID  string `json:"clientId"`
-	SessionID string `json:"sessionId"`
-	// Principal is the certificate id.
+	ClientID string `json:"clientId"`
+	// SessionID stays the same over the connections of a persistent session;
+	// ConnectionID is each connection's own.
+	SessionID    string `json:"sessionId"`
+	ConnectionID string `json:"connectionId,omitempty"`
+	// Principal is the certificate id, or the id of another kind of principal;
+	// the envelope's actor tells the kind.
 	Principal string `json:"principal,omitempty"`
 	// ThingName is set for exclusive attachments only.
 	ThingName string `json:"thingName,omitempty"`
 	IPAddress string `json:"ipAddress,omitempty"`
+	// RemoteAddr is the peer's address, LocalAddr the one that it reached, both
+	// with port.
+	RemoteAddr string `json:"remoteAddr,omitempty"`
+	LocalAddr  string `json:"localAddr,omitempty"`
+	// Protocol is mqtt3.1, mqtt3.1.1 or mqtt5, Transport tcp, tls or websocket.
+	Protocol  string `json:"protocol,omitempty"`
+	Transport string `json:"transport,omitempty"`
 	// Version is shared by a connection's connect and disconnect and grows
 	// per client id.
 	Version int64 `json:"version"`
@@ -234,6 +245,9 @@ type Session struct {
 	KeepAlive int `json:"keepAlive,omitempty"`
 	// CleanSession is false for a persistent session.
 	CleanSession bool `json:"cleanSession,omitempty"`
+	// SessionExpiry is how many seconds the session outlives the connection, 0
+	// for a clean one.
+	SessionExpiry int64 `json:"sessionExpiry,omitempty"`
 }
 
 // DeviceConnected reports an accepted connection; the envelope's At is the
@@ -251,6 +265,15 @@ type DeviceDisconnected struct {
 type ConnectRefused struct {
 	Session
 	Reason string `json:"reason"`
+}
+
+// SubscriptionsChanged reports the filters that one packet of a connection
+// added to its subscriptions or gave up.
+type SubscriptionsChanged struct {
+	Session
+	// Subscribed is false for filters that were given up.
+	Subscribed bool     `json:"subscribed,omitempty"`
+	Filters    []string `json:"filters"`
 }
 
 func (ThingCreated) isEvent()             {}
@@ -276,3 +299,4 @@ func (ShadowDeleted) isEvent()            {}
 func (DeviceConnected) isEvent()          {}
 func (DeviceDisconnected) isEvent()       {}
 func (ConnectRefused) isEvent()           {}
+func (SubscriptionsChanged) isEvent()     {}

@@ -138,7 +138,7 @@ func (x *Index) applyOne(s *shard, e event.Envelope, states map[thingKey]State) 
 		event.PrincipalAttached, event.PrincipalDetached,
 		event.PolicyChanged, event.PolicyAttached, event.PolicyDetached,
 		event.CertificateCreated, event.CertificateStatusChanged, event.CertificateDeleted,
-		event.ConnectRefused:
+		event.ConnectRefused, event.SubscriptionsChanged:
 		// Nothing of these is searchable.
 	}
 	return nil
@@ -164,13 +164,9 @@ func thingOf(v event.Thing) Thing {
 // setSession sets the connectivity of the thing that a session counts for, if
 // there is one.
 func (s *shard) setSession(session event.Session, v Connectivity) {
-	thing := session.ThingName
-	if thing == "" {
-		if !session.Indexed {
-			return
-		}
-		thing = session.ClientID
+	if !session.Indexed {
+		return
 	}
 	v.Version = session.Version
-	s.setConnectivity(thing, v)
+	s.setConnectivity(session.ClientID, v)
 }

@@ -122,8 +122,9 @@ func TestThingLifecycle(t *testing.T) {
 	expect(t, x, "shadow.reported.battery:*", "")
 }
 
-// TestConnectivity: only sessions that count for a thing are indexed; the end
-// of a replaced session is ignored (monitoring §8).
+// TestConnectivity: only connections of a client that is named like the thing
+// are indexed, as after a rebuild; the end of a replaced connection is ignored
+// (monitoring §8).
 func TestConnectivity(t *testing.T) {
 	t.Parallel()
 	m := newModel(1)
@@ -132,17 +133,33 @@ func TestConnectivity(t *testing.T) {
 		event.DeviceConnected{Session: event.Session{ClientID: "p", Indexed: true, Version: 1}},
 		event.DeviceConnected{Session: event.Session{ClientID: "q", Version: 1}},
 		event.DeviceConnected{Session: event.Session{ClientID: "any", ThingName: "r", Version: 1}})
-	expect(t, x, "connectivity.connected:true", "p r")
+	expect(t, x, "connectivity.connected:true", "p")
 	m.apply(t, x,
 		event.DeviceConnected{Session: event.Session{ClientID: "p", Indexed: true, Version: 2}},
 		event.DeviceDisconnected{Session: event.Session{ClientID: "p", Indexed: true, Version: 1}, Reason: "DUPLICATE_CLIENTID"})
-	expect(t, x, "connectivity.connected:true", "p r")
+	expect(t, x, "connectivity.connected:true", "p")
 	m.apply(t, x, event.DeviceDisconnected{Session: event.Session{ClientID: "p", Indexed: true, Version: 2}, Reason: "CONNECTION_LOST"})
-	expect(t, x, "connectivity.connected:true", "r")
+	expect(t, x, "connectivity.connected:true", "")
 	expect(t, x, "connectivity.disconnectReason:connection_lost", "p")
-	expect(t, x, fmt.Sprintf("connectivity.timestamp:%d", m.clock*1000), "p r")
+	expect(t, x, fmt.Sprintf("connectivity.timestamp:%d", m.clock*1000), "p")
 	m.apply(t, x, event.DeviceConnected{Session: event.Session{ClientID: "p", Indexed: true, Version: 3}})
 	expect(t, x, "connectivity.disconnectReason:*", "")
+}
+
+// TestEveryDisconnectReasonIsSearchable: the thirteen of device plane, 3.1.
+func TestEveryDisconnectReasonIsSearchable(t *testing.T) {
+	t.Parallel()
+	m := newModel(1)
+	x := newIndex(t, m)
+	for i, reason := range []string{
+		"AUTH_ERROR", "CLIENT_INITIATED_DISCONNECT", "CLIENT_ERROR", "CONNECTION_LOST", "DUPLICATE_CLIENTID", "FORBIDDEN_ACCESS",
+		"MQTT_KEEP_ALIVE_TIMEOUT", "SERVER_ERROR", "SERVER_INITIATED_DISCONNECT", "API_INITIATED_DISCONNECT", "THROTTLED",
+		"WEBSOCKET_TTL_EXPIRATION", "CUSTOMAUTH_TTL_EXPIRATION",
+	} {
+		name := fmt.Sprintf("p%02d", i)
+		m.apply(t, x, thing(name), event.DeviceDisconnected{Session: event.Session{ClientID: name, Indexed: true}, Reason: reason})
+		expect(t, x, "connectivity.disconnectReason:"+reason, name)
+	}
 }
 
 // TestThingGroupIndex: AWS_ThingGroups, with the names of all ancestors (§4.2).

@@ -26,6 +26,23 @@ type presencePayload struct {
 	VersionNumber             *int64 `json:"versionNumber,omitempty"`
 }
 
+// subscriptionPayload is the message on $aws/events/subscriptions/…, in the
+// documented order.
+type subscriptionPayload struct {
+	ClientID            string   `json:"clientId"`
+	ThingName           string   `json:"thingName,omitempty"`
+	Timestamp           int64    `json:"timestamp"`
+	EventType           string   `json:"eventType"`
+	SessionIdentifier   string   `json:"sessionIdentifier"`
+	PrincipalIdentifier string   `json:"principalIdentifier"`
+	Topics              []string `json:"topics"`
+}
+
+// maxTopicsText bounds the topics of one message, in bytes before they are
+// quoted; a longer list makes several messages. A packet of the AWS profile
+// fits into one.
+const maxTopicsText = 16 << 10
+
 // reasonClientInitiated is the one clean end of a connection.
 const reasonClientInitiated = "CLIENT_INITIATED_DISCONNECT"
 
@@ -46,6 +63,8 @@ func (h *Handler) Apply(ctx context.Context, events []event.Envelope) error {
 			h.presence(ctx, env, e.Session, presencePayload{
 				EventType: "connect_failed", IPAddress: e.IPAddress, ConnectFailureReason: e.Reason,
 			})
+		case event.SubscriptionsChanged:
+			h.subscriptions(ctx, env, e)
 		case event.ThingCreated, event.ThingUpdated, event.ThingDeleted,
 			event.ThingTypeCreated, event.ThingTypeUpdated, event.ThingTypeDeleted,
 			event.ThingGroupCreated, event.ThingGroupUpdated, event.ThingGroupDeleted, event.MembershipChanged,
@@ -68,12 +87,40 @@ func (h *Handler) presence(ctx context.Context, env event.Envelope, s event.Sess
 	}
 	p.ClientID, p.SessionIdentifier, p.PrincipalIdentifier = s.ClientID, s.SessionID, s.Principal
 	p.Timestamp = env.At.UnixMilli()
-	payload, err := json.Marshal(p)
+	h.lifecycle(ctx, env, "presence/"+p.EventType+"/"+s.ClientID, p)
+}
+
+// subscriptions publishes the change that one packet made.
+func (h *Handler) subscriptions(ctx context.Context, env event.Envelope, e event.SubscriptionsChanged) {
+	if !publishable(e.ClientID) {
+		return
+	}
+	p := subscriptionPayload{
+		ClientID: e.ClientID, ThingName: e.ThingName, Timestamp: env.At.UnixMilli(), EventType: "unsubscribed",
+		SessionIdentifier: e.SessionID, PrincipalIdentifier: e.Principal,
+	}
+	if e.Subscribed {
+		p.EventType = "subscribed"
+	}
+	for rest := e.Filters; len(rest) > 0; {
+		n, size := 0, 0
+		for n == 0 || n < len(rest) && size+len(rest[n]) <= maxTopicsText {
+			size += len(rest[n])
+			n++
+		}
+		p.Topics, rest = rest[:n], rest[n:]
+		h.lifecycle(ctx, env, "subscriptions/"+p.EventType+"/"+e.ClientID, p)
+	}
+}
+
+// lifecycle publishes below $aws/events.
+func (h *Handler) lifecycle(ctx context.Context, env event.Envelope, name string, content any) {
+	payload, err := json.Marshal(content)
 	if err != nil {
 		h.log.ErrorContext(ctx, "lifecycle event is not published", slog.Any("err", fmt.Errorf("encode: %w", err)))
 		return
 	}
-	m := broker.Message{Topic: "$aws/events/presence/" + p.EventType + "/" + s.ClientID, Payload: payload, QoS: 1}
+	m := broker.Message{Topic: "$aws/events/" + name, Payload: payload, QoS: 1}
 	if err := h.publish(ctx, env.Account, m); err != nil {
 		h.log.ErrorContext(ctx, "lifecycle event is not published", slog.String("topic", m.Topic), slog.Any("err", err))
 	}

@@ -391,3 +391,69 @@ func TestLifecycleEvents(t *testing.T) {
 		`$aws/events/presence/connect_failed/pump-7 {"clientId":"pump-7","timestamp":1795412345123,"eventType":"connect_failed","connectFailureReason":"AUTHORIZATION_FAILED","sessionIdentifier":"7f0c","principalIdentifier":"9b1f","ipAddress":"192.0.2.44"}`,
 	)
 }
+
+// Device plane, 3.2: one message for each packet, behind the connect of the
+// same connection; thingName as in presence; no topic for client ids with a
+// wildcard.
+func TestSubscriptionEvents(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.connect("watcher", mqtt.V311, nil)
+	p.subscribe("$aws/events/#")
+	s := event.Session{ClientID: "pump-7", SessionID: "7f0c", ConnectionID: "1", Principal: "9b1f", IPAddress: "192.0.2.44", Version: 12}
+	exclusive, wild := s, s
+	exclusive.ThingName = "thing-7"
+	wild.ClientID = "a#"
+	long := strings.Repeat("x", 200)
+	var many []string
+	for range 100 {
+		many = append(many, long)
+	}
+	var batch []event.Envelope
+	for _, e := range []event.Event{
+		event.DeviceConnected{Session: s},
+		event.SubscriptionsChanged{Session: s, Subscribed: true, Filters: []string{"cmd/pump-7", "$aws/things/pump-7/jobs/notify-next"}},
+		event.SubscriptionsChanged{Session: wild, Subscribed: true, Filters: []string{"a"}},
+		event.SubscriptionsChanged{Session: exclusive, Filters: []string{"cmd/pump-7"}},
+		event.SubscriptionsChanged{Session: s, Subscribed: true, Filters: many},
+	} {
+		batch = append(batch, event.Envelope{Account: account, At: time.UnixMilli(1795412345200), Event: e})
+	}
+	if err := w.handler.Apply(t.Context(), batch); err != nil {
+		t.Fatal(err)
+	}
+	quoted := func(n int) string { return strings.Repeat(`,"`+long+`"`, n)[1:] }
+	head := `{"clientId":"pump-7","timestamp":1795412345200,"eventType":"subscribed","sessionIdentifier":"7f0c","principalIdentifier":"9b1f","topics":[`
+	p.expect(
+		`$aws/events/presence/connected/pump-7 {"clientId":"pump-7","timestamp":1795412345200,"eventType":"connected","sessionIdentifier":"7f0c","principalIdentifier":"9b1f","ipAddress":"192.0.2.44","versionNumber":12}`,
+		`$aws/events/subscriptions/subscribed/pump-7 `+head+`"cmd/pump-7","$aws/things/pump-7/jobs/notify-next"]}`,
+		`$aws/events/subscriptions/unsubscribed/pump-7 {"clientId":"pump-7","thingName":"thing-7","timestamp":1795412345200,"eventType":"unsubscribed","sessionIdentifier":"7f0c","principalIdentifier":"9b1f","topics":["cmd/pump-7"]}`,
+		`$aws/events/subscriptions/subscribed/pump-7 `+head+quoted(81)+`]}`,
+		`$aws/events/subscriptions/subscribed/pump-7 `+head+quoted(19)+`]}`,
+	)
+}
+
+// Device plane, 3.1: the thirteen reasons as they are; one of them is clean.
+func TestEveryReasonIsPublished(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.connect("watcher", mqtt.V311, nil)
+	p.subscribe("$aws/events/presence/#")
+	var batch []event.Envelope
+	var want []string
+	for _, reason := range []string{
+		"AUTH_ERROR", "CLIENT_INITIATED_DISCONNECT", "CLIENT_ERROR", "CONNECTION_LOST", "DUPLICATE_CLIENTID", "FORBIDDEN_ACCESS",
+		"MQTT_KEEP_ALIVE_TIMEOUT", "SERVER_ERROR", "SERVER_INITIATED_DISCONNECT", "API_INITIATED_DISCONNECT", "THROTTLED",
+		"WEBSOCKET_TTL_EXPIRATION", "CUSTOMAUTH_TTL_EXPIRATION",
+	} {
+		e := event.DeviceDisconnected{Session: event.Session{ClientID: "p", SessionID: "s", Principal: "c"}, Reason: reason}
+		batch = append(batch, event.Envelope{Account: account, At: time.UnixMilli(1), Event: e})
+		want = append(want, fmt.Sprintf(
+			`$aws/events/presence/disconnected/p {"clientId":"p","timestamp":1,"eventType":"disconnected","sessionIdentifier":"s","principalIdentifier":"c","clientInitiatedDisconnect":%v,"disconnectReason":%q,"versionNumber":0}`,
+			reason == "CLIENT_INITIATED_DISCONNECT", reason))
+	}
+	if err := w.handler.Apply(t.Context(), batch); err != nil {
+		t.Fatal(err)
+	}
+	p.expect(want...)
+}

@@ -116,7 +116,7 @@ func (s *Service) commit(ctx context.Context, taken [][]fact) error {
 	return nil
 }
 
-// versionChange is what a commit will change about the versions of sessions;
+// versionChange is what a commit will change about the versions of connections;
 // it counts only when the commit succeeds.
 type versionChange struct {
 	known map[string]int64
@@ -124,12 +124,12 @@ type versionChange struct {
 	ended []string
 }
 
-// of returns the version that a session got when it began.
-func (c *versionChange) of(sessionID string) (int64, bool) {
-	if v, ok := c.begun[sessionID]; ok {
+// of returns the version that a connection got when it began.
+func (c *versionChange) of(connectionID string) (int64, bool) {
+	if v, ok := c.begun[connectionID]; ok {
 		return v, true
 	}
-	v, ok := c.known[sessionID]
+	v, ok := c.known[connectionID]
 	return v, ok
 }
 
@@ -146,22 +146,29 @@ func (c *versionChange) keep() {
 func apply(state *record, facts []fact, versions *versionChange) (*record, []event.Envelope) {
 	var events []event.Envelope
 	for _, f := range facts {
+		id := f.session.ConnectionID
 		switch f.what {
 		case connected:
 			state = connect(state, f)
-			versions.begun[f.session.SessionID] = state.Version
+			versions.begun[id] = state.Version
 			events = append(events, envelope(f, event.DeviceConnected{Session: describe(f, state.Version)}))
 		case disconnected:
-			version, ok := versions.of(f.session.SessionID)
+			version, ok := versions.of(id)
 			if !ok {
 				// Its connect was merged away: it never counted.
 				continue
 			}
-			versions.ended = append(versions.ended, f.session.SessionID)
-			if state != nil && state.SessionID == f.session.SessionID {
+			versions.ended = append(versions.ended, id)
+			if state != nil && state.ConnectionID == id {
 				state = disconnect(state, f.reason, f.at)
 			}
 			events = append(events, envelope(f, event.DeviceDisconnected{Session: describe(f, version), Reason: f.reason}))
+		case subscribed, unsubscribed:
+			if version, ok := versions.of(id); ok {
+				events = append(events, envelope(f, event.SubscriptionsChanged{
+					Session: describe(f, version), Subscribed: f.what == subscribed, Filters: f.filters,
+				}))
+			}
 		case refused:
 			events = append(events, envelope(f, event.ConnectRefused{Session: describe(f, 0), Reason: f.reason}))
 		}
@@ -172,14 +179,21 @@ func apply(state *record, facts []fact, versions *versionChange) (*record, []eve
 // connect is the state after an accepted connection.
 func connect(state *record, f fact) *record {
 	version := int64(0)
-	if state != nil && (state.Connected || f.at.Sub(time.UnixMilli(state.At)) < forgetAfter) {
+	if state != nil && (state.Connected || f.at.Sub(time.UnixMilli(state.At)) < state.remembered()) {
 		version = state.Version + 1
 	}
+	at, of := f.at.UnixMilli(), &f.session
 	return &record{
-		Schema: schema, Connected: true, SessionID: f.session.SessionID, Principal: f.session.Principal, ThingName: f.session.ThingName,
-		IPAddress: f.session.IPAddress, Indexed: f.session.Indexed, KeepAlive: f.session.KeepAlive, CleanSession: f.session.CleanSession,
-		Version: version, At: f.at.UnixMilli(),
+		Schema: schema, Connected: true, SessionID: of.SessionID, ConnectionID: of.ConnectionID, Principal: of.Principal,
+		ThingName: of.ThingName, IPAddress: of.IPAddress, RemoteAddr: of.RemoteAddr, LocalAddr: of.LocalAddr,
+		Protocol: of.Protocol, Transport: of.Transport, Indexed: of.Indexed, KeepAlive: of.KeepAlive,
+		CleanSession: of.SessionExpiry == 0, SessionExpiry: of.SessionExpiry, Version: version, ConnectedAt: at, At: at,
 	}
+}
+
+// remembered is how long after its end a connection's version is continued.
+func (r *record) remembered() time.Duration {
+	return max(forgetAfter, time.Duration(r.SessionExpiry)*time.Second)
 }
 
 // disconnect is the state after the end of the current connection.
@@ -189,11 +203,13 @@ func disconnect(state *record, reason string, at time.Time) *record {
 	return &next
 }
 
-// describe is a fact's session as events tell it.
+// describe is a fact's connection as events tell it.
 func describe(f fact, version int64) event.Session {
+	of := &f.session
 	return event.Session{
-		ClientID: f.session.ClientID, SessionID: f.session.SessionID, Principal: f.session.Principal.ID, ThingName: f.session.ThingName,
-		IPAddress: f.session.IPAddress, Version: version, Indexed: f.session.Indexed, KeepAlive: f.session.KeepAlive, CleanSession: f.session.CleanSession,
+		ClientID: of.ClientID, SessionID: of.SessionID, ConnectionID: of.ConnectionID, Principal: of.Principal.ID, ThingName: of.ThingName,
+		IPAddress: of.IPAddress, RemoteAddr: of.RemoteAddr, LocalAddr: of.LocalAddr, Protocol: of.Protocol, Transport: of.Transport,
+		Version: version, Indexed: of.Indexed, KeepAlive: of.KeepAlive, CleanSession: of.SessionExpiry == 0, SessionExpiry: of.SessionExpiry,
 	}
 }
 
@@ -240,10 +256,7 @@ func (s *Service) recover(ctx context.Context, cut []store.Record, at time.Time)
 			return err
 		}
 		parts := stored.Key.Parts()
-		f := fact{reason: reasonServerError, at: at, session: Session{
-			Account: fleet.Account(parts[1]), ClientID: parts[2], SessionID: state.SessionID, Principal: state.Principal,
-			ThingName: state.ThingName, IPAddress: state.IPAddress, Indexed: state.Indexed, KeepAlive: state.KeepAlive, CleanSession: state.CleanSession,
-		}}
+		f := fact{reason: reasonServerError, at: at, session: state.session(fleet.Account(parts[1]), parts[2])}
 		value, err := json.Marshal(disconnect(state, reasonServerError, at))
 		if err != nil {
 			return fmt.Errorf("encode connection: %w", err)

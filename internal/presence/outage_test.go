@@ -29,8 +29,8 @@ func (f *failing) Commit(ctx context.Context, b store.Batch) (store.Position, er
 	return f.Store.Commit(ctx, b)
 }
 
-// While the store refuses, random clients come, go and take over; when it is
-// back, each client's newest state is recorded, each disconnect event follows
+// While the store refuses, random clients come, go, subscribe and take over;
+// when it is back, each client's newest state is recorded, each disconnect event follows
 // its connect with the same version, and versions of a client grow.
 func TestOutageEndsWithTheNewestStates(t *testing.T) {
 	t.Parallel()
@@ -82,6 +82,8 @@ func tellAtRandom(f *fixture, r *rand.Rand) map[string]string {
 		case old == "":
 			f.Connected(f.session(client, next), f.now)
 			live[client] = next
+		case r.IntN(3) == 0:
+			f.Subscribed(f.session(client, old), []string{fmt.Sprint("f/", i)}, f.now)
 		case r.IntN(3) > 0:
 			f.Disconnected(f.session(client, old), "CONNECTION_LOST", f.now)
 			live[client] = ""
@@ -98,10 +100,11 @@ func tellAtRandom(f *fixture, r *rand.Rand) map[string]string {
 	return live
 }
 
-// checkHistory checks the order of the events.
+// checkHistory checks the order of the events: changed subscriptions belong
+// between connect and disconnect of their connection.
 func checkHistory(t *testing.T, told []string) {
 	t.Helper()
-	version, last := map[string]int64{}, map[string]int64{}
+	version, last, over := map[string]int64{}, map[string]int64{}, map[string]bool{}
 	for _, line := range told {
 		var kind, session string
 		var v int64
@@ -109,7 +112,14 @@ func checkHistory(t *testing.T, told []string) {
 			t.Fatalf("%s: %v", line, err)
 		}
 		client, _, _ := strings.Cut(session, ".")
+		if kind == "subscribed=true" {
+			if begun, ok := version[session]; !ok || begun != v || over[session] {
+				t.Errorf("%s: connected as %d, %v, over: %v", line, begun, ok, over[session])
+			}
+			continue
+		}
 		if kind == "disconnected" {
+			over[session] = true
 			if begun, ok := version[session]; !ok || begun != v {
 				t.Errorf("%s: connected as %d, %v", line, begun, ok)
 			}

@@ -3,10 +3,16 @@
 // lifecycle events, in order for each client. It knows no packets and makes no
 // topics.
 //
+// Versions belong to connections, of which a session that outlives them has
+// several: connect and disconnect of one carry the same version, and that of a
+// connection which was taken over is the lower one.
+//
 // Telling never blocks: facts wait in memory, a bounded number for each
 // client, and Run, its only goroutine, commits them in batches. When a client
 // comes and goes faster than the store takes it, whole connections in the
-// middle are merged away and counted; the newest state always gets in.
+// middle are merged away and counted; the newest state always gets in. Changes
+// of subscriptions leave no record, only events: under the same pressure those
+// of one connection are joined, and the oldest are given up and counted.
 //
 // This is the first cut: wait states, flapping and planned sleep follow.
 package presence
@@ -34,7 +40,9 @@ const kind = "connection"
 const schema = 1
 
 // forgetAfter is how long a client must be away for its version to start over
-// at 0, as in AWS's lifecycle events.
+// at 0, as in AWS's lifecycle events. A session that lasts longer keeps the
+// version for as long; one that lasts shorter does not shorten the hour, in
+// which consumers of the events ignore versions that go down.
 const forgetAfter = time.Hour
 
 // reasonServerError is why connections ended that a crash of the server cut.
@@ -42,63 +50,96 @@ const reasonServerError = "SERVER_ERROR"
 
 // Session is one connection as the broker knows it.
 type Session struct {
-	Account   fleet.Account
-	ClientID  string
-	SessionID string
+	Account  fleet.Account
+	ClientID string
+	// SessionID stays the same over the connections of a persistent session;
+	// ConnectionID is each connection's own.
+	SessionID    string
+	ConnectionID string
+	// Principal is the certificate for most.
 	Principal fleet.Principal
 	// ThingName is set for exclusive attachments only.
 	ThingName string
-	IPAddress string
+	// RemoteAddr is the peer's address with port, IPAddress the same without,
+	// and LocalAddr what the peer reached, with port.
+	RemoteAddr string
+	IPAddress  string
+	LocalAddr  string
+	// Protocol and Transport are as in event.Session.
+	Protocol  string
+	Transport string
 	// Indexed says that it counts as the connection of the thing named like
 	// the client id.
 	Indexed bool
 	// KeepAlive is in seconds.
-	KeepAlive    int
-	CleanSession bool
+	KeepAlive int
+	// SessionExpiry is how many seconds the session outlives the connection, 0
+	// for a clean one.
+	SessionExpiry int64
 }
 
-// Connection is the recorded state of one client id.
+// Connection is the recorded state of one client id: its newest connection.
 type Connection struct {
-	ClientID  string
+	Session
 	Connected bool
-	SessionID string
-	Principal fleet.Principal
-	ThingName string
-	IPAddress string
-	Indexed   bool
-	// KeepAlive is in seconds.
-	KeepAlive    int
-	CleanSession bool
 	// Version is that of the client's newest connection.
 	Version int64
+	// ConnectedAt is when it connected; zero in records from before it was kept.
+	ConnectedAt time.Time
 	// Timestamp is when it connected, or when it went.
 	Timestamp time.Time
 	// Reason is why it went; empty while connected.
 	Reason string
 }
 
-// record is the stored form; times in milliseconds.
+// CleanSession reports whether nothing outlives the connection.
+func (c *Connection) CleanSession() bool { return c.SessionExpiry == 0 }
+
+// record is the stored form; times in milliseconds. What came after the first
+// form is optional, so that both programs read both.
 type record struct {
-	Schema       int             `json:"v"`
-	Connected    bool            `json:"connected"`
-	SessionID    string          `json:"sessionId"`
-	Principal    fleet.Principal `json:"principal"`
-	ThingName    string          `json:"thingName,omitempty"`
-	IPAddress    string          `json:"ipAddress,omitempty"`
-	Indexed      bool            `json:"indexed,omitempty"`
-	KeepAlive    int             `json:"keepAlive,omitempty"`
-	CleanSession bool            `json:"cleanSession,omitempty"`
-	Version      int64           `json:"version"`
-	At           int64           `json:"at"`
-	Reason       string          `json:"reason,omitempty"`
+	Schema        int             `json:"v"`
+	Connected     bool            `json:"connected"`
+	SessionID     string          `json:"sessionId"`
+	ConnectionID  string          `json:"connectionId,omitempty"`
+	Principal     fleet.Principal `json:"principal"`
+	ThingName     string          `json:"thingName,omitempty"`
+	IPAddress     string          `json:"ipAddress,omitempty"`
+	RemoteAddr    string          `json:"remoteAddr,omitempty"`
+	LocalAddr     string          `json:"localAddr,omitempty"`
+	Protocol      string          `json:"protocol,omitempty"`
+	Transport     string          `json:"transport,omitempty"`
+	Indexed       bool            `json:"indexed,omitempty"`
+	KeepAlive     int             `json:"keepAlive,omitempty"`
+	CleanSession  bool            `json:"cleanSession,omitempty"`
+	SessionExpiry int64           `json:"sessionExpiry,omitempty"`
+	Version       int64           `json:"version"`
+	ConnectedAt   int64           `json:"connectedAt,omitempty"`
+	At            int64           `json:"at"`
+	Reason        string          `json:"reason,omitempty"`
 }
 
 // connection is the record as callers see it.
-func (r *record) connection(clientID string) Connection {
-	return Connection{
-		ClientID: clientID, Connected: r.Connected, SessionID: r.SessionID, Principal: r.Principal, ThingName: r.ThingName,
-		IPAddress: r.IPAddress, Indexed: r.Indexed, KeepAlive: r.KeepAlive, CleanSession: r.CleanSession,
-		Version: r.Version, Timestamp: time.UnixMilli(r.At).UTC(), Reason: r.Reason,
+func (r *record) connection(account fleet.Account, clientID string) Connection {
+	c := Connection{
+		Session: r.session(account, clientID), Connected: r.Connected, Version: r.Version,
+		Timestamp: time.UnixMilli(r.At).UTC(), Reason: r.Reason,
+	}
+	switch {
+	case r.ConnectedAt != 0:
+		c.ConnectedAt = time.UnixMilli(r.ConnectedAt).UTC()
+	case r.Connected:
+		c.ConnectedAt = c.Timestamp
+	}
+	return c
+}
+
+// session is the connection that the record is about.
+func (r *record) session(account fleet.Account, clientID string) Session {
+	return Session{
+		Account: account, ClientID: clientID, SessionID: r.SessionID, ConnectionID: r.ConnectionID, Principal: r.Principal,
+		ThingName: r.ThingName, RemoteAddr: r.RemoteAddr, IPAddress: r.IPAddress, LocalAddr: r.LocalAddr,
+		Protocol: r.Protocol, Transport: r.Transport, Indexed: r.Indexed, KeepAlive: r.KeepAlive, SessionExpiry: r.SessionExpiry,
 	}
 }
 
@@ -129,7 +170,7 @@ type Service struct {
 	log    *slog.Logger
 	queue  *queue
 	merged prometheus.Counter
-	// versions of the sessions that are connected, by session id; they belong
+	// versions of the connections that are open, by connection id; they belong
 	// to Run.
 	versions map[string]int64
 }
@@ -158,6 +199,17 @@ func (s *Service) Disconnected(session Session, reason string, at time.Time) {
 	s.tell(fact{session: session, what: disconnected, reason: reason, at: at})
 }
 
+// Subscribed reports filters that a connection added to its subscriptions. It
+// does not block.
+func (s *Service) Subscribed(session Session, filters []string, at time.Time) {
+	s.tell(fact{session: session, what: subscribed, filters: filters, at: at})
+}
+
+// Unsubscribed reports filters that a connection gave up. It does not block.
+func (s *Service) Unsubscribed(session Session, filters []string, at time.Time) {
+	s.tell(fact{session: session, what: unsubscribed, filters: filters, at: at})
+}
+
 // ConnectFailed reports a refused connection. It does not block.
 func (s *Service) ConnectFailed(session Session, reason string, at time.Time) {
 	s.tell(fact{session: session, what: refused, reason: reason, at: at})
@@ -184,7 +236,7 @@ func (s *Service) Get(ctx context.Context, account fleet.Account, clientID strin
 	if err != nil {
 		return Connection{}, err
 	}
-	return r.connection(clientID), nil
+	return r.connection(account, clientID), nil
 }
 
 // EachConnection calls fn for every recorded client of every account.
@@ -195,7 +247,8 @@ func EachConnection(ctx context.Context, r store.Reader, fn func(fleet.Account, 
 			return err
 		}
 		parts := stored.Key.Parts()
-		return fn(fleet.Account(parts[1]), found.connection(parts[2]))
+		account := fleet.Account(parts[1])
+		return fn(account, found.connection(account, parts[2]))
 	})
 }
 

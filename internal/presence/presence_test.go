@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -55,10 +56,14 @@ func (f *fixture) flush(t *testing.T) {
 }
 
 func (f *fixture) session(client, id string) Session {
-	return Session{Account: account, ClientID: client, SessionID: id, Principal: fleet.Principal{Kind: "certificate", ID: "c0"}, IPAddress: "192.0.2.1", Indexed: true, KeepAlive: 60, CleanSession: true}
+	return Session{
+		Account: account, ClientID: client, SessionID: id, ConnectionID: id, Principal: fleet.Principal{Kind: "certificate", ID: "c0"},
+		RemoteAddr: "192.0.2.1:40000", IPAddress: "192.0.2.1", LocalAddr: "192.0.2.9:8883", Protocol: "mqtt5", Transport: "tls",
+		Indexed: true, KeepAlive: 60,
+	}
 }
 
-// told lists the events as "kind session version reason".
+// told lists the events as "kind connection version reason".
 func (f *fixture) told(t *testing.T) []string {
 	t.Helper()
 	events, _, err := f.store.Events(t.Context(), store.Cursor{}, 1000)
@@ -69,11 +74,13 @@ func (f *fixture) told(t *testing.T) []string {
 	for _, env := range events {
 		switch e := env.Event.(type) {
 		case event.DeviceConnected:
-			out = append(out, fmt.Sprintf("connected %s %d", e.SessionID, e.Version))
+			out = append(out, fmt.Sprintf("connected %s %d", e.ConnectionID, e.Version))
 		case event.DeviceDisconnected:
-			out = append(out, fmt.Sprintf("disconnected %s %d %s", e.SessionID, e.Version, e.Reason))
+			out = append(out, fmt.Sprintf("disconnected %s %d %s", e.ConnectionID, e.Version, e.Reason))
+		case event.SubscriptionsChanged:
+			out = append(out, fmt.Sprintf("subscribed=%v %s %d %v", e.Subscribed, e.ConnectionID, e.Version, e.Filters))
 		case event.ConnectRefused:
-			out = append(out, fmt.Sprintf("refused %s %s", e.SessionID, e.Reason))
+			out = append(out, fmt.Sprintf("refused %s %s", e.ConnectionID, e.Reason))
 		default:
 			t.Errorf("unexpected event %T", e)
 		}
@@ -210,5 +217,284 @@ func TestUnknownClientIsNotFound(t *testing.T) {
 	f := newFixture(t)
 	if _, err := f.Get(t.Context(), account, "ghost"); fault.CodeOf(err) != fault.ResourceNotFound {
 		t.Errorf("error %v", err)
+	}
+}
+
+// A session that outlives its connections keeps its identifier; versions and
+// records are those of the connections.
+func TestConnectionsOfOneSessionHaveTheirOwnVersions(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	of := func(connection string) Session {
+		s := f.session("pump", connection)
+		s.SessionID, s.SessionExpiry = "kept", 7200
+		return s
+	}
+	f.Connected(of("a"), f.now)
+	f.flush(t)
+	// The victim of a takeover within the session is told late.
+	f.Connected(of("b"), f.now.Add(time.Second))
+	f.Disconnected(of("a"), "DUPLICATE_CLIENTID", f.now.Add(time.Second))
+	f.flush(t)
+	want := Connection{
+		Session: of("b"), Connected: true, Version: 1, ConnectedAt: f.now.Add(time.Second), Timestamp: f.now.Add(time.Second),
+	}
+	got, err := f.Get(t.Context(), account, "pump")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("state differs (-want +got):\n%s", diff)
+	}
+	if got.CleanSession() {
+		t.Error("a session that lasts two hours counts as clean")
+	}
+	gone := f.now.Add(time.Minute)
+	f.Disconnected(of("b"), "CONNECTION_LOST", gone)
+	f.flush(t)
+	want.Connected, want.Timestamp, want.Reason = false, gone, "CONNECTION_LOST"
+	if got, err = f.Get(t.Context(), account, "pump"); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("state differs (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"connected a 0", "connected b 1", "disconnected a 0 DUPLICATE_CLIENTID", "disconnected b 1 CONNECTION_LOST"}, f.told(t)); diff != "" {
+		t.Error(diff)
+	}
+	events, _, err := f.store.Events(t.Context(), store.Cursor{}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	described := event.DeviceConnected{Session: event.Session{
+		ClientID: "pump", SessionID: "kept", ConnectionID: "a", Principal: "c0", IPAddress: "192.0.2.1", RemoteAddr: "192.0.2.1:40000",
+		LocalAddr: "192.0.2.9:8883", Protocol: "mqtt5", Transport: "tls", Indexed: true, KeepAlive: 60, SessionExpiry: 7200,
+	}}
+	if diff := cmp.Diff(event.Event(described), events[0].Event); diff != "" {
+		t.Errorf("event differs (-want +got):\n%s", diff)
+	}
+}
+
+// Device plane, 3.1: versions of persistent sessions start over when the
+// session has expired, and never within the hour.
+func TestVersionLastsAsLongAsTheSession(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		expiry  int64
+		away    time.Duration
+		version int64
+	}{
+		"clean, within the hour":         {0, 59 * time.Minute, 1},
+		"clean, after the hour":          {0, time.Hour, 0},
+		"short session, within the hour": {60, 59 * time.Minute, 1},
+		"short session, after the hour":  {60, time.Hour, 0},
+		"long session, not expired":      {7200, 119 * time.Minute, 1},
+		"long session, expired":          {7200, 2 * time.Hour, 0},
+		"session without end":            {1<<32 - 1, 10000 * time.Hour, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t)
+			before := f.session("pump", "a")
+			before.SessionExpiry = c.expiry
+			f.Connected(before, f.now)
+			f.Disconnected(before, "CONNECTION_LOST", f.now)
+			f.Connected(f.session("pump", "b"), f.now.Add(c.away))
+			f.flush(t)
+			if got, err := f.Get(t.Context(), account, "pump"); err != nil || got.Version != c.version {
+				t.Errorf("version %d, %v, want %d", got.Version, err, c.version)
+			}
+		})
+	}
+}
+
+// A record of the program before this one is still understood.
+func TestOldRecordsAreReadable(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	old := `{"v":1,"connected":true,"sessionId":"s","principal":{"kind":"certificate","id":"c0"},"ipAddress":"192.0.2.1","indexed":true,"keepAlive":60,"cleanSession":true,"version":4,"at":1750000000000}`
+	if _, err := f.store.Commit(t.Context(), store.Batch{Writes: []store.Write{{Key: keyOf(account, "pump"), Value: []byte(old)}}}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := f.Get(t.Context(), account, "pump")
+	if err != nil || !got.Connected || got.SessionID != "s" || got.Version != 4 || !got.CleanSession() || !got.ConnectedAt.Equal(f.now) {
+		t.Errorf("state %+v, %v", got, err)
+	}
+	if err := f.Recover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.Connected(f.session("pump", "next"), f.now.Add(time.Second))
+	f.flush(t)
+	if diff := cmp.Diff([]string{"disconnected  4 SERVER_ERROR", "connected next 5"}, f.told(t)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// Device plane, 3.1: the thirteen reasons pass unchanged into record and event.
+func TestEveryReasonPasses(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	var want []string
+	for i, reason := range []string{
+		"AUTH_ERROR", "CLIENT_INITIATED_DISCONNECT", "CLIENT_ERROR", "CONNECTION_LOST", "DUPLICATE_CLIENTID", "FORBIDDEN_ACCESS",
+		"MQTT_KEEP_ALIVE_TIMEOUT", "SERVER_ERROR", "SERVER_INITIATED_DISCONNECT", "API_INITIATED_DISCONNECT", "THROTTLED",
+		"WEBSOCKET_TTL_EXPIRATION", "CUSTOMAUTH_TTL_EXPIRATION",
+	} {
+		id := fmt.Sprint(i)
+		f.Connected(f.session("c"+id, id), f.now)
+		f.Disconnected(f.session("c"+id, id), reason, f.now)
+		f.flush(t)
+		want = append(want, "connected "+id+" 0", "disconnected "+id+" 0 "+reason)
+		if got, err := f.Get(t.Context(), account, "c"+id); err != nil || got.Reason != reason {
+			t.Errorf("%s: recorded %q, %v", reason, got.Reason, err)
+		}
+	}
+	if diff := cmp.Diff(want, f.told(t)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// Device plane, 3.2: one event for each packet, after the connect of the same
+// connection and with its version; no record changes.
+func TestSubscriptionsFollowTheirConnect(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	s := f.session("pump", "a")
+	f.Connected(s, f.now)
+	f.Subscribed(s, []string{"cmd/pump", "all/#"}, f.now)
+	f.flush(t)
+	before, err := f.store.Get(t.Context(), keyOf(account, "pump"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Unsubscribed(s, []string{"all/#"}, f.now)
+	f.Subscribed(s, []string{"x"}, f.now)
+	f.flush(t)
+	after, err := f.store.Get(t.Context(), keyOf(account, "pump"))
+	if err != nil || after.Version != before.Version {
+		t.Errorf("the record was written again: %v", err)
+	}
+	f.Disconnected(s, "CONNECTION_LOST", f.now)
+	f.flush(t)
+	// The connection is over; nothing is told of it any more.
+	f.Subscribed(s, []string{"late"}, f.now)
+	f.flush(t)
+	want := []string{
+		"connected a 0", "subscribed=true a 0 [cmd/pump all/#]", "subscribed=false a 0 [all/#]", "subscribed=true a 0 [x]",
+		"disconnected a 0 CONNECTION_LOST",
+	}
+	if diff := cmp.Diff(want, f.told(t)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// More changes than may wait for one client are joined where they follow each
+// other, and the oldest given up where they alternate; the state stays.
+func TestManySubscriptionsAreJoined(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	joined, mixed := f.session("joined", "a"), f.session("mixed", "b")
+	f.Connected(joined, f.now)
+	f.Connected(mixed, f.now)
+	want := []string{}
+	for i := range 100 {
+		filter := fmt.Sprintf("f/%d", i)
+		want = append(want, filter)
+		f.Subscribed(joined, []string{filter}, f.now)
+		f.Subscribed(mixed, []string{filter}, f.now)
+		f.Unsubscribed(mixed, []string{filter}, f.now)
+	}
+	for _, client := range []string{"joined", "mixed"} {
+		if n := len(f.queue.facts[clientKey{account, client}]); n > maxFacts {
+			t.Errorf("%d facts wait for %s, more than %d", n, client, maxFacts)
+		}
+	}
+	f.Disconnected(mixed, "CONNECTION_LOST", f.now)
+	f.flush(t)
+	var filters []string
+	last := ""
+	events, _, err := f.store.Events(t.Context(), store.Cursor{}, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, env := range events {
+		switch e := env.Event.(type) {
+		case event.SubscriptionsChanged:
+			if e.ClientID == "joined" {
+				filters = append(filters, e.Filters...)
+			} else {
+				last = fmt.Sprint(e.Subscribed, e.Filters)
+			}
+		case event.DeviceConnected, event.DeviceDisconnected:
+		default:
+			t.Errorf("unexpected event %T", e)
+		}
+	}
+	if diff := cmp.Diff(want, filters); diff != "" {
+		t.Errorf("joined filters differ (-want +got):\n%s", diff)
+	}
+	if last != "false [f/99]" {
+		t.Errorf("last change of the other: %s", last)
+	}
+	if got, err := f.Get(t.Context(), account, "mixed"); err != nil || got.Connected {
+		t.Errorf("state %+v, %v", got, err)
+	}
+	if f.queue.filters != 0 {
+		t.Errorf("%d bytes of filters are counted as waiting", f.queue.filters)
+	}
+}
+
+// Filters that wait are bounded for each client and for all of them.
+func TestWaitingFiltersAreBounded(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	long := strings.Repeat("x", 64<<10)
+	for i := range maxFilterBytes / maxClientFilterBytes {
+		s := f.session(fmt.Sprint("c", i), fmt.Sprint(i))
+		f.Connected(s, f.now)
+		for range 5 {
+			f.Subscribed(s, []string{long}, f.now)
+		}
+		if n := len(f.queue.facts[clientKey{account, s.ClientID}]); n != 5 {
+			t.Fatalf("%d facts wait, want the connect and the 4 changes that fit", n)
+		}
+	}
+	s := f.session("late", "late")
+	f.Connected(s, f.now)
+	f.Subscribed(s, []string{"f"}, f.now)
+	if n := len(f.queue.facts[clientKey{account, "late"}]); n != 1 || f.queue.filters != maxFilterBytes {
+		t.Errorf("%d facts wait with %d bytes of filters in all", n, f.queue.filters)
+	}
+	f.flush(t)
+	if f.queue.filters != 0 {
+		t.Errorf("%d bytes of filters are counted as waiting", f.queue.filters)
+	}
+}
+
+func TestSocketInformationIsASettingOfTheAccount(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	for _, show := range []bool{false, true, true, false, true} {
+		if err := f.ShowSocketInformation(t.Context(), account, show); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := f.SocketInformation(t.Context(), account); err != nil || got != show {
+			t.Errorf("%v, %v, want %v", got, err, show)
+		}
+	}
+	again := New(Options{Store: f.store, Now: func() time.Time { return f.now }, Logger: slog.New(slog.DiscardHandler)})
+	if got, err := again.SocketInformation(t.Context(), account); err != nil || !got {
+		t.Errorf("after a restart: %v, %v", got, err)
+	}
+	if got, err := f.SocketInformation(t.Context(), "000000000001"); err != nil || got {
+		t.Errorf("another account: %v, %v", got, err)
+	}
+	// The settings are no connection.
+	err := EachConnection(t.Context(), f.store, func(fleet.Account, Connection) error {
+		t.Error("a connection from nowhere")
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }

@@ -2,6 +2,7 @@ package presence
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,6 +16,11 @@ const (
 	// maxRefused bounds the refusals that wait for all clients together;
 	// more are dropped and counted: they change no state.
 	maxRefused = 10_000
+	// maxFilterBytes bounds the filters of changed subscriptions that wait for
+	// all clients together, maxClientFilterBytes those of one; more are dropped
+	// and counted.
+	maxFilterBytes       = 32 << 20
+	maxClientFilterBytes = 256 << 10
 )
 
 // what is the kind of a fact.
@@ -25,6 +31,8 @@ const (
 	connected what = iota
 	disconnected
 	refused
+	subscribed
+	unsubscribed
 )
 
 // fact is one thing the broker told.
@@ -32,7 +40,28 @@ type fact struct {
 	session Session
 	what    what
 	reason  string
+	// filters are those that a change of subscriptions names.
+	filters []string
 	at      time.Time
+}
+
+// optional reports whether the fact changes no state, so that it may be given
+// up for one that does.
+func (f *fact) optional() bool { return f.what != connected && f.what != disconnected }
+
+// bytes is what its filters take.
+func (f *fact) bytes() int {
+	n := 0
+	for _, filter := range f.filters {
+		n += len(filter)
+	}
+	return n
+}
+
+// joins reports whether next is another change of the same connection in the
+// same direction.
+func (f *fact) joins(next *fact) bool {
+	return (f.what == subscribed || f.what == unsubscribed) && f.what == next.what && f.session.ConnectionID == next.session.ConnectionID
 }
 
 // clientKey names one client.
@@ -47,6 +76,8 @@ type queue struct {
 	facts   map[clientKey][]fact
 	order   []clientKey
 	refused int
+	// filters is the number of bytes in the filters that wait.
+	filters int
 	// busy is the number of facts taken and not yet done.
 	busy int
 	wake chan struct{}
@@ -63,14 +94,12 @@ func newQueue() *queue {
 func (q *queue) add(f fact) (dropped int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if f.what == refused {
-		if q.refused >= maxRefused {
-			return 1
-		}
-		q.refused++
-	}
 	key := clientKey{f.session.Account, f.session.ClientID}
 	waiting := q.facts[key]
+	if !q.admits(&f, waiting) {
+		return 1
+	}
+	q.count(&f, 1)
 	if len(waiting) == 0 {
 		q.order = append(q.order, key)
 	}
@@ -86,33 +115,71 @@ func (q *queue) add(f fact) (dropped int) {
 	return dropped
 }
 
-// merge removes connections that both began and ended while they waited, and
-// refusals, but never the newest state.
+// admits reports whether there is room for a fact of a kind that is bounded
+// for all clients together.
+func (q *queue) admits(f *fact, waiting []fact) bool {
+	if f.what == refused {
+		return q.refused < maxRefused
+	}
+	n := f.bytes()
+	if n == 0 {
+		return true
+	}
+	own := n
+	for i := range waiting {
+		own += waiting[i].bytes()
+	}
+	return own <= maxClientFilterBytes && q.filters+n <= maxFilterBytes
+}
+
+// count notes that a fact waits, or with -1 that it no longer does.
+func (q *queue) count(f *fact, sign int) {
+	if f.what == refused {
+		q.refused += sign
+	}
+	q.filters += sign * f.bytes()
+}
+
+// merge makes room among the facts of one client: it removes connections that
+// both began and ended while they waited, and refusals, joins changes of
+// subscriptions, and gives up the oldest of these as a last resort, but never
+// the newest state.
 func (q *queue) merge(waiting []fact) (kept []fact, dropped int) {
 	ended := map[string]bool{}
 	begun := map[string]bool{}
 	for _, f := range waiting {
 		switch f.what {
 		case connected:
-			begun[f.session.SessionID] = true
+			begun[f.session.ConnectionID] = true
 		case disconnected:
-			ended[f.session.SessionID] = true
-		case refused:
+			ended[f.session.ConnectionID] = true
+		case refused, subscribed, unsubscribed:
 		}
 	}
 	last := len(waiting) - 1
-	newest := waiting[last].session.SessionID
+	newest := waiting[last].session.ConnectionID
 	for i, f := range waiting {
-		id := f.session.SessionID
+		id := f.session.ConnectionID
 		whole := begun[id] && ended[id] && id != newest
-		if i < last && (whole || f.what == refused) {
-			if f.what == refused {
-				q.refused--
-			}
+		switch {
+		case i < last && (whole || f.what == refused):
+			q.count(&f, -1)
 			dropped++
+		case len(kept) > 0 && kept[len(kept)-1].joins(&f):
+			before := &kept[len(kept)-1]
+			before.filters = slices.Concat(before.filters, f.filters)
+		default:
+			kept = append(kept, f)
+		}
+	}
+	for i := 0; len(kept) > maxFacts && i < len(kept)-1; {
+		if !kept[i].optional() {
+			i++
 			continue
 		}
-		kept = append(kept, f)
+		q.count(&kept[i], -1)
+		kept = slices.Delete(kept, i, i+1)
+		dropped++
 	}
 	return kept, dropped
 }
@@ -127,9 +194,7 @@ func (q *queue) take(n int) [][]fact {
 		facts := q.facts[key]
 		delete(q.facts, key)
 		for _, f := range facts {
-			if f.what == refused {
-				q.refused--
-			}
+			q.count(&f, -1)
 		}
 		q.busy += len(facts)
 		taken = append(taken, facts)

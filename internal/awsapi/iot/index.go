@@ -4,13 +4,11 @@ import (
 	"context"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/muster-iot/muster/internal/awsapi"
 	"github.com/muster-iot/muster/internal/awsapi/catalog/iotwire"
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
-	"github.com/muster-iot/muster/internal/index"
 	"github.com/muster-iot/muster/internal/registry"
 )
 
@@ -29,9 +27,9 @@ func (a *api) registerIndex(s *awsapi.Server) {
 	offer(s, "ListIndices", awsapi.All, a.listIndices)
 	offer(s, "GetIndexingConfiguration", awsapi.All, a.getIndexingConfiguration)
 	offer(s, "UpdateIndexingConfiguration", awsapi.All, a.updateIndexingConfiguration,
-		awsapi.Partial("the configuration is fixed: every other one than GetIndexingConfiguration answers is refused"))
+		awsapi.Partial("the configuration is fixed but for filter.connectivity: every other one than GetIndexingConfiguration answers is refused"))
 	offer(s, "GetThingConnectivityData", on(fleet.ARNThing, func(in *iotwire.GetThingConnectivityDataInput) string { return in.ThingName }),
-		a.getThingConnectivityData, awsapi.Partial("includeSocketInformation is refused"))
+		a.getThingConnectivityData)
 }
 
 // noIndex is the fault for an index that does not exist.
@@ -74,11 +72,17 @@ func (a *api) listIndices(_ context.Context, c *awsapi.Call, in *iotwire.ListInd
 }
 
 func (a *api) getIndexingConfiguration(
-	context.Context, *awsapi.Call, *iotwire.GetIndexingConfigurationInput,
+	ctx context.Context, c *awsapi.Call, _ *iotwire.GetIndexingConfigurationInput,
 ) (*iotwire.GetIndexingConfigurationOutput, error) {
-	return &iotwire.GetIndexingConfigurationOutput{
-		ThingIndexingConfiguration: thingIndexing(), ThingGroupIndexingConfiguration: groupIndexing(),
-	}, nil
+	shown, err := a.Connections.SocketInformation(ctx, c.Account)
+	if err != nil {
+		return nil, err
+	}
+	things := thingIndexing()
+	if shown {
+		things.Filter = &iotwire.IndexingFilter{Connectivity: &iotwire.ConnectivityFilter{IncludeSocketInformation: []string{connectivityData}}}
+	}
+	return &iotwire.GetIndexingConfigurationOutput{ThingIndexingConfiguration: things, ThingGroupIndexingConfiguration: groupIndexing()}, nil
 }
 
 // fields are managed fields of one type.
@@ -86,8 +90,8 @@ func fields(kind string, names ...string) []iotwire.Field {
 	return each(names, func(name string) iotwire.Field { return iotwire.Field{Name: &name, Type: &kind} })
 }
 
-// thingIndexing is the one configuration of the index of things: registry,
-// shadows and connectivity on. A filter without names means all named shadows.
+// thingIndexing is the one configuration of the index of things, but for what
+// its filter says of sockets: registry, shadows and connectivity on. A filter without names means all named shadows.
 func thingIndexing() *iotwire.ThingIndexingConfiguration {
 	return &iotwire.ThingIndexingConfiguration{
 		ThingIndexingMode: "REGISTRY_AND_SHADOW", ThingConnectivityIndexingMode: new("STATUS"),
@@ -113,7 +117,7 @@ func groupIndexing() *iotwire.ThingGroupIndexingConfiguration {
 }
 
 func (a *api) updateIndexingConfiguration(
-	_ context.Context, _ *awsapi.Call, in *iotwire.UpdateIndexingConfigurationInput,
+	ctx context.Context, c *awsapi.Call, in *iotwire.UpdateIndexingConfigurationInput,
 ) (*iotwire.UpdateIndexingConfigurationOutput, error) {
 	var differing []string
 	if t := in.ThingIndexingConfiguration; t != nil {
@@ -125,6 +129,11 @@ func (a *api) updateIndexingConfiguration(
 	if len(differing) > 0 {
 		return nil, fault.New(fault.NotOffered,
 			"this version of Muster offers no other indexing than GetIndexingConfiguration answers; different here: %s", strings.Join(differing, ", "))
+	}
+	if t := in.ThingIndexingConfiguration; t != nil {
+		if err := a.Connections.ShowSocketInformation(ctx, c.Account, socketsShown(t.Filter)); err != nil {
+			return nil, err
+		}
 	}
 	return &iotwire.UpdateIndexingConfigurationOutput{}, nil
 }
@@ -175,8 +184,7 @@ func listed(prefix string, members []difference) []string {
 
 // filtering reports whether a filter leaves anything out or adds a source.
 func filtering(f *iotwire.IndexingFilter) bool {
-	return f != nil && (len(f.NamedShadowNames) > 0 || len(f.GeoLocations) > 0 ||
-		f.Connectivity != nil && len(f.Connectivity.IncludeSocketInformation) > 0)
+	return f != nil && (len(f.NamedShadowNames) > 0 || len(f.GeoLocations) > 0)
 }
 
 // among reports whether all fields sent back are managed ones.
@@ -187,31 +195,4 @@ func among(sent, managed []iotwire.Field) bool {
 		}
 	}
 	return true
-}
-
-func (a *api) getThingConnectivityData(
-	ctx context.Context, c *awsapi.Call, in *iotwire.GetThingConnectivityDataInput,
-) (*iotwire.GetThingConnectivityDataOutput, error) {
-	if err := refuse("includeSocketInformation", value(in.IncludeSocketInformation)); err != nil {
-		return nil, err
-	}
-	if _, err := a.Registry.DescribeThing(ctx, c.Account, in.ThingName); err != nil {
-		return nil, err
-	}
-	if a.Index.Status() == index.Building {
-		return nil, fault.New(fault.IndexNotReady, "the index is being built")
-	}
-	found, err := a.Connections.Connectivity(ctx, c.Account, in.ThingName)
-	if err != nil {
-		return nil, err
-	}
-	d := connectivity(found)
-	out := &iotwire.GetThingConnectivityDataOutput{
-		ThingName: &in.ThingName, Connected: d.Connected, ClientID: d.ClientID, CleanSession: d.CleanSession,
-		KeepAliveDuration: d.KeepAliveDuration, SessionExpiry: d.SessionExpiry, DisconnectReason: d.DisconnectReason,
-	}
-	if d.Timestamp != nil {
-		out.Timestamp = new(time.UnixMilli(*d.Timestamp).UTC())
-	}
-	return out, nil
 }

@@ -169,5 +169,57 @@ func TestConnectivityData(t *testing.T) {
 	r.connections["T"] = &Connectivity{TimestampMS: 1750000000123, ClientID: "T", DisconnectReason: "CONNECTION_LOST"}
 	r.answers("POST", "/things/T/connectivity-data", `{}`, `{"connected":false,"timestamp":1750000000.123,"disconnectReason":"CONNECTION_LOST","clientId":"T"}`)
 	r.refuses("POST", "/things/None/connectivity-data", `{}`, 404, "ResourceNotFoundException")
-	r.refuses("POST", "/things/T/connectivity-data", `{"includeSocketInformation":true}`, 400, "InvalidRequestException")
+	r.refuses("POST", "/things/T/connectivity-data", `{"includeSocketInformation":"yes"}`, 400, "InvalidRequestException")
+}
+
+// Device plane, 3.4: addresses are shown when the call asks for them and the
+// index configuration has them; a new configuration without takes them back.
+func TestSocketInformation(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.answers("POST", "/things/T", "", `{}`)
+	const path, ask = "/things/T/connectivity-data", `{"includeSocketInformation":true}`
+	const on = `{"thingIndexingConfiguration":{"thingIndexingMode":"REGISTRY_AND_SHADOW","thingConnectivityIndexingMode":"STATUS",
+		"filter":{"connectivity":{"includeSocketInformation":["GET_THING_CONNECTIVITY_DATA"]}}}}`
+	r.connections["T"] = &Connectivity{
+		Connected: true, TimestampMS: 1750000000123, ClientID: "T", KeepAlive: 60, SessionExpiry: 3600,
+		RemoteAddr: "192.0.2.44:40123", LocalAddr: "[2001:db8::1]:8883",
+	}
+	members := func(body string) int {
+		return len(r.answers("POST", path, body, `{"connected":true,"sessionExpiry":3600}`))
+	}
+	bare := members(`{}`)
+	if n := members(ask); n != bare {
+		t.Errorf("%d members without the setting, want %d", n, bare)
+	}
+	r.answers("POST", "/indexing/config", on, `{}`)
+	present := r.answers("GET", "/indexing/config", "", on)
+	r.answers("POST", path, ask, `{"connected":true,"sourceIp":"192.0.2.44","sourcePort":40123,"targetIp":"2001:db8::1","targetPort":8883}`)
+	if n := members(`{"includeSocketInformation":false}`); n != bare {
+		t.Errorf("%d members unasked, want %d", n, bare)
+	}
+	// Groups alone leave it; what was read can be sent back.
+	r.answers("POST", "/indexing/config", `{"thingGroupIndexingConfiguration":{"thingGroupIndexingMode":"ON"}}`, `{}`)
+	same, err := json.Marshal(present)
+	r.check(err)
+	r.answers("POST", "/indexing/config", string(same), `{}`)
+	if n := members(ask); n != bare+4 {
+		t.Errorf("%d members, want %d", n, bare+4)
+	}
+	// A configuration that is refused changes nothing.
+	r.refuses("POST", "/indexing/config", `{"thingIndexingConfiguration":{"thingIndexingMode":"REGISTRY"}}`, 400, "InvalidRequestException")
+	r.refuses("POST", "/indexing/config", strings.Replace(on, "GET_THING", "SOME", 1), 400, "InvalidRequestException")
+	if n := members(ask); n != bare+4 {
+		t.Errorf("%d members after a refusal, want %d", n, bare+4)
+	}
+	r.answers("POST", "/indexing/config", `{"thingIndexingConfiguration":{"thingIndexingMode":"REGISTRY_AND_SHADOW","thingConnectivityIndexingMode":"STATUS"}}`, `{}`)
+	if n := members(ask); n != bare {
+		t.Errorf("%d members when switched off, want %d", n, bare)
+	}
+	// A thing that was never connected has no addresses either.
+	r.answers("POST", "/indexing/config", on, `{}`)
+	r.answers("POST", "/things/U", "", `{}`)
+	if got := r.answers("POST", "/things/U/connectivity-data", ask, `{"thingName":"U","connected":false}`); len(got) != 2 {
+		t.Error(got)
+	}
 }

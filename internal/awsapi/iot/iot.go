@@ -32,27 +32,6 @@ type Shadows interface {
 	Documents(ctx context.Context, account fleet.Account, thing string) ([]shadow.Document, error)
 }
 
-// Connections reads the connectivity that search answers show; nil for a thing
-// that was never connected.
-type Connections interface {
-	Connectivity(ctx context.Context, account fleet.Account, thing string) (*Connectivity, error)
-}
-
-// Connectivity is what is known about a thing's last connection.
-type Connectivity struct {
-	Connected bool
-	// TimestampMS is the time of the last change in milliseconds.
-	TimestampMS  int64
-	ClientID     string
-	KeepAlive    int
-	CleanSession bool
-	// SessionExpiry is the life of the session after the connection, in
-	// seconds.
-	SessionExpiry int64
-	// DisconnectReason is empty while connected.
-	DisconnectReason string
-}
-
 // Deps are the domains behind the operations.
 type Deps struct {
 	Registry    *registry.Service

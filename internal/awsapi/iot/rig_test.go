@@ -58,6 +58,7 @@ type rig struct {
 	index       *index.Index
 	shadows     *shadow.Service
 	connections connections
+	sockets     *sockets
 	applied     store.Cursor
 }
 
@@ -66,6 +67,21 @@ type connections map[string]*Connectivity
 
 func (c connections) Connectivity(_ context.Context, _ fleet.Account, thing string) (*Connectivity, error) {
 	return c[thing], nil
+}
+
+// sockets is connections with the setting that shows their addresses.
+type sockets struct {
+	connections
+	shown atomic.Bool
+}
+
+func (s *sockets) SocketInformation(context.Context, fleet.Account) (bool, error) {
+	return s.shown.Load(), nil
+}
+
+func (s *sockets) ShowSocketInformation(_ context.Context, _ fleet.Account, show bool) error {
+	s.shown.Store(show)
+	return nil
 }
 
 // keys knows one access key.
@@ -124,6 +140,7 @@ func (issuer) SignCSR(context.Context, []byte) ([]byte, error) {
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	r := &rig{t: t, connections: connections{}}
+	r.sockets = &sockets{connections: r.connections}
 	log, now := slog.New(slog.DiscardHandler), func() time.Time { return start }
 	var err error
 	r.engine, err = embedded.Open(embedded.Options{Dir: "data", FS: vfs.NewMem(), Logger: log, CacheBytes: 1 << 20, ReserveBytes: -1})
@@ -156,7 +173,7 @@ func newRig(t *testing.T) *rig {
 		Now: now, Logger: log, Registerer: prometheus.NewRegistry(), Strict: true,
 	})
 	r.check(err)
-	Register(s, Deps{Registry: r.registry, Index: r.index, Shadows: r.shadows, Connections: r.connections})
+	Register(s, Deps{Registry: r.registry, Index: r.index, Shadows: r.shadows, Connections: r.sockets})
 	listener := httptest.NewServer(s)
 	t.Cleanup(func() {
 		http.DefaultTransport.(*http.Transport).CloseIdleConnections()

@@ -1,5 +1,5 @@
-// Package iotdata adapts the data plane's operations: shadows and publishing
-// by HTTP. It decodes, makes one call and encodes; it starts no goroutines.
+// Package iotdata adapts the data plane's operations: shadows, publishing,
+// retained messages, connections and messages to one client by HTTP. It decodes, makes one call and encodes; it starts no goroutines.
 package iotdata
 
 import (
@@ -33,6 +33,9 @@ type Topics interface {
 // Publisher routes messages to subscribers.
 type Publisher interface {
 	Publish(ctx context.Context, account fleet.Account, m broker.Message) error
+	// PublishDurably returns when the message is stored for everybody who will
+	// get it later.
+	PublishDurably(ctx context.Context, account fleet.Account, m broker.Message) error
 }
 
 // Deps are what stands behind the operations.
@@ -40,6 +43,10 @@ type Deps struct {
 	Shadows   Shadows
 	Topics    Topics
 	Publisher Publisher
+	Retained  Retained
+	// Connections describes clients, Sessions acts on them.
+	Connections Connections
+	Sessions    Sessions
 	// CheckTopic refuses topic names that no device could publish to.
 	CheckTopic func(topic string) error
 	Now        func() time.Time
@@ -72,7 +79,9 @@ func Register(s *awsapi.Server, d Deps) {
 	}, a.listNamedShadows)
 	handle(s, "Publish", func(c *awsapi.Call, in *wire.PublishInput) []string {
 		return []string{c.ARN(fleet.ARNTopic, in.Topic)}
-	}, a.publish, awsapi.MaxBody(maxPayload), awsapi.Partial("retain is refused"))
+	}, a.publish, awsapi.MaxBody(maxPayload))
+	a.registerRetained(s)
+	a.registerConnections(s)
 }
 
 // handle registers an operation of the data plane.

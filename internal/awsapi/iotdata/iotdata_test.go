@@ -75,8 +75,22 @@ type rig struct {
 	asked   *asked
 	shadows *shadow.Service
 	topics  *mqttapi.Handler
+	clients *clients
 	mu      sync.Mutex
 	sent    []broker.Message
+	// durable counts those of sent that had to be stored.
+	durable int
+}
+
+// PublishDurably implements Publisher.
+func (r *rig) PublishDurably(ctx context.Context, of fleet.Account, m broker.Message) error {
+	if err := r.Publish(ctx, of, m); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.durable++
+	return nil
 }
 
 // Publish implements Publisher.
@@ -107,7 +121,7 @@ func newRig(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, asked: &asked{}, shadows: shadow.New(shadow.Options{Store: engine, Now: instant})}
+	r := &rig{t: t, asked: &asked{}, clients: &clients{}, shadows: shadow.New(shadow.Options{Store: engine, Now: instant})}
 	r.topics = mqttapi.New(mqttapi.Options{Shadows: r.shadows, Publish: r.Publish, Now: instant, Logger: log})
 	c, err := catalog.New()
 	if err != nil {
@@ -121,7 +135,7 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	Register(s, Deps{
-		Shadows: r.shadows, Topics: r.topics, Publisher: r, Now: instant,
+		Shadows: r.shadows, Topics: r.topics, Publisher: r, Retained: r.clients, Connections: r.clients, Sessions: r.clients, Now: instant,
 		CheckTopic: func(name string) error { return topic.ValidateName(name, topic.DefaultLimits(topic.AWS)) },
 	})
 	listener := httptest.NewServer(s)
@@ -181,6 +195,15 @@ func (r *rig) refuses(method, path, body string, status int, exception, message 
 	_ = json.Unmarshal([]byte(answer), &got)
 	if gotStatus != status || gotException != exception || !strings.Contains(got.Message, message) {
 		r.t.Errorf("%s %s: %d %s %s, want %d %s %s", method, path, gotStatus, gotException, answer, status, exception, message)
+	}
+}
+
+// decodes fails unless the call succeeds with a JSON body that fits into.
+func (r *rig) decodes(path string, into any) {
+	r.t.Helper()
+	status, exception, body := r.call(http.MethodGet, path, "")
+	if err := json.Unmarshal([]byte(body), into); err != nil || status != http.StatusOK {
+		r.t.Fatalf("%s: %d %s %s", path, status, exception, body)
 	}
 }
 
@@ -272,12 +295,27 @@ func TestActionsAndResources(t *testing.T) {
 	r.call(http.MethodDelete, "/things/pump-7/shadow", "")
 	r.call(http.MethodGet, "/api/things/shadow/ListNamedShadowsForThing/pump-7", "")
 	r.call(http.MethodPost, "/topics/plant%2Fpump-7%2Ftemp?qos=1", "21")
+	r.call(http.MethodPost, "/topics/plant%2Fpump-7%2Ftemp?retain=TRUE", "21")
+	r.call(http.MethodGet, "/retainedMessage/plant%2Fpump-7%2Ftemp", "")
+	r.call(http.MethodGet, "/retainedMessage", "")
+	r.call(http.MethodGet, "/connections/plant%2Fpump-7", "")
+	r.call(http.MethodDelete, "/connections/pump-7", "")
+	r.call(http.MethodGet, "/connections/pump-7/subscriptions", "")
+	r.call(http.MethodPost, "/connections/pump-7/messages?topic=cmd", "x")
 	want := []string{
 		"iot:UpdateThingShadow " + arnBase + "thing/pump-7",
 		"iot:GetThingShadow " + arnBase + "thing/pump-7/cfg",
 		"iot:DeleteThingShadow " + arnBase + "thing/pump-7",
 		"iot:ListNamedShadowsForThing " + arnBase + "thing/pump-7",
 		"iot:Publish " + arnBase + "topic/plant/pump-7/temp",
+		"iot:Publish " + arnBase + "topic/plant/pump-7/temp",
+		"iot:RetainPublish " + arnBase + "topic/plant/pump-7/temp",
+		"iot:GetRetainedMessage " + arnBase + "topic/plant/pump-7/temp",
+		"iot:ListRetainedMessages *",
+		"iot:GetConnection " + arnBase + "client/plant/pump-7",
+		"iot:DeleteConnection " + arnBase + "client/pump-7",
+		"iot:ListSubscriptions " + arnBase + "client/pump-7",
+		"iot:SendDirectMessage " + arnBase + "client/pump-7",
 	}
 	if diff := cmp.Diff(want, r.asked.log); diff != "" {
 		t.Errorf("questions differ (-want +got):\n%s", diff)
@@ -330,7 +368,7 @@ func TestPublishRefusals(t *testing.T) {
 		headers []string
 		message string
 	}{
-		"retain":                  {"/topics/a?retain=true", nil, "retain"},
+		"retained on a reserved":  {"/topics/$aws/things/p/shadow/get?retain=true", nil, "retain"},
 		"wildcard":                {"/topics/a%2F%2B", nil, "topic"},
 		"too deep":                {"/topics/1/2/3/4/5/6/7/8/9", nil, "topic"},
 		"output topic":            {"/topics/$aws/events/presence/connected/x", nil, "reserved"},

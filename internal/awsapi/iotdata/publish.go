@@ -11,27 +11,42 @@ import (
 	wire "github.com/muster-iot/muster/internal/awsapi/catalog/iotdatawire"
 	"github.com/muster-iot/muster/internal/broker"
 	"github.com/muster-iot/muster/internal/fault"
+	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/mqtt"
 )
+
+// actionRetainPublish is what a retained publish needs beside iot:Publish.
+const actionRetainPublish = "iot:RetainPublish"
 
 // utf8Data is the payload format indicator for text.
 const utf8Data = "UTF8_DATA"
 
+// publish hands a message to the broker. One that must not be lost, retained
+// or of quality of service 1, is answered when it is stored.
 func (a *api) publish(ctx context.Context, c *awsapi.Call, in *wire.PublishInput) (*wire.PublishOutput, error) {
-	if in.Retain != nil && *in.Retain {
-		return nil, fault.New(fault.NotOffered, "retain is not offered by this version of Muster")
+	reserved := strings.HasPrefix(in.Topic, "$")
+	m := broker.Message{Topic: in.Topic, Payload: in.Payload, Retain: isTrue(in.Retain)}
+	if m.Retain {
+		if err := c.Authorize(ctx, actionRetainPublish, c.ARN(fleet.ARNTopic, in.Topic)); err != nil {
+			return nil, err
+		}
+		if reserved {
+			return nil, wrong("retain", "false for a reserved topic")
+		}
 	}
-	if err := a.CheckTopic(in.Topic); err != nil {
-		return nil, fault.Wrap(fault.InvalidRequest, err, "topic %q is not valid: %v", in.Topic, err)
+	if err := a.checkTopic(in.Topic); err != nil {
+		return nil, err
 	}
-	m := broker.Message{Topic: in.Topic, Payload: in.Payload}
 	if in.QoS != nil {
 		m.QoS = byte(*in.QoS)
 	}
-	if err := a.properties(in, &m.Properties); err != nil {
+	if err := a.properties(attributes{
+		contentType: in.ContentType, responseTopic: in.ResponseTopic, payloadFormat: in.PayloadFormatIndicator,
+		correlationData: in.CorrelationData, userProperties: in.UserProperties, expiry: in.MessageExpiry,
+	}, &m.Properties); err != nil {
 		return nil, err
 	}
-	if strings.HasPrefix(in.Topic, "$") {
+	if reserved {
 		err := a.Topics.PublishReserved(ctx, &broker.Publish{
 			Account: c.Account, Principal: c.Caller.Principal, RemoteAddr: c.Caller.SourceAddress,
 			Topic: in.Topic, Payload: in.Payload, QoS: m.QoS, Properties: m.Properties,
@@ -40,10 +55,30 @@ func (a *api) publish(ctx context.Context, c *awsapi.Call, in *wire.PublishInput
 			return nil, err
 		}
 	}
-	if err := a.Publisher.Publish(ctx, c.Account, m); err != nil {
+	send := a.Publisher.Publish
+	if m.Retain || m.QoS > 0 {
+		send = a.Publisher.PublishDurably
+	}
+	if err := send(ctx, c.Account, m); err != nil {
 		return nil, err
 	}
 	return &wire.PublishOutput{Message: new("OK"), TraceID: &c.RequestID}, nil
+}
+
+// checkTopic refuses a topic name that no device could publish to.
+func (a *api) checkTopic(name string) error {
+	if err := a.CheckTopic(name); err != nil {
+		return fault.Wrap(fault.InvalidRequest, err, "topic %q is not valid: %v", name, err)
+	}
+	return nil
+}
+
+// attributes are what a request says about the message beside topic and
+// payload.
+type attributes struct {
+	contentType, responseTopic, payloadFormat, correlationData, userProperties *string
+	// expiry is in seconds.
+	expiry *int64
 }
 
 // Bounds of what travels with a message; those of a device's own publishes.
@@ -66,38 +101,38 @@ func encodable(text string, limit int) bool {
 }
 
 // properties takes the MQTT 5 properties over from query and headers.
-func (a *api) properties(in *wire.PublishInput, p *mqtt.Properties) error {
+func (a *api) properties(in attributes, p *mqtt.Properties) error {
 	var set []mqtt.Property
-	if in.ContentType != nil {
-		if !encodable(*in.ContentType, maxContentType) {
+	if in.contentType != nil {
+		if !encodable(*in.contentType, maxContentType) {
 			return wrong("contentType", "UTF-8 text of at most 256 bytes")
 		}
-		p.ContentType, set = *in.ContentType, append(set, mqtt.PropContentType)
+		p.ContentType, set = *in.contentType, append(set, mqtt.PropContentType)
 	}
-	if in.ResponseTopic != nil {
-		if err := a.CheckTopic(*in.ResponseTopic); err != nil {
+	if in.responseTopic != nil {
+		if err := a.CheckTopic(*in.responseTopic); err != nil {
 			return wrong("responseTopic", "a topic without wildcards")
 		}
-		p.ResponseTopic, set = *in.ResponseTopic, append(set, mqtt.PropResponseTopic)
+		p.ResponseTopic, set = *in.responseTopic, append(set, mqtt.PropResponseTopic)
 	}
-	if in.PayloadFormatIndicator != nil && *in.PayloadFormatIndicator == utf8Data {
+	if in.payloadFormat != nil && *in.payloadFormat == utf8Data {
 		p.PayloadFormat, set = 1, append(set, mqtt.PropPayloadFormat)
 	}
-	if in.MessageExpiry != nil {
-		if *in.MessageExpiry < 0 {
+	if in.expiry != nil {
+		if *in.expiry < 0 {
 			return wrong("messageExpiry", "a number of seconds from 0")
 		}
-		p.MessageExpiry, set = uint32(min(max(*in.MessageExpiry, 1), maxExpiry)), append(set, mqtt.PropMessageExpiry)
+		p.MessageExpiry, set = uint32(min(max(*in.expiry, 1), maxExpiry)), append(set, mqtt.PropMessageExpiry)
 	}
-	if in.CorrelationData != nil {
-		data, err := base64.StdEncoding.DecodeString(*in.CorrelationData)
+	if in.correlationData != nil {
+		data, err := base64.StdEncoding.DecodeString(*in.correlationData)
 		if err != nil || len(data) > maxCorrelationData {
 			return wrong("correlationData", "base64 of at most 2048 bytes")
 		}
 		p.CorrelationData, set = data, append(set, mqtt.PropCorrelationData)
 	}
 	p.Set = mqtt.Of(set...)
-	return userProperties(in.UserProperties, p)
+	return userProperties(in.userProperties, p)
 }
 
 // userProperties reads base64 of [{"key":"value"}, …].

@@ -23,11 +23,17 @@ import (
 // javascriptDir holds the device program and its dependencies.
 const javascriptDir = "../javascript"
 
-// needDevice installs the device SDK where that is missing and can be done.
+// needDevice installs the SDKs for JavaScript where they are missing and that
+// can be done.
 //
 //nolint:gochecknoglobals // it is one installation for the process.
 var needDevice = sync.OnceValue(func() error {
-	if _, err := os.Stat(filepath.Join(javascriptDir, "node_modules", "aws-iot-device-sdk-v2")); err == nil {
+	missing := false
+	for _, name := range []string{"aws-iot-device-sdk-v2", "@aws-sdk/client-iot-data-plane"} {
+		_, err := os.Stat(filepath.Join(javascriptDir, "node_modules", name))
+		missing = missing || err != nil
+	}
+	if !missing {
 		return nil
 	}
 	cmd := exec.Command("npm", "ci", "--no-audit", "--no-fund") //nolint:noctx // it belongs to no single test.
