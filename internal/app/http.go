@@ -26,6 +26,7 @@ import (
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/index"
+	"github.com/muster-iot/muster/internal/pagetoken"
 	"github.com/muster-iot/muster/internal/presence"
 	"github.com/muster-iot/muster/internal/topic"
 )
@@ -36,7 +37,7 @@ func (a *App) joinAPI(context.Context) error {
 	if err != nil {
 		return err
 	}
-	key, err := a.secret("page-tokens", awsapi.TokenKeySize)
+	key, err := a.secret("page-tokens", pagetoken.KeySize)
 	if err != nil {
 		return err
 	}
