@@ -262,7 +262,7 @@ func (s *Service) compare(ctx context.Context, snapshot store.Snapshot, now int6
 	}
 	var repairs []repair
 	err = s.o.Live(ctx, snapshot, func(l Live) error {
-		c := client{string(l.Account), l.Session.ClientID}
+		c := client{string(l.Account), named(l.Session.ClientID)}
 		same := openKey(l.Account, l.Session.ClientID, l.Session.Version, l.Session.SessionID)
 		known := false
 		for _, row := range open[c] {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -42,24 +43,24 @@ func TestMain(m *testing.M) {
 }
 
 // inMemory opens the embedded engine on no disk.
-func inMemory(t testing.TB) store.Store {
-	t.Helper()
+func inMemory(tb testing.TB) store.Store {
+	tb.Helper()
 	s, err := embedded.Open(embedded.Options{Dir: "data", FS: vfs.NewMem(), Logger: slog.New(slog.DiscardHandler), CacheBytes: 1 << 20, ReserveBytes: -1})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { _ = s.Close() })
+	tb.Cleanup(func() { _ = s.Close() })
 	return s
 }
 
 // onPostgres opens an empty database.
-func onPostgres(t testing.TB) store.Store {
-	t.Helper()
-	s, err := postgres.Open(t.Context(), postgres.Options{URL: cluster.Get(t).Database(t), Logger: slog.New(slog.DiscardHandler)})
+func onPostgres(tb testing.TB) store.Store {
+	tb.Helper()
+	s, err := postgres.Open(tb.Context(), postgres.Options{URL: cluster.Get(tb).Database(tb), Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { _ = s.Close() })
+	tb.Cleanup(func() { _ = s.Close() })
 	return s
 }
 
@@ -267,7 +268,7 @@ func TestRulesAreNamed(t *testing.T) {
 			t.Errorf("%s: %v", want, err)
 		}
 	}
-	f.o.CatchUp = func(ctx context.Context) error { return context.DeadlineExceeded }
+	f.o.CatchUp = func(context.Context) error { return context.DeadlineExceeded }
 	if _, err := f.ConnectedAt(ctx, account, FleetQuery{Limit: 1, At: f.now}); fault.CodeOf(err) != fault.Unavailable {
 		t.Errorf("a history that is behind answers %v", err)
 	}
@@ -391,5 +392,45 @@ func TestConsumerSurvivesRestarts(t *testing.T) {
 	filed, err := readTotal(t.Context(), s, kindSize, account)
 	if err != nil || filed.Entries != 30 {
 		t.Errorf("%d entries are counted, %v; want 30", filed.Entries, err)
+	}
+}
+
+// The longest client id that MQTT allows fits no key of PostgreSQL; it must
+// not stop the consumer.
+func TestLongClientIDs(t *testing.T) {
+	t.Parallel()
+	for name, open := range map[string]func(testing.TB) store.Store{"embedded": inMemory, "postgres": onPostgres} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t, open(t))
+			var want []string
+			long := strings.Repeat("x", maxName)
+			for i, id := range []string{long, long + "y", long + "z", strings.Repeat("w", 65535)} {
+				f.tell(
+					envelope(f.now, event.DeviceConnected{Session: session(id, "s", 0)}),
+					envelope(f.now.Add(time.Duration(i+1)*time.Second), event.DeviceDisconnected{Session: session(id, "s", 0), Reason: "CONNECTION_LOST"}),
+					envelope(f.now.Add(time.Minute), event.ConnectRefused{Session: event.Session{ClientID: id}, Reason: "AUTHORIZATION_FAILED"}),
+				)
+				want = append(want, id)
+			}
+			start := f.now
+			f.follow(5)
+			f.now = start.Add(time.Hour)
+			for _, id := range want {
+				byClient, err := f.OfClient(t.Context(), account, id, Query{Limit: 10})
+				byThing, errThing := f.OfThing(t.Context(), account, id, Query{Limit: 10})
+				if err = errors.Join(err, errThing); err != nil || len(byClient.Connections) != 2 || len(byThing.Connections) != 2 || byThing.Connections[1].ClientID != id {
+					t.Errorf("client id of %d: %d and %d entries, %v", len(id), len(byClient.Connections), len(byThing.Connections), err)
+				}
+			}
+			page, err := f.ConnectedAt(t.Context(), account, FleetQuery{At: start, Limit: 10})
+			if err != nil || page.Count != 4 || len(page.Connections) != 4 {
+				t.Errorf("%d of %d were connected, %v; want 4", len(page.Connections), page.Count, err)
+			}
+			f.o.RetentionBytes = 0
+			if err := f.Trim(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }

@@ -1,6 +1,8 @@
 package history
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"strconv"
 
@@ -30,6 +32,20 @@ const (
 	kindApplied = "connection-history-applied"
 )
 
+// maxName is the longest name that keys hold as it is, in bytes. The standard
+// profile allows client ids of 65,535, more than an engine takes as a key.
+const maxName = 256
+
+// named is a client id or thing as a part of keys: itself, or a digest of what
+// is too long.
+func named(name string) string {
+	if len(name) <= maxName {
+		return name
+	}
+	digest := sha256.Sum256([]byte(name))
+	return "\x01" + hex.EncodeToString(digest[:])
+}
+
 // place is where a record lies within its client: when it began, in
 // milliseconds, and the sequence of the event that told so.
 type place struct {
@@ -45,18 +61,18 @@ func downSeq(seq uint64) string { return upSeq(^seq) }
 
 // entryKey is where a record is.
 func entryKey(account fleet.Account, clientID string, p place) store.Key {
-	return store.K(kindEntry, string(account), clientID, downTime(p.at), downSeq(p.seq))
+	return store.K(kindEntry, string(account), named(clientID), downTime(p.at), downSeq(p.seq))
 }
 
 // openKey is how a disconnect finds its connection: both carry the same
 // version and session.
 func openKey(account fleet.Account, clientID string, version int64, sessionID string) store.Key {
-	return store.K(kindOpen, string(account), clientID, strconv.FormatInt(version, 10), sessionID)
+	return store.K(kindOpen, string(account), named(clientID), strconv.FormatInt(version, 10), sessionID)
 }
 
 // thingKey is a thing's row for an entry.
 func thingKey(account fleet.Account, thing, clientID string, p place) store.Key {
-	return store.K(kindThing, string(account), thing, downTime(p.at), downSeq(p.seq), clientID)
+	return store.K(kindThing, string(account), named(thing), downTime(p.at), downSeq(p.seq), named(clientID))
 }
 
 // placeText is a place as the last two parts of a key, or as a value.
@@ -77,6 +93,7 @@ func parsePlace(at, seq string) (place, error) {
 
 // reference names one record.
 type reference struct {
+	// clientID is as in keys: see named.
 	clientID string
 	place    place
 }

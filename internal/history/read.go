@@ -83,6 +83,7 @@ func (s *Service) page(ctx context.Context, account fleet.Account, q Query, kind
 	if err := q.check(); err != nil {
 		return Page{}, err
 	}
+	name = named(name)
 	rows := store.Under(kind, string(account), name)
 	if !q.To.IsZero() {
 		rows.From = max(rows.From, store.K(kind, string(account), name, downTime(millis(q.To)-1)))

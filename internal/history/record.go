@@ -101,7 +101,7 @@ func (r *record) reference() reference {
 	if at == 0 {
 		at = r.Ended
 	}
-	return reference{r.Session.ClientID, place{at, r.Seq}}
+	return reference{named(r.Session.ClientID), place{at, r.Seq}}
 }
 
 // rows are the keys that point to the record as it is now, and make it found.
