@@ -157,10 +157,10 @@ func TestDurableConsumerThatIsNewOnATrimmedLogIsRebuilt(t *testing.T) {
 	rebuilt := make(chan struct{}, 8)
 	r, _ := run(t, s, Consumer{Name: "d", Durable: marker, Rebuild: func(ctx context.Context) (store.Cursor, error) {
 		rebuilt <- struct{}{}
-		return s.Head(ctx)
+		return s.Oldest(ctx)
 	}})
 	wait(t, r, commit(t, s, time.Now(), 1))
-	if n := seen(t, s); len(rebuilt) != 1 || n != 1 {
-		t.Errorf("rebuilt %d times and applied %d events, want 1 and 1", len(rebuilt), n)
+	if n := seen(t, s); len(rebuilt) != 1 || n != 6 {
+		t.Errorf("rebuilt %d times and applied %d events, want 1 and 6", len(rebuilt), n)
 	}
 }
