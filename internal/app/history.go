@@ -40,8 +40,9 @@ func liveConnections(ctx context.Context, r store.Reader, fn func(history.Live) 
 		return fn(history.Live{
 			Account: account, PrincipalKind: c.Principal.Kind, Connected: c.Connected, At: c.Timestamp, Reason: c.Reason,
 			Session: event.Session{
-				ClientID: c.ClientID, SessionID: c.SessionID, Principal: c.Principal.ID, ThingName: c.ThingName, IPAddress: c.IPAddress,
-				Version: c.Version, Indexed: c.Indexed, KeepAlive: c.KeepAlive,
+				ClientID: c.ClientID, SessionID: c.SessionID, ConnectionID: c.ConnectionID, Principal: c.Principal.ID, ThingName: c.ThingName,
+				IPAddress: c.IPAddress, RemoteAddr: c.RemoteAddr, LocalAddr: c.LocalAddr, Protocol: c.Protocol, Transport: c.Transport,
+				Version: c.Version, Indexed: c.Indexed, KeepAlive: c.KeepAlive, CleanSession: c.CleanSession(), SessionExpiry: c.SessionExpiry,
 			},
 		})
 	})

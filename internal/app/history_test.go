@@ -159,7 +159,7 @@ func TestConnectionHistoryThroughTheAPI(t *testing.T) {
 	a, stop = started(t, s)
 	api = apiOf(t, a)
 	// A connection of a process that ends without telling.
-	a.presence.Connected(presence.Session{Account: account, ClientID: "site/1", SessionID: "cut", Principal: fleet.Principal{Kind: fleet.PrincipalCertificate, ID: pump.id}}, time.Now())
+	a.presence.Connected(presence.Session{Account: account, ClientID: "site/1", SessionID: "cut", ConnectionID: "cut-1", Principal: fleet.Principal{Kind: fleet.PrincipalCertificate, ID: pump.id}}, time.Now())
 	stop()
 	a, _ = started(t, s)
 	api = apiOf(t, a)
@@ -180,6 +180,9 @@ func TestConnectionHistoryThroughTheAPI(t *testing.T) {
 		got = append(got, reason)
 		if !strings.HasPrefix(c.RemoteAddress, "127.0.0.1") || c.Principal != principal || c.ClientID != "pump" {
 			t.Errorf("entry %+v has not the right address, certificate and client", c)
+		}
+		if c.Status == "ENDED" && (c.LocalAddress == "" || !strings.HasPrefix(c.Protocol, "mqtt") || c.Transport != "tls" || c.ConnectionID == "") {
+			t.Errorf("entry %+v has not its surroundings", c)
 		}
 		if c.Status == "ENDED" && (c.DurationMS == nil || c.ConnectedAt == "" || c.DisconnectedAt < c.ConnectedAt) {
 			t.Errorf("entry %+v has not its times", c)
