@@ -90,8 +90,8 @@ type fleetOutput struct {
 // handleHistory adds the operations about connections. A client id is one
 // escaped segment, slashes included.
 func (h *handler) handleHistory(mux *http.ServeMux) {
-	mux.HandleFunc("GET "+Prefix+"things/{thing}/connections", h.ofOne("thing", h.o.History.OfThing))
-	mux.HandleFunc("GET "+Prefix+"connections/{clientId}/history", h.ofOne("clientId", h.o.History.OfClient))
+	mux.HandleFunc("GET "+Prefix+"things/{thing}/connections", h.ofOne("thing", History.OfThing))
+	mux.HandleFunc("GET "+Prefix+"connections/{clientId}/history", h.ofOne("clientId", History.OfClient))
 	mux.HandleFunc("GET "+Prefix+"fleet/connections", h.fleetConnections)
 }
 
@@ -163,7 +163,7 @@ func (h *handler) page(l list, page history.Page) historyOutput {
 }
 
 // ofOne lists the entries of one thing or client id.
-func (h *handler) ofOne(subject string, find func(context.Context, fleet.Account, string, history.Query) (history.Page, error)) http.HandlerFunc {
+func (h *handler) ofOne(subject string, find func(History, context.Context, fleet.Account, string, history.Query) (history.Page, error)) http.HandlerFunc {
 	return h.read(ActionGetConnectionHistory, func(ctx context.Context, r *http.Request) (any, error) {
 		name := r.PathValue(subject)
 		l, err := h.openList(ctx, r, "ops.connections."+subject, name, "from", "to")
@@ -177,7 +177,7 @@ func (h *handler) ofOne(subject string, find func(context.Context, fleet.Account
 		if q.To, err = l.time("to"); err != nil {
 			return nil, err
 		}
-		found, err := find(ctx, l.account, name, q)
+		found, err := find(h.o.History, ctx, l.account, name, q)
 		if err != nil {
 			return nil, err
 		}
