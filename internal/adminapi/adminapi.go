@@ -10,8 +10,10 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"github.com/muster-iot/muster/internal/fault"
+	"github.com/muster-iot/muster/internal/fleet"
 )
 
 // Prefix is the path that all of this front end lies under.
@@ -53,6 +55,13 @@ type Options struct {
 	Doctor func(ctx context.Context) (Report, error)
 	// Devices explains refusals.
 	Devices Devices
+	// History answers what became of connections.
+	History History
+	// Tokens seals the places where lists go on.
+	Tokens PageTokens
+	// Account is the caller's, from the context that Authorize returned.
+	Account func(ctx context.Context) fleet.Account
+	Now     func() time.Time
 	Logger  *slog.Logger
 }
 
@@ -65,6 +74,7 @@ func New(o Options) http.Handler {
 	mux.HandleFunc("POST "+Prefix+"backup", h.backup)
 	mux.HandleFunc("GET "+Prefix+"doctor", h.doctor)
 	h.handleDenials(mux)
+	h.handleHistory(mux)
 	mux.HandleFunc(Prefix, func(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, fault.New(fault.ResourceNotFound, "%s %s is no operation of %s", r.Method, r.URL.Path, Prefix))
 	})

@@ -116,9 +116,18 @@ func Path(segments ...string) string {
 	var b strings.Builder
 	for _, s := range segments {
 		b.WriteByte('/')
-		b.WriteString(url.PathEscape(s))
+		b.WriteString(segment(s))
 	}
 	return b.String()
+}
+
+// segment escapes a name so that it stays one segment of a path, also one
+// that is only dots, which would mean a folder.
+func segment(name string) string {
+	if strings.Trim(name, ".") == "" {
+		return strings.ReplaceAll(name, ".", "%2E")
+	}
+	return url.PathEscape(name)
 }
 
 // Error is a server's refusal.

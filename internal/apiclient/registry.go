@@ -53,13 +53,13 @@ func get(path string, query url.Values) Request {
 
 // pages walks a paged list until it ends or more than limit items came; limit
 // 0 means all. fetch returns the number of items and the next token.
-func pages(query url.Values, pageSize, limit int, fetch func(url.Values) (int, string, error)) error {
+func pages(query url.Values, limit int, fetch func(url.Values) (int, string, error)) error {
 	if query == nil {
 		query = url.Values{}
 	}
 	got := 0
 	for {
-		size := pageSize
+		size := listPage
 		if limit > 0 {
 			size = min(size, limit-got)
 		}
@@ -93,7 +93,7 @@ func (c *Client) ListThings(ctx context.Context, filter ThingFilter, limit int) 
 		}
 	}
 	var all []Thing
-	err := pages(query, listPage, limit, func(q url.Values) (int, string, error) {
+	err := pages(query, limit, func(q url.Values) (int, string, error) {
 		var page struct {
 			Things    []Thing
 			NextToken string
@@ -144,7 +144,7 @@ func (c *Client) ListGroups(ctx context.Context, parent string, limit int) ([]Gr
 		query.Set("parentGroup", parent)
 	}
 	var all []Group
-	err := pages(query, listPage, limit, func(q url.Values) (int, string, error) {
+	err := pages(query, limit, func(q url.Values) (int, string, error) {
 		var page struct {
 			ThingGroups []Group
 			NextToken   string
@@ -171,7 +171,7 @@ func (c *Client) GroupMembers(ctx context.Context, name string, recursive bool, 
 		query.Set("recursive", "true")
 	}
 	var all []string
-	err := pages(query, listPage, limit, func(q url.Values) (int, string, error) {
+	err := pages(query, limit, func(q url.Values) (int, string, error) {
 		var page struct {
 			Things    []string
 			NextToken string

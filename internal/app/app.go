@@ -25,10 +25,12 @@ import (
 	"github.com/muster-iot/muster/internal/datadir"
 	"github.com/muster-iot/muster/internal/deviceauth"
 	"github.com/muster-iot/muster/internal/eventlog"
+	"github.com/muster-iot/muster/internal/history"
 	"github.com/muster-iot/muster/internal/index"
 	"github.com/muster-iot/muster/internal/inlet"
 	"github.com/muster-iot/muster/internal/mqttapi"
 	"github.com/muster-iot/muster/internal/mqttstore"
+	"github.com/muster-iot/muster/internal/pagetoken"
 	"github.com/muster-iot/muster/internal/pki"
 	"github.com/muster-iot/muster/internal/presence"
 	"github.com/muster-iot/muster/internal/registry"
@@ -64,12 +66,14 @@ type App struct {
 	registry  *registry.Service
 	shadows   *shadow.Service
 	presence  *presence.Service
+	history   *history.Service
 	index     *index.Index
 	devices   *deviceauth.Service
 	broker    *broker.Broker
 	keeper    *mqttstore.Keeper
 	topics    *mqttapi.Handler
 	api       *awsapi.Server
+	tokens    *pagetoken.Sealer
 	names     *names
 	followers followers
 	listeners listeners
@@ -91,6 +95,7 @@ type followers struct {
 	index   *eventlog.Runner
 	devices *eventlog.Runner
 	topics  *eventlog.Runner
+	history *eventlog.Runner
 }
 
 // New opens folder, keys and store and joins all parts, but serves nothing. On
@@ -204,6 +209,7 @@ func (a *App) joinDomains(context.Context) error {
 	}
 	a.shadows = shadow.New(shadowOptions)
 	a.presence = presence.New(presence.Options{Store: a.store, Now: now, Logger: a.component("presence"), Registerer: a.metrics})
+	a.history = a.newHistory()
 	a.index = index.New(index.Options{
 		Committer: &membership{a.registry}, Source: &thingState{shadows: a.shadows, presence: a.presence}, Logger: a.component("index"),
 		GroupLimit: limits.GroupsPerThing,

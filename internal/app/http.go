@@ -26,6 +26,7 @@ import (
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/index"
+	"github.com/muster-iot/muster/internal/pagetoken"
 	"github.com/muster-iot/muster/internal/presence"
 	"github.com/muster-iot/muster/internal/topic"
 )
@@ -36,8 +37,11 @@ func (a *App) joinAPI(context.Context) error {
 	if err != nil {
 		return err
 	}
-	key, err := a.secret("page-tokens", awsapi.TokenKeySize)
+	key, err := a.secret("page-tokens", pagetoken.KeySize)
 	if err != nil {
+		return err
+	}
+	if a.tokens, err = pagetoken.New(key); err != nil {
 		return err
 	}
 	a.api, err = awsapi.New(awsapi.Options{
@@ -122,6 +126,7 @@ func (a *App) deviceHandler() http.Handler {
 	admin := adminapi.New(adminapi.Options{
 		Authorize: a.authorizeOps, Backup: a.Backup, Doctor: a.Doctor, Logger: a.component("adminapi"),
 		Devices: refusals{a.devices, a.settings.AccountID},
+		History: a.history, Tokens: a.tokens, Account: callerAccount, Now: now,
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if state, ok := r.Context().Value(tlsStateKey{}).(*tls.ConnectionState); ok && r.TLS == nil {
@@ -164,7 +169,7 @@ func (a *App) authorizeOps(r *http.Request, body []byte, action string) (*http.R
 		return nil, err
 	}
 	actor := fleet.Actor{Principal: caller.Principal, SourceAddress: caller.SourceAddress}
-	ctx := fleet.WithActor(r.Context(), actor)
+	ctx := context.WithValue(fleet.WithActor(r.Context(), actor), callerKey{}, caller.Account)
 	if err := a.accounts.Authorize(ctx, caller.Principal, action, awsapi.AnyResource); err != nil {
 		return nil, err
 	}

@@ -159,6 +159,7 @@ func (a *App) joinFollowers(context.Context) error {
 			},
 		}},
 		{&a.followers.topics, eventlog.Consumer{Name: "mqttapi", Apply: a.topics.Apply}},
+		{&a.followers.history, a.historyConsumer()},
 	}
 	for _, c := range consumers {
 		runner, err := eventlog.NewRunner(c.consumer, eventlog.Options{Store: a.store, Now: now, Logger: a.component("eventlog"), Registerer: a.metrics})
@@ -183,6 +184,8 @@ func (a *App) Start(ctx context.Context) error {
 		part{"index follower", a.followers.index.Run},
 		part{"deviceauth follower", a.followers.devices.Run},
 		part{"event topics follower", a.followers.topics.Run},
+		part{"history follower", a.followers.history.Run},
+		part{"history retention", a.history.Run},
 		part{"retention", eventlog.Retention{
 			Store: a.store, MaxAge: a.settings.EventLog.RetentionAge, MaxBytes: uint64(a.settings.EventLog.RetentionBytes),
 			Every: retentionEvery, Now: now, Logger: a.component("eventlog"),

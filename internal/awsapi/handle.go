@@ -42,7 +42,7 @@ func (c *Call) PageKey(token *string, filter ...string) (string, error) {
 	if token == nil {
 		return "", nil
 	}
-	return c.server.tokens.open(c.Account, c.operationKey(), filter, *token, c.server.options.Now())
+	return c.server.tokens.Open(c.Account, c.operationKey(), filter, *token, c.server.options.Now())
 }
 
 // NextToken makes the token for the page after last, nil for "": no more pages.
@@ -50,7 +50,7 @@ func (c *Call) NextToken(last string, filter ...string) *string {
 	if last == "" {
 		return nil
 	}
-	return new(c.server.tokens.seal(c.Account, c.operationKey(), filter, last, c.server.options.Now()))
+	return new(c.server.tokens.Seal(c.Account, c.operationKey(), filter, last, c.server.options.Now()))
 }
 
 // operationKey names the operation across services.

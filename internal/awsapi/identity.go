@@ -2,8 +2,10 @@ package awsapi
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net/http"
 
 	"github.com/muster-iot/muster/internal/awsapi/catalog"
@@ -125,4 +127,14 @@ func capitalized(text string) string {
 		return text
 	}
 	return string(text[0]-'a'+'A') + text[1:]
+}
+
+// randomID returns a version 4 UUID.
+func randomID() string {
+	var b [16]byte
+	// Read never fails; it ends the process rather than return weak bytes.
+	_, _ = rand.Read(b[:])
+	b[6] = b[6]&0x0f | 0x40
+	b[8] = b[8]&0x3f | 0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }

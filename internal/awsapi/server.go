@@ -22,6 +22,7 @@ import (
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/inlet"
+	"github.com/muster-iot/muster/internal/pagetoken"
 )
 
 // DefaultMaxBody bounds a request body unless the operation says otherwise.
@@ -47,7 +48,7 @@ type Options struct {
 	Devices Devices
 	// Region is the one configured region; any signing region is accepted.
 	Region string
-	// TokenKey seals page tokens: TokenKeySize secret bytes, the same on every
+	// TokenKey seals page tokens: pagetoken.KeySize secret bytes, the same on every
 	// node and after a restart.
 	TokenKey   []byte
 	Now        func() time.Time
@@ -63,7 +64,7 @@ type Server struct {
 	options  Options
 	routers  map[catalog.Service]*router
 	handlers map[*catalog.Operation]*handler
-	tokens   *pageTokens
+	tokens   *pagetoken.Sealer
 	metrics  *metrics
 	// strangers bounds what refusals of unproven callers write to the log.
 	strangers *inlet.Quota
@@ -74,7 +75,7 @@ func New(options Options) (*Server, error) {
 	if options.Catalog == nil || options.Keys == nil || options.Authorizer == nil || options.Now == nil || options.Logger == nil || options.Registerer == nil {
 		return nil, errors.New("awsapi: Catalog, Keys, Authorizer, Now, Logger and Registerer are needed")
 	}
-	tokens, err := newPageTokens(options.TokenKey)
+	tokens, err := pagetoken.New(options.TokenKey)
 	if err != nil {
 		return nil, err
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/muster-iot/muster/internal/awsapi/sigv4"
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/pagetoken"
 )
 
 const (
@@ -77,7 +78,7 @@ func newServer(tb testing.TB) (*Server, *bytes.Buffer) {
 	logged := &bytes.Buffer{}
 	s, err := New(Options{
 		Catalog: c, Keys: keyring{}, Devices: certificates{}, Authorizer: gate{}, Region: "eu-local-1",
-		TokenKey: bytes.Repeat([]byte{7}, TokenKeySize), Now: testNow,
+		TokenKey: bytes.Repeat([]byte{7}, pagetoken.KeySize), Now: testNow,
 		Logger:     slog.New(slog.NewTextHandler(logged, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Registerer: prometheus.NewRegistry(), Strict: true,
 	})

@@ -51,6 +51,7 @@ func TestDefaultsAreValidAndAllSet(t *testing.T) {
 		Store: "pebble", Bus: "embedded", Endpoint: "localhost", BaseDomain: "muster.internal",
 		MQTT: MQTT{Profile: "aws", MaxQueuedMessages: 100_000, MaxQueuedBytes: 1 << 30}, Log: Log{Level: "info", Format: "text"},
 		EventLog: EventLog{RetentionAge: 168 * time.Hour, RetentionBytes: 1 << 30},
+		History:  History{RetentionAge: 2160 * time.Hour, RetentionBytes: 1 << 30},
 		Registry: Registry{MaxDynamicGroups: 100, MaxGroupChildren: 100},
 	}
 	if diff := cmp.Diff(want, s); diff != "" {
@@ -158,6 +159,8 @@ func TestRules(t *testing.T) {
 		{[]string{"--data-dir", ""}, "data-dir"},
 		{[]string{"--eventlog.retention-age", "1s"}, "at least"},
 		{[]string{"--eventlog.retention-bytes", "1KiB"}, "at least"},
+		{[]string{"--history.retention-age", "1s"}, "history.retention-age"},
+		{[]string{"--history.retention-bytes", "1KiB"}, "history.retention-bytes"},
 		{[]string{"--registry.max-dynamic-groups", "0"}, "at least"},
 		{[]string{"--registry.max-group-children", "-1"}, "at least"},
 		{[]string{"--mqtt.profile", "azure"}, "none of aws, standard"},

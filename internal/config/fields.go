@@ -131,6 +131,14 @@ func fields() []field {
 			func(s *Settings) value { return (*size)(&s.EventLog.RetentionBytes) },
 		},
 		{
+			"history.retention-age", "2160h", "how long connections are kept in the history after their end", false,
+			func(s *Settings) value { return (*duration)(&s.History.RetentionAge) },
+		},
+		{
+			"history.retention-bytes", "1GiB", "how many bytes of ended connections the history of an account keeps, about 1 KiB each", false,
+			func(s *Settings) value { return (*size)(&s.History.RetentionBytes) },
+		},
+		{
 			"shadow.require-thing", "false", "refuse shadows of names that are not in the registry", false,
 			func(s *Settings) value { return (*flag)(&s.Shadow.RequireThing) },
 		},

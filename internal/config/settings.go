@@ -41,6 +41,7 @@ type Settings struct {
 	TLS       TLS
 	Log       Log
 	EventLog  EventLog
+	History   History
 	Shadow    Shadow
 	Registry  Registry
 }
@@ -73,6 +74,14 @@ type Log struct {
 // EventLog bounds the kept events; the first limit that is reached trims.
 type EventLog struct {
 	RetentionAge   time.Duration
+	RetentionBytes int64
+}
+
+// History bounds the kept connection history; the first limit that is reached
+// trims.
+type History struct {
+	RetentionAge time.Duration
+	// RetentionBytes is for each account.
 	RetentionBytes int64
 }
 

@@ -63,6 +63,8 @@ func (s *Settings) validate() []Problem {
 	c.oneOf("log.format", s.Log.Format, "text", "json")
 	c.require(s.EventLog.RetentionAge >= minRetentionAge, "eventlog.retention-age", "must be at least %v", minRetentionAge)
 	c.require(s.EventLog.RetentionBytes >= minRetentionBytes, "eventlog.retention-bytes", "must be at least 1MiB")
+	c.require(s.History.RetentionAge >= minRetentionAge, "history.retention-age", "must be at least %v", minRetentionAge)
+	c.require(s.History.RetentionBytes >= minRetentionBytes, "history.retention-bytes", "must be at least 1MiB")
 	c.require(s.Registry.MaxDynamicGroups >= 1, "registry.max-dynamic-groups", "must be at least 1")
 	c.require(s.Registry.MaxGroupChildren >= 1, "registry.max-group-children", "must be at least 1")
 	return c.problems

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -109,5 +110,57 @@ func TestWaitForEndsWithItsContext(t *testing.T) {
 	defer cancel()
 	if err := r.WaitFor(ctx, store.Position{Seq: 1}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("wait for an event that does not come: %v", err)
+	}
+}
+
+// TestEventsThatDoNotMatterMoveTheCursorSeldom: a consumer with nothing to
+// write costs no commit for each event, and its cursor still goes on.
+func TestEventsThatDoNotMatterMoveTheCursorSeldom(t *testing.T) {
+	t.Parallel()
+	s := open(t, t.TempDir())
+	var clock atomic.Int64
+	r, err := NewRunner(Consumer{Name: "d", Durable: func(context.Context, []event.Envelope) (store.Batch, error) {
+		return store.Batch{}, nil
+	}}, Options{Store: s, Now: func() time.Time { return time.Unix(clock.Load(), 0) }, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- r.Run(ctx) }()
+	defer func() {
+		cancel()
+		<-done
+	}()
+	for _, step := range []struct {
+		at   int64
+		want string
+	}{{100, "0:1"}, {105, "0:1"}, {109, "0:1"}, {110, "0:4"}} {
+		clock.Store(step.at)
+		wait(t, r, commit(t, s, time.Now(), 1))
+		record, err := s.Get(t.Context(), store.K("cursor", "d"))
+		if err != nil || string(record.Value) != step.want {
+			t.Errorf("at %d the durable cursor is %q, %v; want %s", step.at, record.Value, err, step.want)
+		}
+	}
+}
+
+// TestDurableConsumerThatIsNewOnATrimmedLogIsRebuilt: it cannot know what was
+// told before.
+func TestDurableConsumerThatIsNewOnATrimmedLogIsRebuilt(t *testing.T) {
+	t.Parallel()
+	s := open(t, t.TempDir())
+	commit(t, s, time.Now(), 20)
+	if err := s.Trim(t.Context(), store.CursorAt(store.Position{Seq: 15})); err != nil {
+		t.Fatal(err)
+	}
+	rebuilt := make(chan struct{}, 8)
+	r, _ := run(t, s, Consumer{Name: "d", Durable: marker, Rebuild: func(ctx context.Context) (store.Cursor, error) {
+		rebuilt <- struct{}{}
+		return s.Oldest(ctx)
+	}})
+	wait(t, r, commit(t, s, time.Now(), 1))
+	if n := seen(t, s); len(rebuilt) != 1 || n != 6 {
+		t.Errorf("rebuilt %d times and applied %d events, want 1 and 6", len(rebuilt), n)
 	}
 }

@@ -28,6 +28,9 @@ const (
 	// firstPause and longestPause bound the wait after an error.
 	firstPause   = 50 * time.Millisecond
 	longestPause = 5 * time.Second
+	// saveEvery bounds how long a durable cursor rests while a consumer meets
+	// only events that it has nothing to write about.
+	saveEvery = 10 * time.Second
 )
 
 // Consumer is a projection or a reaction. Set either Apply, for a projection
@@ -40,11 +43,14 @@ type Consumer struct {
 	Apply func(ctx context.Context, events []event.Envelope) error
 	// Durable turns events into a batch; the runner adds the cursor to it and
 	// commits. Events may come again after an error or a crash before the
-	// commit, never after it.
+	// commit, never after it. An empty batch says that the events do not
+	// matter: they may come again after a restart, since a cursor is not worth
+	// a commit of its own more often than every ten seconds.
 	Durable func(ctx context.Context, events []event.Envelope) (store.Batch, error)
 	// Rebuild brings the consumer to a state of the store and returns that
 	// state's cursor. For a projection in memory it runs at start; for both it
-	// runs when the log was trimmed past the consumer. Without it an Apply
+	// runs when the log was trimmed past the consumer, which for a Durable one
+	// includes its first start on a log that was trimmed. Without it an Apply
 	// consumer starts at the end of the log, a Durable one at the beginning of
 	// what is kept.
 	Rebuild func(ctx context.Context) (store.Cursor, error)
@@ -71,6 +77,9 @@ type Runner struct {
 	// behindSince is the time, in Unix nanoseconds, of the oldest event that
 	// was read and is not applied; 0 when there is none.
 	behindSince atomic.Int64
+
+	// saved is when the durable cursor was last written; it belongs to Run.
+	saved time.Time
 
 	mu      sync.Mutex
 	cursor  store.Cursor
@@ -211,13 +220,17 @@ func (r *Runner) cursorKey() store.Key { return store.K("cursor", r.consumer.Nam
 
 func (r *Runner) load(ctx context.Context) (store.Cursor, error) {
 	record, err := r.store.Get(ctx, r.cursorKey())
-	if errors.Is(err, store.ErrNotFound) {
-		return r.store.Oldest(ctx)
+	if err == nil {
+		return store.ParseCursor(string(record.Value))
 	}
-	if err != nil {
+	if !errors.Is(err, store.ErrNotFound) {
 		return store.Cursor{}, err
 	}
-	return store.ParseCursor(string(record.Value))
+	oldest, err := r.store.Oldest(ctx)
+	if err == nil && r.consumer.Rebuild != nil && !(store.Cursor{}).CoversAll(oldest) {
+		return store.Cursor{}, store.ErrTrimmed
+	}
+	return oldest, err
 }
 
 // commit applies a batch and moves the durable cursor with it. The expectation
@@ -227,7 +240,14 @@ func (r *Runner) commit(ctx context.Context, events []event.Envelope, next store
 	if err != nil {
 		return err
 	}
-	return r.save(ctx, b, next)
+	empty := len(b.Expect) == 0 && len(b.Writes) == 0 && len(b.Events) == 0
+	if now := r.now(); !empty || now.Sub(r.saved) >= saveEvery {
+		if err := r.save(ctx, b, next); err != nil {
+			return err
+		}
+		r.saved = now
+	}
+	return nil
 }
 
 func (r *Runner) save(ctx context.Context, b store.Batch, next store.Cursor) error {

@@ -33,6 +33,7 @@ import (
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/index"
 	"github.com/muster-iot/muster/internal/iotpolicy"
+	"github.com/muster-iot/muster/internal/pagetoken"
 	"github.com/muster-iot/muster/internal/registry"
 	"github.com/muster-iot/muster/internal/shadow"
 	"github.com/muster-iot/muster/internal/store"
@@ -169,7 +170,7 @@ func newRig(t *testing.T) *rig {
 	c, err := catalog.New()
 	r.check(err)
 	s, err := awsapi.New(awsapi.Options{
-		Catalog: c, Keys: keys{}, Authorizer: everyone{}, Region: "eu-local-1", TokenKey: bytes.Repeat([]byte{7}, awsapi.TokenKeySize),
+		Catalog: c, Keys: keys{}, Authorizer: everyone{}, Region: "eu-local-1", TokenKey: bytes.Repeat([]byte{7}, pagetoken.KeySize),
 		Now: now, Logger: log, Registerer: prometheus.NewRegistry(), Strict: true,
 	})
 	r.check(err)

@@ -29,6 +29,7 @@ import (
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/mqtt"
 	"github.com/muster-iot/muster/internal/mqttapi"
+	"github.com/muster-iot/muster/internal/pagetoken"
 	"github.com/muster-iot/muster/internal/shadow"
 	"github.com/muster-iot/muster/internal/store/embedded"
 	"github.com/muster-iot/muster/internal/topic"
@@ -128,7 +129,7 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	s, err := awsapi.New(awsapi.Options{
-		Catalog: c, Keys: keys{}, Authorizer: r.asked, Region: "eu-local-1", TokenKey: bytes.Repeat([]byte{7}, awsapi.TokenKeySize),
+		Catalog: c, Keys: keys{}, Authorizer: r.asked, Region: "eu-local-1", TokenKey: bytes.Repeat([]byte{7}, pagetoken.KeySize),
 		Now: instant, Logger: log, Registerer: prometheus.NewRegistry(), Strict: true,
 	})
 	if err != nil {

@@ -1,9 +1,10 @@
-package awsapi
+// Package pagetoken seals the places at which lists go on, for all front ends.
+// It knows no keys and no wire, and starts no goroutines.
+package pagetoken
 
 import (
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
@@ -16,25 +17,25 @@ import (
 )
 
 const (
-	// pageTokenLife is how long a page token stays good.
-	pageTokenLife = 24 * time.Hour
-	// maxPageToken bounds a token before it is decoded.
-	maxPageToken = 8 << 10
-	// TokenKeySize is the size of Options.TokenKey in bytes.
-	TokenKeySize = 32
+	// life is how long a token stays good.
+	life = 24 * time.Hour
+	// maxToken bounds a token before it is decoded.
+	maxToken = 8 << 10
+	// KeySize is the size of a sealer's key in bytes.
+	KeySize = 32
 )
 
-// pageTokens seals the last key of a page, so that the next call continues
+// Sealer seals the last key of a page, so that the next call continues
 // after it. A token is bound to account, operation and filters: one that is
 // altered, borrowed or old is refused.
-type pageTokens struct {
+type Sealer struct {
 	aead cipher.AEAD
 }
 
-// newPageTokens takes a key that all nodes share and that survives a restart.
-func newPageTokens(key []byte) (*pageTokens, error) {
-	if len(key) != TokenKeySize {
-		return nil, fmt.Errorf("page token key has %d bytes, want %d", len(key), TokenKeySize)
+// New takes a key that all nodes share and that survives a restart.
+func New(key []byte) (*Sealer, error) {
+	if len(key) != KeySize {
+		return nil, fmt.Errorf("page token key has %d bytes, want %d", len(key), KeySize)
 	}
 	block, err := aes.NewCipher(key)
 	if err != nil {
@@ -44,7 +45,7 @@ func newPageTokens(key []byte) (*pageTokens, error) {
 	if err != nil {
 		return nil, fmt.Errorf("page token key: %w", err)
 	}
-	return &pageTokens{aead: aead}, nil
+	return &Sealer{aead: aead}, nil
 }
 
 // binding digests what a token belongs to. Lengths keep the parts apart.
@@ -59,20 +60,20 @@ func binding(account fleet.Account, operation string, filter []string) []byte {
 	return h.Sum(nil)
 }
 
-// seal makes the token for a page that ended with last.
-func (p *pageTokens) seal(account fleet.Account, operation string, filter []string, last string, now time.Time) string {
-	plain := binary.BigEndian.AppendUint64(nil, uint64(now.Add(pageTokenLife).Unix()))
+// Seal makes the token for a page that ended with last.
+func (p *Sealer) Seal(account fleet.Account, operation string, filter []string, last string, now time.Time) string {
+	plain := binary.BigEndian.AppendUint64(nil, uint64(now.Add(life).Unix()))
 	plain = append(plain, last...)
 	sealed := p.aead.Seal(nil, nil, plain, binding(account, operation, filter)) //nolint:gosec // this AEAD makes the nonce itself.
 	return base64.RawURLEncoding.EncodeToString(sealed)
 }
 
-// open returns the last key of the page before.
-func (p *pageTokens) open(account fleet.Account, operation string, filter []string, token string, now time.Time) (string, error) {
+// Open returns the last key of the page before.
+func (p *Sealer) Open(account fleet.Account, operation string, filter []string, token string, now time.Time) (string, error) {
 	refuse := func(cause error) error {
 		return fault.Wrap(fault.InvalidRequest, cause, "The page token is not valid: it was altered, belongs to another call, or is older than a day")
 	}
-	if len(token) > maxPageToken {
+	if len(token) > maxToken {
 		return "", refuse(errors.New("too long"))
 	}
 	sealed, err := base64.RawURLEncoding.Strict().DecodeString(token)
@@ -87,14 +88,4 @@ func (p *pageTokens) open(account fleet.Account, operation string, filter []stri
 		return "", refuse(errors.New("expired"))
 	}
 	return string(plain[8:]), nil
-}
-
-// randomID returns a version 4 UUID.
-func randomID() string {
-	var b [16]byte
-	// Read never fails; it ends the process rather than return weak bytes.
-	_, _ = rand.Read(b[:])
-	b[6] = b[6]&0x0f | 0x40
-	b[8] = b[8]&0x3f | 0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
