@@ -187,6 +187,7 @@ func (a *admission) invalid() (mqtt.ReasonCode, byte) {
 	case p.Will.QoS > b.limits.MaxQoS:
 		return mqtt.QoSNotSupported, mqtt.ReturnNotAuthorized
 	case topic.ValidateName(p.Will.Topic, b.limits.Topic) != nil,
+		p.Will.Retain && len(p.Will.Topic) > maxKeptName,
 		topic.Reserved(p.Will.Topic) && (p.Will.Retain || !b.service.CanPublishReserved(p.Will.Topic)):
 		return mqtt.TopicNameInvalid, mqtt.ReturnNotAuthorized
 	case b.checkProperties(&p.Will.Properties) != nil:

@@ -97,6 +97,10 @@ type Limits struct {
 	MaxSourceHandshakes int
 }
 
+// maxKeptName is the longest client id, retained topic and shared filter, in
+// bytes: they are parts of keys, which engines bound.
+const maxKeptName = 1024
+
 // DefaultLimits returns the service's quotas for the AWS profile, and what
 // this broker can bear for the standard one.
 func DefaultLimits(p topic.Profile) Limits {
@@ -138,7 +142,7 @@ func DefaultLimits(p topic.Profile) Limits {
 		// A filter costs memory for each of its levels.
 		l.Topic.MaxSlashes = 200
 		l.MaxPayload = l.MaxPacket
-		l.MaxClientID = 65535
+		l.MaxClientID = maxKeptName
 		l.MaxQoS = 2
 		l.MaxSessionExpiry = NeverExpires
 		l.RetryInterval, l.MarkDuplicates, l.HonourRetain = 0, true, true

@@ -13,7 +13,7 @@ import (
 // Reasons for which a PUBLISH ends its connection.
 var (
 	errQoS2            = errors.New("quality of service 2 is not supported")
-	errRetainReserved  = errors.New("reserved topics retain no messages")
+	errRetain          = errors.New("reserved topics and those of more than 1024 bytes retain no messages")
 	errPayload         = errors.New("payload exceeds the limit")
 	errAlias           = errors.New("topic alias is out of range or unknown")
 	errSubscriptionID  = errors.New("subscription identifier in a client's PUBLISH")
@@ -95,8 +95,8 @@ func (c *connection) checkPublish(p *mqtt.Publish, name string) *cause {
 	if err := topic.ValidateName(name, limits.Topic); err != nil {
 		return clientError(mqtt.TopicNameInvalid, err)
 	}
-	if p.Retain && topic.Reserved(name) {
-		return clientError(mqtt.TopicNameInvalid, errRetainReserved)
+	if p.Retain && (topic.Reserved(name) || len(name) > maxKeptName) {
+		return clientError(mqtt.TopicNameInvalid, errRetain)
 	}
 	if err := c.broker.checkProperties(&p.Properties); err != nil {
 		return clientError(mqtt.QuotaExceeded, err)
@@ -293,8 +293,8 @@ func (b *Broker) checkMessage(m *Message) error {
 	if m.QoS > 1 {
 		return fault.New(fault.InvalidRequest, "quality of service %d of %q is neither 0 nor 1", m.QoS, m.Topic)
 	}
-	if m.Retain && topic.Reserved(m.Topic) {
-		return fault.New(fault.InvalidRequest, "topic %q is reserved and retains no messages", m.Topic)
+	if m.Retain && (topic.Reserved(m.Topic) || len(m.Topic) > maxKeptName) {
+		return fault.New(fault.InvalidRequest, "topic %q retains no messages: it is reserved, or longer than %d bytes", m.Topic, maxKeptName)
 	}
 	return nil
 }

@@ -131,7 +131,7 @@ func (w *subscribing) one(want *mqtt.Subscription, id uint32) (mqtt.ReasonCode, 
 	c := w.connection
 	err := topic.ValidateFilter(want.Filter, c.broker.limits.Topic)
 	switch {
-	case errors.Is(err, topic.ErrTooLong), errors.Is(err, topic.ErrTooDeep):
+	case errors.Is(err, topic.ErrTooLong), errors.Is(err, topic.ErrTooDeep), isShared(want.Filter) && len(want.Filter) > maxKeptName:
 		return mqtt.TopicFilterInvalid, nil
 	case err != nil:
 		return 0, clientError(mqtt.TopicFilterInvalid, err)
