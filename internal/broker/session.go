@@ -324,11 +324,9 @@ func (s *session) findLocked(id uint16) int {
 
 // removeLocked takes a message out of the window.
 func (s *session) removeLocked(i int) {
-	if i == 0 {
+	if i == 0 && len(s.inflight) > 1 {
 		s.inflight[0] = parcel{}
-		if s.inflight = s.inflight[1:]; len(s.inflight) == 0 {
-			s.inflight = nil
-		}
+		s.inflight = s.inflight[1:]
 		return
 	}
 	copy(s.inflight[i:], s.inflight[i+1:])
