@@ -54,6 +54,13 @@ func (m *Meter) Delay(r Rate, n int, at time.Duration) time.Duration {
 	}
 }
 
+// Until returns how long to wait before the rate leaves n units, 0 when it does
+// now. It takes nothing.
+func (m *Meter) Until(r Rate, n int, at time.Duration) time.Duration {
+	next := float64(max(m.paid.Load(), int64(at))) + r.each*float64(n)
+	return max(0, time.Duration(next-r.burst)-at)
+}
+
 // Idle reports whether the user has nothing left to make up for: forgetting
 // the meter would change nothing.
 func (m *Meter) Idle(at time.Duration) bool { return m.paid.Load() <= int64(at) }

@@ -368,6 +368,12 @@ func TestMeter(t *testing.T) {
 	if !slices.Equal(took, want) {
 		t.Errorf("took %v, want %v", took, want)
 	}
+	if d := m.Until(rate, 1, 10*time.Second); d != 100*time.Millisecond {
+		t.Errorf("the next is left after %v", d)
+	}
+	if d := m.Until(rate, 1, 11*time.Second); d != 0 {
+		t.Errorf("after a pause the next is left after %v", d)
+	}
 	if m.Idle(10*time.Second) || !m.Idle(11*time.Second) {
 		t.Error("idle too early or never")
 	}
