@@ -1,8 +1,10 @@
 package broker
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"log/slog"
@@ -202,6 +204,13 @@ func (r *recent) key(account fleet.Account, clientID string, certificate *x509.C
 }
 
 // remember notes that a client was connected until now.
+func (d *door) remember(key uint64) {
+	if d != nil {
+		d.recent.remember(key)
+	}
+}
+
+// remember notes that a client was connected until now.
 func (r *recent) remember(key uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -248,4 +257,72 @@ func busy(v mqtt.Version, after time.Duration, text string) *mqtt.Connack {
 		Set: mqtt.Of(mqtt.PropReasonString), ReasonString: text + ", retry after " + seconds + " seconds",
 		UserProperties: []mqtt.UserProperty{{Key: retryAfter, Value: seconds}},
 	}}
+}
+
+// BeginHandshake waits for the turn of a TLS handshake, and for a place among
+// those under way, as the broker's own listeners do. leave must be called once
+// when it returns nil.
+func (b *Broker) BeginHandshake(ctx context.Context, peer net.Addr) (leave func(), err error) {
+	if err := b.door.handshake(ctx, peer); err != nil {
+		return nil, err
+	}
+	if leave, err = b.handshakes.Enter(ctx, peer); err != nil {
+		return nil, fmt.Errorf("handshake: %w", err)
+	}
+	return leave, nil
+}
+
+// slim lets go of the input buffer while the CONNECT waits for its turn, unless
+// more has arrived behind it.
+func (a *admission) slim(packet, rest []byte) (copied, behind []byte) {
+	if len(rest) > 0 {
+		return packet, rest
+	}
+	packet = bytes.Clone(packet)
+	a.in.release()
+	return packet, nil
+}
+
+// awaitTurn waits until the client may be let in, or sends it away with the
+// time to come back at.
+func (a *admission) awaitTurn(ctx context.Context) error {
+	b := a.broker
+	if d := b.draining.Load(); d != nil {
+		return a.sendAway(&inlet.BusyError{RetryAfter: d.comeBackAfter(b.now())}, "server is going away")
+	}
+	if b.door == nil {
+		return nil
+	}
+	err := b.door.connect(ctx, a.class())
+	if away, ok := errors.AsType[*inlet.BusyError](err); ok {
+		return a.sendAway(away, "server is busy")
+	}
+	return err
+}
+
+// class tells how urgently the client is let in.
+func (a *admission) class() class {
+	b, r := a.broker, &a.request
+	a.key = b.door.recent.key(r.Account, r.ClientID, r.PeerCertificate)
+	switch {
+	case b.door.recent.knows(a.key) || b.sessionOf(r.Account, r.ClientID) != nil:
+		return classReturning
+	case r.PeerCertificate != nil || r.Attachment != nil:
+		return classKnown
+	default:
+		return classOther
+	}
+}
+
+// sendAway answers the CONNECT with the time to come back at. A client that
+// takes no packet of that size gets the code alone.
+func (a *admission) sendAway(away *inlet.BusyError, text string) error {
+	answer := busy(a.connect.Version, away.RetryAfter, text)
+	if most := a.connect.Properties.MaximumPacketSize; a.connect.Properties.Set.Has(mqtt.PropMaximumPacketSize) {
+		if encoded, err := answer.Append(nil, a.connect.Version); err != nil || len(encoded) > int(most) {
+			answer.Properties = mqtt.Properties{}
+		}
+	}
+	a.answer(answer, a.connect.Version)
+	return fmt.Errorf("%w: %w", errRefused, away)
 }

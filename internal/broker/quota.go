@@ -256,6 +256,84 @@ func (c *clientMeters) take(clientID string, r inlet.Rate, at time.Duration) boo
 	return m.Take(r, 1, at)
 }
 
-// overQuota answers a PUBLISH that a quota leaves no room for: MQTT 5 can be
-// told where it is acknowledged, and everything else is dropped.
-var _ = mqtt.QuotaExceeded
+// overQuota answers a PUBLISH that a quota leaves no room for, and reports
+// whether it did: MQTT 5 can be told where it is acknowledged, and everything
+// else is dropped.
+func (c *connection) overQuota(b *batch, p *mqtt.Publish) (over bool, why *cause) {
+	ok, abuse := c.allowance.takeIn(p.Retain)
+	switch {
+	case ok:
+		return false, nil
+	case abuse:
+		return true, because(ReasonThrottled)
+	case p.QoS > 0 && c.version == mqtt.V5:
+		c.refuse(b, p, mqtt.QuotaExceeded)
+	}
+	return true, nil
+}
+
+// pause waits as long as the bytes that were read are ahead of the quota. The
+// client counts as seen: that it is not read is not its fault.
+func (c *connection) pause(n int) {
+	wait := c.allowance.read(n)
+	if wait == 0 {
+		return
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		c.lastSeen.Store(c.broker.wheel.now.Load())
+	case <-c.gone:
+	}
+}
+
+// mayTakeLocked reports whether the quotas leave a connection one more delivery
+// that has to be acknowledged. If they do not, what waits is looked at again
+// when they will.
+func (c *connection) mayTakeLocked() bool {
+	wait := c.allowance.untilOut()
+	if wait == 0 {
+		return true
+	}
+	if !c.allowance.waiting {
+		c.allowance.waiting = true
+		time.AfterFunc(wait, c.goOn)
+	}
+	return false
+}
+
+// goOn sends what had to wait for a quota.
+func (c *connection) goOn() {
+	c.session.mu.Lock()
+	c.allowance.waiting = false
+	c.session.mu.Unlock()
+	if c.session.link.Load() == c && c.session.refill(nil) {
+		c.flush()
+	}
+}
+
+// takeConnect counts the admitted CONNECT, or refuses it.
+func (a *admission) takeConnect() error {
+	b := a.broker
+	if b.quotas == nil {
+		return nil
+	}
+	r := b.realm(a.info.Account)
+	s := r.find(a.info.ClientID)
+	present := s != nil && s.link.Load() != nil
+	if err := b.quotas.connect(&r.usage, a.info.Account, a.info.ClientID, present); err != nil {
+		a.guard.Close()
+		return a.denied(err)
+	}
+	return nil
+}
+
+// overQuota counts what a quota dropped, delayed or refused.
+func (m *metrics) overQuota(quota string) { m.exceeded.WithLabelValues(quota).Inc() }
+
+// sinceNow returns a clock of the time since this call.
+func sinceNow(now func() time.Time) func() time.Duration {
+	begun := now()
+	return func() time.Duration { return now().Sub(begun) }
+}
