@@ -10,12 +10,11 @@ import (
 	"time"
 )
 
-// ErrDraining is returned when a drain is under way already, and to one that
-// EndDrain has called off by ErrDrainEnded.
-var (
-	ErrDraining   = errors.New("broker is draining already")
-	ErrDrainEnded = errors.New("drain was called off")
-)
+// ErrDraining is returned when a drain is under way already.
+var ErrDraining = errors.New("broker is draining already")
+
+// ErrDrainEnded is returned by a drain that EndDrain has called off.
+var ErrDrainEnded = errors.New("drain was called off")
 
 const (
 	// drainAtOnce is the number of clients that may come back elsewhere together
@@ -89,14 +88,14 @@ func (b *Broker) Drain(ctx context.Context, over time.Duration) error {
 				c.end(because(ReasonServerInitiated))
 			}
 		}
-		if err := d.rest(ctx); err != nil {
+		if err := d.rest(ctx, b.stop); err != nil {
 			return err
 		}
 	}
 }
 
 // rest waits for the next look.
-func (d *drain) rest(ctx context.Context) error {
+func (d *drain) rest(ctx context.Context, stop <-chan struct{}) error {
 	timer := time.NewTimer(drainStep)
 	defer timer.Stop()
 	select {
@@ -104,6 +103,8 @@ func (d *drain) rest(ctx context.Context) error {
 		return nil
 	case <-d.off:
 		return ErrDrainEnded
+	case <-stop:
+		return ErrClosed
 	case <-ctx.Done():
 		return fmt.Errorf("drain: %w", ctx.Err())
 	}
@@ -121,9 +122,15 @@ func (b *Broker) EndDrain() bool {
 	return true
 }
 
+// Draining reports whether new connections are refused because of a drain.
+func (b *Broker) Draining() bool { return b.draining.Load() != nil }
+
 // DrainStatus describes the drain under way, if any.
 func (b *Broker) DrainStatus() DrainStatus {
-	s := DrainStatus{Remaining: len(b.allConnections())}
+	s := DrainStatus{}
+	for _, r := range b.allRealms() {
+		s.Remaining += int(r.usage.connections.Load())
+	}
 	if d := b.draining.Load(); d != nil {
 		s.Draining, s.Since, s.Until, s.Connected = true, d.since, d.until, int(d.connected.Load())
 	}
