@@ -27,8 +27,10 @@ type AdmissionOptions struct {
 	// ConnectsPerSecond is the pace, 0 for none. Handshakes go a little faster, so
 	// that some of those who cannot be let in can be told when to come back.
 	ConnectsPerSecond int
-	// WaitingRoom is how many may wait for their turn, 0 for as many as the pace
-	// lets in while one has patience.
+	// WaitingRoom is how many may wait for the turn of their handshake, 0 for as
+	// many as have theirs while one has patience. Behind it there is room for
+	// those whose CONNECT has come, for a second: they cost more memory, and those
+	// who find no room there are told when to come back.
 	WaitingRoom int
 }
 
@@ -92,26 +94,28 @@ func newDoor(o AdmissionOptions, now func() time.Time, logger *slog.Logger, r pr
 			Name: "muster_broker_admissions_total", Help: "Turns that connections came for, by stage, class and outcome.",
 		}, []string{"stage", "class", "outcome"}),
 	}
-	pace := func(stage string, perSecond, burst int, shares []int, fair bool) *inlet.Pace {
-		room := o.WaitingRoom
-		if room == 0 {
-			room = perSecond * int(admissionPatience/time.Second)
+	pace := func(stage string, o inlet.PaceOptions) *inlet.Pace {
+		o.Patience, o.Now = admissionPatience, now
+		o.Began = func() {
+			logger.Warn("more connections come than are admitted at once, they wait for their turn",
+				slog.String("stage", stage), slog.Int("per_second", o.PerSecond))
 		}
-		return inlet.NewPace(inlet.PaceOptions{
-			PerSecond: perSecond, Burst: burst, Room: room, Patience: admissionPatience, Shares: shares, Fair: fair, Now: now,
-			Began: func() {
-				logger.Warn("more connections come than are admitted at once, they wait for their turn",
-					slog.String("stage", stage), slog.Int("per_second", perSecond))
-			},
-			Ended: func(s inlet.Storm) {
-				logger.Info("connections are admitted at once again", slog.String("stage", stage), slog.Duration("took", s.Took),
-					slog.Int("admitted", s.Admitted), slog.Int("refused", s.Refused), slog.Int("waited", s.Waited))
-			},
-		})
+		o.Ended = func(s inlet.Storm) {
+			logger.Info("connections are admitted at once again", slog.String("stage", stage), slog.Duration("took", s.Took),
+				slog.Int("admitted", s.Admitted), slog.Int("refused", s.Refused), slog.Int("waited", s.Waited))
+		}
+		return inlet.NewPace(o)
 	}
 	handshakes := max(1, o.ConnectsPerSecond*handshakePercent/100)
-	d.handshakes = pace(stageHandshake, handshakes, handshakes, []int{1}, true)
-	d.connects = pace(stageConnect, o.ConnectsPerSecond, connectBurst*o.ConnectsPerSecond, shares, false)
+	room := o.WaitingRoom
+	if room == 0 {
+		room = handshakes * int(admissionPatience/time.Second)
+	}
+	d.handshakes = pace(stageHandshake, inlet.PaceOptions{PerSecond: handshakes, Burst: handshakes, Room: room, Shares: []int{1}, Fair: true})
+	d.connects = pace(stageConnect, inlet.PaceOptions{
+		PerSecond: o.ConnectsPerSecond, Burst: connectBurst * o.ConnectsPerSecond, Room: o.ConnectsPerSecond, Shares: shares,
+		Backlog: func() int { return d.handshakes.Waiting(0) },
+	})
 	if r != nil {
 		r.MustRegister(d.total, d.waiting(stageHandshake, "any", d.handshakes, 0))
 		for i, name := range names {

@@ -35,6 +35,9 @@ type PaceOptions struct {
 	// others: no source takes more places than it leaves.
 	Fair bool
 	Now  func() time.Time
+	// Backlog is the number of those who wait elsewhere and will come here; hints
+	// leave them their turns. It may be nil, and must not call the pace.
+	Backlog func() int
 	// Began and Ended are told of a storm, which begins when somebody must wait
 	// and ends when nobody has for ten seconds. They must not block and may be
 	// nil.
@@ -293,7 +296,11 @@ func (l *lane) pop() *waiter {
 func (p *Pace) refuse(now time.Time) error {
 	p.storm.Refused++
 	turn := func(n float64) time.Duration { return time.Duration(n / p.rate * float64(time.Second)) }
-	if soonest := now.Add(turn(float64(p.waiting))); p.promised.Before(soonest) {
+	ahead := p.waiting
+	if p.o.Backlog != nil {
+		ahead += p.o.Backlog()
+	}
+	if soonest := now.Add(turn(float64(ahead))); p.promised.Before(soonest) {
 		p.promised = soonest
 	}
 	p.promised = p.promised.Add(turn(1))

@@ -98,6 +98,11 @@ func TestHintsSpread(t *testing.T) {
 		empty(t, p)
 		go func() { _ = p.Enter(t.Context(), 0, nil) }() // takes the room
 		synctest.Wait()
+		p.o.Backlog = func() int { return 6000 }
+		if after := retryAfter(p.Enter(t.Context(), 0, nil)); after < 3*time.Second || after > 5*time.Second {
+			t.Errorf("behind 6,000 at 2,000 per second told to come back after %v", after)
+		}
+		p.o.Backlog, p.promised = nil, time.Time{}
 		perSecond := map[int]int{}
 		const refused = 20000
 		for range refused {
