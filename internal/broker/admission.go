@@ -42,6 +42,9 @@ const (
 	connectBurst = 2
 	// handshakePercent is the pace of handshakes in parts of that of CONNECTs.
 	handshakePercent = 125
+	// handshakeBurst is the part of a second's handshakes that may come at once:
+	// those who wait for a moment lose nothing, those who are connected would.
+	handshakeBurst = 4
 )
 
 // class is how urgently a client is let in.
@@ -111,7 +114,7 @@ func newDoor(o AdmissionOptions, now func() time.Time, logger *slog.Logger, r pr
 	if room == 0 {
 		room = handshakes * int(admissionPatience/time.Second)
 	}
-	d.handshakes = pace(stageHandshake, inlet.PaceOptions{PerSecond: handshakes, Burst: handshakes, Room: room, Shares: []int{1}, Fair: true})
+	d.handshakes = pace(stageHandshake, inlet.PaceOptions{PerSecond: handshakes, Burst: max(1, handshakes/handshakeBurst), Room: room, Shares: []int{1}, Fair: true})
 	d.connects = pace(stageConnect, inlet.PaceOptions{
 		PerSecond: o.ConnectsPerSecond, Burst: connectBurst * o.ConnectsPerSecond, Room: o.ConnectsPerSecond, Shares: shares,
 		Backlog: func() int { return d.handshakes.Waiting(0) },

@@ -266,12 +266,12 @@ func TestHandshakesArePaced(t *testing.T) {
 			perSecond[int(at/time.Second)]++
 		}
 		for second, n := range perSecond {
-			if most := 127; n > most && second > 0 || n > 2*most {
+			if most := 127; n > most && second > 0 || n > most+31 {
 				w.t.Errorf("%d handshakes in second %d", n, second)
 			}
 		}
 		// All come from one source, which leaves half of the room to others.
-		if len(begun) < 125+300 || len(begun) > 125+320 || closed < 500 {
+		if len(begun) < 31+300 || len(begun) > 31+320 || closed < 500 {
 			w.t.Errorf("%d handshakes, %d closed at once", len(begun), closed)
 		}
 	}, admissions(100, 0))

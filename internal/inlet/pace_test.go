@@ -238,6 +238,7 @@ func TestFloodOfOneSource(t *testing.T) {
 			t.Errorf("another source waited %v", took)
 		}
 		waiters.Wait()
+		synctest.Wait()
 		if p.waiting != 0 || len(p.lanes[0].sources) != 0 || p.lanes[0].live != 0 {
 			t.Errorf("%d wait and %d sources are left", p.waiting, len(p.lanes[0].sources))
 		}
@@ -350,6 +351,7 @@ func TestSourcesComeAndGo(t *testing.T) {
 			time.Sleep(time.Duration(random.IntN(6)) * time.Millisecond)
 		}
 		waiters.Wait()
+		synctest.Wait()
 		if p.waiting != 0 {
 			t.Errorf("%d wait", p.waiting)
 		}

@@ -368,8 +368,8 @@ func (d *stormDevice) probe(ctx context.Context, conn net.Conn, took func(time.D
 			d.storm.t.Errorf("a connected device was lost: %v", err)
 			return
 		}
-		if _, err := receive(conn); err != nil {
-			d.storm.t.Errorf("a connected device was lost: %v", err)
+		if got, err := receive(conn); err != nil || got.Type() != mqtt.TypePuback {
+			d.storm.t.Errorf("a connected device was lost: %+v, %v", got, err)
 			return
 		}
 		took(time.Since(begun))
