@@ -18,11 +18,21 @@ import (
 func main() { os.Exit(run()) }
 
 // run returns the exit code; deferred clean-up happens before the exit. A
-// second interrupt ends the process at once.
+// second interrupt lets a server stop without waiting for its devices; a third
+// ends the process at once.
 func run() int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
-	context.AfterFunc(ctx, stop)
+	hurry := make(chan struct{})
+	interrupts := make(chan os.Signal, 2)
+	signal.Notify(interrupts, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-interrupts
+		stop()
+		<-interrupts
+		signal.Stop(interrupts)
+		close(hurry)
+	}()
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	options := cli.Options{
@@ -30,6 +40,7 @@ func run() int {
 		Terminal: term.IsTerminal(int(os.Stderr.Fd())),
 		Serve:    serve,
 		Hangup:   hangup,
+		Hurry:    hurry,
 		Now:      time.Now,
 	}
 	options.Extra = offlineCommands(options)

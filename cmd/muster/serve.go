@@ -10,7 +10,7 @@ import (
 
 // serve runs a server until ctx ends, and reads the settings again on SIGHUP.
 func serve(ctx context.Context, run cli.ServeRun) error {
-	a, err := app.New(ctx, app.Options{Settings: run.Settings, LogTo: run.LogTo, Version: run.Version})
+	a, err := app.New(ctx, app.Options{Settings: run.Settings, LogTo: run.LogTo, Version: run.Version, Hurry: run.Hurry})
 	if err != nil {
 		return err
 	}

@@ -26,6 +26,7 @@ const maxBody = 64 << 10
 const (
 	ActionBackup = "ops:Backup"
 	ActionDoctor = "ops:Doctor"
+	ActionDrain  = "ops:Drain"
 )
 
 // Finding is one thing that doctor found wrong.
@@ -53,6 +54,11 @@ type Options struct {
 	Backup func(ctx context.Context, w io.Writer, recipient string) error
 	// Doctor compares store, log and projections.
 	Doctor func(ctx context.Context) (Report, error)
+	// StartDrain begins to tell devices to leave over a time, that of the
+	// settings when over is negative; EndDrain lets them in again.
+	StartDrain  func(ctx context.Context, over time.Duration) error
+	DrainStatus func() DrainStatus
+	EndDrain    func() bool
 	// Devices explains refusals.
 	Devices Devices
 	// History answers what became of connections.
@@ -75,6 +81,7 @@ func New(o Options) http.Handler {
 	mux.HandleFunc("GET "+Prefix+"doctor", h.doctor)
 	h.handleDenials(mux)
 	h.handleHistory(mux)
+	h.routeDrain(mux)
 	mux.HandleFunc(Prefix, func(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, fault.New(fault.ResourceNotFound, "%s %s is no operation of %s", r.Method, r.URL.Path, Prefix))
 	})
@@ -155,6 +162,8 @@ func status(code fault.Code) int {
 		return http.StatusForbidden
 	case fault.ResourceNotFound:
 		return http.StatusNotFound
+	case fault.Conflict:
+		return http.StatusConflict
 	case fault.Unavailable:
 		return http.StatusServiceUnavailable
 	default:

@@ -49,6 +49,9 @@ type Options struct {
 	LogTo io.Writer
 	// Version is shown in metrics and archives.
 	Version string
+	// Hurry, when it is closed, lets a stop not wait for devices to leave one
+	// after the other; nil for never.
+	Hurry <-chan struct{}
 }
 
 // App is one server.
@@ -81,6 +84,8 @@ type App struct {
 	// of the one on loopback; from Start on.
 	limit, localLimit *inlet.Limit
 
+	hurry     <-chan struct{}
+	drains    sync.WaitGroup
 	ready     atomic.Bool
 	stopOnce  sync.Once
 	stopError error
@@ -107,7 +112,7 @@ func New(ctx context.Context, o Options) (*App, error) {
 	}
 	a := &App{
 		settings: o.Settings, version: o.Version, log: log,
-		metrics: telemetry.NewRegistry(o.Version), fatal: make(chan struct{}),
+		metrics: telemetry.NewRegistry(o.Version), fatal: make(chan struct{}), hurry: o.Hurry,
 	}
 	a.cleanups = &cleanups{log: log.Logger}
 	steps := []func(context.Context) error{a.openFolder, a.openStore, a.openKeys, a.joinDomains, a.joinDevicePlane, a.joinFollowers, a.joinAPI}
@@ -269,6 +274,7 @@ func (a *App) Run(ctx context.Context, ready func()) error {
 	var failed error
 	select {
 	case <-ctx.Done():
+		a.drainBeforeStop(context.WithoutCancel(ctx))
 	case <-a.fatal:
 		failed = fmt.Errorf("server cannot go on: %w", a.fatalError)
 		a.log.ErrorContext(ctx, "server cannot go on", slog.Any("err", a.fatalError))

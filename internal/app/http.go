@@ -125,6 +125,7 @@ func (a *App) localHandler() http.Handler {
 func (a *App) deviceHandler() http.Handler {
 	admin := adminapi.New(adminapi.Options{
 		Authorize: a.authorizeOps, Backup: a.Backup, Doctor: a.Doctor, Logger: a.component("adminapi"),
+		StartDrain: a.StartDrain, DrainStatus: a.drainStatus, EndDrain: a.endDrain,
 		Devices: refusals{a.devices, a.settings.AccountID},
 		History: a.history, Tokens: a.tokens, Account: callerAccount, Now: now,
 	})
@@ -155,6 +156,8 @@ func (a *App) readyz(w http.ResponseWriter) {
 	switch {
 	case !a.ready.Load():
 		answer(w, http.StatusServiceUnavailable, "starting or stopping")
+	case a.broker.Draining():
+		answer(w, http.StatusServiceUnavailable, "draining")
 	case a.index.Status() == index.Building:
 		answer(w, http.StatusServiceUnavailable, "index is building")
 	default:

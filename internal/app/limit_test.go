@@ -34,6 +34,7 @@ func TestSilentPeersDoNotKeepOthersOut(t *testing.T) {
 	if err := a.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	maxHandshakes := a.brokerLimits().MaxHandshakes
 	for _, name := range []string{listenerMQTT, listenerTLS} {
 		addr := a.Addr(name).String()
 		silent(t, maxHandshakes+10, "127.0.0.1", addr)

@@ -29,11 +29,7 @@ const (
 const (
 	// handshakeTimeout bounds TLS and the wait for the first byte.
 	handshakeTimeout = 10 * time.Second
-	// maxHandshakes bounds what a storm of connections may cost at once, and
-	// maxSourceHandshakes what one address may take of that.
-	maxHandshakes       = 256
-	maxSourceHandshakes = 64
-	headerTimeout       = 10 * time.Second
+	headerTimeout    = 10 * time.Second
 	// requestTimeout bounds a whole request; a backup streams longer and
 	// lifts it for itself.
 	requestTimeout = 2 * time.Minute
@@ -203,7 +199,7 @@ func http1() *http.Protocols {
 // it open (http/1.1 or none) by the first byte.
 func (a *App) serveShared(l net.Listener) (run, stop func(context.Context) error) {
 	s := &sharedPort{
-		config: a.pki.SharedConfig(), log: a.component("tls"), gate: inlet.NewGate(maxHandshakes, maxSourceHandshakes),
+		config: a.pki.SharedConfig(), log: a.component("tls"), begin: a.broker.BeginHandshake,
 		http: &handedListener{addr: l.Addr(), conns: make(chan net.Conn), closed: make(chan struct{})},
 		mqtt: func(ctx context.Context, conn net.Conn) error {
 			return a.broker.Handle(ctx, conn, a.mqttOptions(listenerTLS))
@@ -229,9 +225,10 @@ func (a *App) serveShared(l net.Listener) (run, stop func(context.Context) error
 type sharedPort struct {
 	config *tls.Config
 	log    *slog.Logger
-	gate   *inlet.Gate
-	http   *handedListener
-	mqtt   func(ctx context.Context, conn net.Conn) error
+	// begin waits for the turn of a handshake, among those of all listeners.
+	begin func(ctx context.Context, peer net.Addr) (leave func(), err error)
+	http  *handedListener
+	mqtt  func(ctx context.Context, conn net.Conn) error
 }
 
 func (s *sharedPort) accept(ctx context.Context, l net.Listener) error {
@@ -317,9 +314,9 @@ func (s *sharedPort) handshake(ctx context.Context, conn *tls.Conn) error {
 	if err := inlet.Await(ctx, conn); err != nil {
 		return fmt.Errorf("handshake: %w", err)
 	}
-	leave, err := s.gate.Enter(ctx, conn.RemoteAddr())
+	leave, err := s.begin(ctx, conn.RemoteAddr())
 	if err != nil {
-		return fmt.Errorf("handshake: %w", err)
+		return err
 	}
 	defer leave()
 	if err := conn.HandshakeContext(ctx); err != nil {

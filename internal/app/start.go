@@ -61,7 +61,8 @@ func (a *App) joinDevicePlane(context.Context) error {
 		Gatekeeper: &gatekeeper{devices: a.devices, names: a.names, plain: listenerPlain},
 		Service:    a.topics,
 		Observer:   &observer{presence: a.presence},
-		Logger:     a.component("broker"), Registerer: a.metrics, Now: now,
+		Quotas:     a.quotas(), Admission: a.admission(),
+		Logger: a.component("broker"), Registerer: a.metrics, Now: now,
 	})
 	a.cleanups.push("broker", a.broker.Shutdown)
 	return nil
@@ -75,6 +76,7 @@ func (a *App) brokerLimits() *broker.Limits {
 	}
 	l.MaxQueue = a.settings.MQTT.MaxQueuedMessages
 	l.MaxQueuedTotal = a.settings.MQTT.MaxQueuedBytes
+	l.MaxRetained = a.settings.Limits.AccountRetained
 	return &l
 }
 
@@ -201,6 +203,7 @@ func (a *App) Start(ctx context.Context) error {
 	a.cleanups.push("reserved topics", a.topics.Drain)
 	// The broker's own step, pushed by New, would come after the parts that
 	// it needs; it must come before them.
+	a.cleanups.push("drain", a.awaitDrain)
 	a.cleanups.push("sessions", a.broker.Shutdown)
 	if err := a.awaitFollowers(ctx); err != nil {
 		return err

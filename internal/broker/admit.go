@@ -119,6 +119,8 @@ type admission struct {
 	admitted Admission
 	// assigned is set when the client id is ours.
 	assigned bool
+	// key is what the door remembers the client by.
+	key uint64
 }
 
 // readConnect reads until the first packet is whole. What arrived behind it
@@ -138,6 +140,7 @@ func (a *admission) readConnect() (packet, rest []byte, err error) {
 			return nil, nil, fmt.Errorf("frame CONNECT: %w", err)
 		}
 		if packet != nil {
+			packet, rest = a.slim(packet, rest)
 			return packet, rest, nil
 		}
 		size, err := mqtt.PacketSize(data, limit)
@@ -154,6 +157,9 @@ func (a *admission) check(ctx context.Context, state *tls.ConnectionState) error
 		return a.refuse(code, before)
 	}
 	a.describe(state)
+	if err := a.awaitTurn(ctx); err != nil {
+		return err
+	}
 	admitted, err := a.broker.gatekeeper.Admit(ctx, &a.request)
 	a.info.Account, a.info.Principal = a.request.Account, a.request.Principal
 	if err != nil {
@@ -163,7 +169,7 @@ func (a *admission) check(ctx context.Context, state *tls.ConnectionState) error
 	a.info.ThingName, a.info.Indexed = admitted.ThingName, admitted.Indexed
 	a.admitted = admitted
 	a.guard = admitted.Guard
-	return nil
+	return a.takeConnect()
 }
 
 // invalid returns why a CONNECT is refused for what it says, as MQTT 5 code and

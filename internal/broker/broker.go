@@ -38,7 +38,10 @@ type Broker struct {
 	// numbers counts the messages that were made durable: a number is never used
 	// twice, so that what is written for a session cannot meet what is left of
 	// the one before it.
-	numbers atomic.Uint64
+	numbers  atomic.Uint64
+	door     *door   // nil when admissions are not paced
+	quotas   *quotas // nil when all are off
+	draining atomic.Pointer[drain]
 
 	buffers sync.Pool
 	reads   sync.Pool
@@ -77,6 +80,8 @@ func New(o Options) *Broker {
 	if b.observer == nil {
 		b.observer = noObserver{}
 	}
+	b.door = newDoor(o.Admission, o.Now, o.Logger, o.Registerer)
+	b.quotas = newQuotas(o.Quotas, sinceNow(o.Now), b.metrics.overQuota)
 	b.handshakes = inlet.NewGate(b.limits.MaxHandshakes, b.limits.MaxSourceHandshakes)
 	b.watchRetained()
 	b.running.Go(func() { b.turn(b.stop) })

@@ -26,6 +26,8 @@ type connection struct {
 	maxPacket   int    // bytes of a packet that the client accepts
 	maxOutAlias uint16 // topic aliases that the client takes
 	idleTicks   int64
+	key         uint64        // what the door remembers the client by
+	allowance   *allowance    // nil when no quota can concern it
 	gone        chan struct{} // closed when the connection begins to end
 
 	in         input
@@ -67,8 +69,12 @@ func (c *connection) run(first []byte) {
 				break
 			}
 		}
+		held := c.in.held
 		if data, err = c.in.next(); err != nil {
 			break
+		}
+		if c.allowance != nil {
+			c.pause(len(data) - held)
 		}
 		c.lastSeen.Store(c.broker.wheel.now.Load())
 	}
@@ -168,6 +174,8 @@ func (c *connection) finish(readErr error) {
 		b.publishWill(s.realm, c.will)
 	}
 	c.guard.Close()
+	b.door.remember(c.key)
+	s.realm.usage.connections.Add(-1)
 	b.metrics.connections.Dec()
 	b.metrics.disconnects.WithLabelValues(string(final.reason)).Inc()
 	b.observer.Disconnected(&c.info, final.reason, final.reason == ReasonClientInitiated, at)

@@ -123,9 +123,9 @@ func (b *Broker) handshake(ctx context.Context, conn net.Conn) (*tls.ConnectionS
 	if err := inlet.Await(ctx, conn); err != nil {
 		return nil, fmt.Errorf("handshake: %w", err)
 	}
-	leave, err := b.handshakes.Enter(ctx, conn.RemoteAddr())
+	leave, err := b.BeginHandshake(ctx, conn.RemoteAddr())
 	if err != nil {
-		return nil, fmt.Errorf("handshake: %w", err)
+		return nil, err
 	}
 	defer leave()
 	if err := s.HandshakeContext(ctx); err != nil {

@@ -29,6 +29,7 @@ type metrics struct {
 	received      [3]prometheus.Counter
 	sent          [3]prometheus.Counter
 	dropped       map[string]prometheus.Counter
+	exceeded      *prometheus.CounterVec
 	receivedBytes prometheus.Counter
 	sentBytes     prometheus.Counter
 }
@@ -47,6 +48,7 @@ func newMetrics(r prometheus.Registerer, queued func() float64) *metrics {
 		connects:      prometheus.NewCounterVec(prometheus.CounterOpts{Name: name("connects_total"), Help: "Connections by the outcome of their CONNECT."}, []string{"result"}),
 		disconnects:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: name("disconnects_total"), Help: "Ended sessions."}, []string{"reason"}),
 		denials:       prometheus.NewCounterVec(prometheus.CounterOpts{Name: name("denials_total"), Help: "Packets and deliveries that policy refused."}, []string{"action"}),
+		exceeded:      prometheus.NewCounterVec(prometheus.CounterOpts{Name: name("quota_exceeded_total"), Help: "Messages, reads, subscriptions and connections that a quota dropped, delayed or refused."}, []string{"quota"}),
 		received:      [3]prometheus.Counter{messagesReceived.WithLabelValues("0"), messagesReceived.WithLabelValues("1"), messagesReceived.WithLabelValues("2")},
 		sent:          [3]prometheus.Counter{messagesSent.WithLabelValues("0"), messagesSent.WithLabelValues("1"), messagesSent.WithLabelValues("2")},
 		receivedBytes: prometheus.NewCounter(prometheus.CounterOpts{Name: name("received_bytes_total"), Help: "Bytes of packets from clients."}),
@@ -57,7 +59,7 @@ func newMetrics(r prometheus.Registerer, queued func() float64) *metrics {
 		m.dropped[reason] = messagesDropped.WithLabelValues(reason)
 	}
 	if r != nil {
-		r.MustRegister(m.connections, m.stored, m.retained, m.subscriptions, m.connects, m.disconnects, m.denials,
+		r.MustRegister(m.connections, m.stored, m.retained, m.subscriptions, m.connects, m.disconnects, m.denials, m.exceeded,
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name("queued_bytes"), Help: "Messages that wait for sessions and shared groups."}, queued),
 			messagesReceived, messagesSent, messagesDropped, m.receivedBytes, m.sentBytes)
 	}

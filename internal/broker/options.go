@@ -15,7 +15,10 @@ import (
 type Options struct {
 	Profile topic.Profile
 	// Limits default to DefaultLimits of the profile.
-	Limits     *Limits
+	Limits *Limits
+	// Quotas and Admission are off where they are zero.
+	Quotas     Quotas
+	Admission  AdmissionOptions
 	Gatekeeper Gatekeeper
 	// Service may be nil: no reserved topic exists then.
 	Service Service

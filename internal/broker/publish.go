@@ -35,6 +35,11 @@ func (c *connection) publish(b *batch, packet []byte) *cause {
 	if why != nil {
 		return why
 	}
+	if c.allowance != nil {
+		if over, why := c.overQuota(b, p); over {
+			return why
+		}
+	}
 	if p.QoS > 0 {
 		if why := c.waitForAcks(b); why != nil {
 			return why

@@ -11,6 +11,7 @@ type realm struct {
 	account  fleet.Account
 	router   *router
 	retained retainedTree
+	usage    usage
 
 	mu sync.Mutex
 	// sessions are those of connected clients and the stored ones of clients

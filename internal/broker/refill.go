@@ -151,6 +151,9 @@ func (s *session) sendParcelLocked(c *connection, i int) bool {
 		s.removeLocked(i)
 		return false
 	}
+	if c.allowance != nil {
+		c.allowance.sentOut()
+	}
 	p.onWire, p.sent = true, now
 	if p.since == 0 {
 		p.since = now

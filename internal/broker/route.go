@@ -182,7 +182,7 @@ func (b *batch) deliver(s *session, p parcel) {
 	}
 	switch {
 	case p.qos == 0:
-		if c != nil {
+		if c != nil && (c.allowance == nil || c.allowance.takeOut()) {
 			b.deliverNow(c, p)
 		}
 	case c == nil && !s.persistentLocked():
@@ -224,6 +224,9 @@ func (b *batch) deliverNow(c *connection, p parcel) {
 		p.since = p.sent
 		s.inflight = append(s.inflight, p)
 		c.watchRetryLocked()
+		if c.allowance != nil {
+			c.allowance.sentOut()
+		}
 	}
 	b.sent[p.qos]++
 	c.touchLocked(b)

@@ -206,6 +206,7 @@ func (s *session) discard() {
 		s.realm.router.leave(&subs[i], s)
 	}
 	s.broker.metrics.subscriptions.Sub(float64(len(subs)))
+	s.realm.usage.subscriptions.Add(-int64(len(subs)))
 	for i := range returned {
 		returned[i].box.takeBack(returned[i])
 	}
@@ -308,7 +309,8 @@ func (s *session) enqueueLocked(p parcel) bool {
 // hasRoomLocked reports whether a connection may be sent one more message that
 // has to be acknowledged.
 func (s *session) hasRoomLocked(c *connection) bool {
-	return len(s.inflight) < c.window && (c.pending == nil || len(c.pending.b) < s.broker.limits.MaxPending)
+	return len(s.inflight) < c.window && (c.pending == nil || len(c.pending.b) < s.broker.limits.MaxPending) &&
+		(c.allowance == nil || c.mayTakeLocked())
 }
 
 // find returns the index of the message in flight with a packet id, -1 for

@@ -30,8 +30,11 @@ func (a *admission) start(rest []byte) (string, error) {
 		return resultRefused, ErrClosed
 	}
 	b.metrics.connections.Inc()
+	r := b.realm(a.info.Account)
+	c.allowance = b.quotas.allowance(&r.usage)
+	r.usage.connections.Add(1)
 	c.lastSeen.Store(b.wheel.now.Load())
-	j := b.realm(a.info.Account).join(c, a.info.SessionExpiry,
+	j := r.join(c, a.info.SessionExpiry,
 		func() { b.observer.Connected(&c.info) },
 		func(j *joined) { c.sendLocked(a.connack(j.resumed)) })
 	c.arm(a.admitted.Until, a.admitted.UntilReason)
@@ -39,7 +42,7 @@ func (a *admission) start(rest []byte) (string, error) {
 	if j.resumed && c.session.refill(nil) {
 		c.flush()
 	}
-	if b.stopped() { // Shutdown may have listed the connections before this one
+	if b.stopped() || b.draining.Load() != nil { // Shutdown may have listed the connections before this one
 		c.end(because(ReasonServerInitiated))
 	}
 	go func() {
@@ -80,7 +83,7 @@ func (a *admission) connection() *connection {
 	b, p := a.broker, &a.connect
 	c := &connection{
 		broker: b, conn: a.conn, try: newTryWriter(a.conn), info: a.info, guard: a.guard, version: p.Version,
-		will: a.request.Will, window: b.limits.MaxInflight, maxPacket: maxInt32, gone: make(chan struct{}), in: a.in,
+		will: a.request.Will, window: b.limits.MaxInflight, maxPacket: maxInt32, gone: make(chan struct{}), in: a.in, key: a.key,
 	}
 	c.idle.ring, c.retry.ring = c.lookAtIdle, c.lookAtRetries
 	if p.Will != nil {

@@ -192,6 +192,9 @@ func (c *connection) hold(want *mqtt.Subscription, id uint32) (code mqtt.ReasonC
 	if fresh && len(s.subs) >= c.broker.limits.MaxSubscriptions {
 		return mqtt.QuotaExceeded, false
 	}
+	if fresh && c.allowance != nil && !c.allowance.takeSubscription() {
+		return mqtt.QuotaExceeded, false
+	}
 	if !s.holdLocked(SubscriptionRecord{
 		Filter: want.Filter, QoS: want.QoS, Identifier: id, NoLocal: want.NoLocal, RetainAsPublished: want.RetainAsPublished && c.broker.limits.HonourRetain,
 	}) {
@@ -236,6 +239,7 @@ func (s *session) holdLocked(want SubscriptionRecord) bool {
 	}
 	s.subs = append(s.subs, held)
 	s.broker.metrics.subscriptions.Inc()
+	s.realm.usage.subscriptions.Add(1)
 	return true
 }
 
@@ -302,6 +306,7 @@ func (s *session) release(filter string) bool {
 		s.subs[i], s.subs[last] = s.subs[last], subscription{}
 		s.subs = s.subs[:last]
 		s.broker.metrics.subscriptions.Dec()
+		s.realm.usage.subscriptions.Add(-1)
 		return true
 	}
 	return false

@@ -33,6 +33,8 @@ type Options struct {
 	Serve ServeFunc
 	// Hangup delivers a value each time settings should be read anew.
 	Hangup <-chan os.Signal
+	// Hurry is closed when a stop should not wait for devices any longer.
+	Hurry <-chan struct{}
 	// Extra are commands composed elsewhere.
 	Extra []*cobra.Command
 	// Now is the clock.
@@ -49,6 +51,8 @@ type ServeRun struct {
 	Reload func() (config.Settings, error)
 	// Hangup asks for a reload; nil for never.
 	Hangup <-chan os.Signal
+	// Hurry is closed when a stop should not wait for devices any longer.
+	Hurry <-chan struct{}
 	// LogTo receives the log.
 	LogTo io.Writer
 	// Ready is called once when the server takes requests.
@@ -94,6 +98,7 @@ whose data folder is ./muster-data.`,
 	}
 	c.add(root, groupServer, c.checkConfig(), c.sim(), c.version())
 	c.add(root, groupOperate, c.things(), c.groups(), c.search(), c.shadow(), c.subscribe(), c.publish(), c.explain(), c.connections())
+	c.add(root, groupServer, c.drain())
 	root.AddCommand(o.Extra...)
 	return root
 }

@@ -65,7 +65,7 @@ tls-key anew.`,
 func (c *command) run(s config.Settings, src config.Sources) ServeRun {
 	return ServeRun{
 		Settings: s, Reload: func() (config.Settings, error) { return load(src) },
-		Hangup: c.Hangup, LogTo: c.Err, Ready: func(Addresses) {}, Version: Version,
+		Hangup: c.Hangup, Hurry: c.Hurry, LogTo: c.Err, Ready: func(Addresses) {}, Version: Version,
 	}
 }
 

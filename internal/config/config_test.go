@@ -53,6 +53,7 @@ func TestDefaultsAreValidAndAllSet(t *testing.T) {
 		EventLog: EventLog{RetentionAge: 168 * time.Hour, RetentionBytes: 1 << 30},
 		History:  History{RetentionAge: 2160 * time.Hour, RetentionBytes: 1 << 30},
 		Registry: Registry{MaxDynamicGroups: 100, MaxGroupChildren: 100},
+		Limits:   Limits{AccountRetained: 500000}, Drain: Drain{Over: 5 * time.Second},
 	}
 	if diff := cmp.Diff(want, s); diff != "" {
 		t.Error(diff)
@@ -101,7 +102,7 @@ func TestAllProblemsAtOnce(t *testing.T) {
 	file := "region: us-east-1\nhttp-adr: 127.0.0.1:1\nlog:\n  level: loud\neventlog:\n  retention-age: week\nregistry:\n  max-dynamic-groups: many\n"
 	_, err := sources(t, file, map[string]string{"MUSTER_ACCOUNT_ID": "12"},
 		"--http-addr", "0.0.0.0:8080", "--mqtt-insecure-addr", "192.0.2.1:1883", "--bus", "nats://n1", "--tls-cert", "c.pem",
-		"--advertise", "somewhere").Load()
+		"--advertise", "somewhere", "--limits.account-connections", "-1", "--limits.connection-bytes-per-second", "100", "--drain.over", "2h").Load()
 	var invalid *InvalidError
 	if !errors.As(err, &invalid) {
 		t.Fatalf("got %v", err)
@@ -117,13 +118,16 @@ func TestAllProblemsAtOnce(t *testing.T) {
 		"bus: several nodes joined by NATS are not offered yet",
 		"tls-cert: tls-cert and tls-key belong together",
 		`advertise: "somewhere" is not HOST:PORT`,
+		"limits.account-connections: must not be negative (--limits.account-connections)",
+		"limits.connection-bytes-per-second: must be 0 or at least 16KiB",
+		"drain.over: must be between 0s and 1h0m0s",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in\n%v", want, err)
 		}
 	}
-	if n := len(invalid.Problems); n != 10 {
-		t.Errorf("%d problems, want 10:\n%v", n, err)
+	if n := len(invalid.Problems); n != 13 {
+		t.Errorf("%d problems, want 13:\n%v", n, err)
 	}
 }
 

@@ -150,6 +150,62 @@ func fields() []field {
 			"registry.max-group-children", "100", "how many direct children a thing group may have", false,
 			func(s *Settings) value { return (*count)(&s.Registry.MaxGroupChildren) },
 		},
+		{
+			"limits.connection-publishes-per-second", "0", "messages of one connection in both directions; 0 for no limit", false,
+			func(s *Settings) value { return (*count)(&s.Limits.ConnectionPublishes) },
+		},
+		{
+			"limits.connection-bytes-per-second", "0", "bytes that are read from one connection, the rest waits; 0 for no limit", false,
+			func(s *Settings) value { return (*size)(&s.Limits.ConnectionBytes) },
+		},
+		{
+			"limits.account-inbound-publishes-per-second", "0", "messages that the devices of an account publish; 0 for no limit", false,
+			func(s *Settings) value { return (*count)(&s.Limits.AccountPublishesIn) },
+		},
+		{
+			"limits.account-outbound-publishes-per-second", "0", "messages to the devices of an account; 0 for no limit", false,
+			func(s *Settings) value { return (*count)(&s.Limits.AccountPublishesOut) },
+		},
+		{
+			"limits.account-subscribes-per-second", "0", "new subscriptions of an account; 0 for no limit", false,
+			func(s *Settings) value { return (*count)(&s.Limits.AccountSubscribes) },
+		},
+		{
+			"limits.account-subscriptions", "0", "subscriptions that an account holds; 0 for no limit", false,
+			func(s *Settings) value { return (*count)(&s.Limits.AccountSubscriptions) },
+		},
+		{
+			"limits.account-connects-per-second", "0", "connections that an account opens; 0 for no limit", false,
+			func(s *Settings) value { return (*count)(&s.Limits.AccountConnects) },
+		},
+		{
+			"limits.client-connects-per-second", "0", "connections that one client id opens; 0 for no limit", false,
+			func(s *Settings) value { return (*count)(&s.Limits.ClientConnects) },
+		},
+		{
+			"limits.account-connections", "0", "connections that an account has open; 0 for no limit", false,
+			func(s *Settings) value { return (*count)(&s.Limits.AccountConnections) },
+		},
+		{
+			"limits.account-retains-per-second", "0", "messages to be retained that an account publishes; 0 for no limit", false,
+			func(s *Settings) value { return (*count)(&s.Limits.AccountRetains) },
+		},
+		{
+			"limits.account-retained-messages", "500000", "messages that an account retains", false,
+			func(s *Settings) value { return (*count)(&s.Limits.AccountRetained) },
+		},
+		{
+			"admission.connects-per-second", "0", "pace at which devices are let in when more come; 0 for 1000 per core", false,
+			func(s *Settings) value { return (*count)(&s.Admission.ConnectsPerSecond) },
+		},
+		{
+			"admission.waiting-room", "0", "connections that wait for their turn; 0 for five seconds' worth of the pace", false,
+			func(s *Settings) value { return (*count)(&s.Admission.WaitingRoom) },
+		},
+		{
+			"drain.over", "5s", "longest time over which a stopping server tells its devices to leave, at least 1000 per second; 0 for at once", false,
+			func(s *Settings) value { return (*duration)(&s.Drain.Over) },
+		},
 	}
 }
 

@@ -44,6 +44,42 @@ type Settings struct {
 	History   History
 	Shadow    Shadow
 	Registry  Registry
+	Limits    Limits
+	Admission Admission
+	Drain     Drain
+}
+
+// Limits are quotas of what devices may do; 0 is no limit, unless said
+// otherwise.
+type Limits struct {
+	// ConnectionPublishes and ConnectionBytes are per second and connection.
+	ConnectionPublishes int
+	ConnectionBytes     int64
+	// The next are per second and account, ClientConnects per client id.
+	AccountPublishesIn  int
+	AccountPublishesOut int
+	AccountSubscribes   int
+	AccountConnects     int
+	ClientConnects      int
+	AccountRetains      int
+	// These bound what an account has at a time; AccountRetained is at least 1.
+	AccountSubscriptions int
+	AccountConnections   int
+	AccountRetained      int
+}
+
+// Admission is how fast devices are let in.
+type Admission struct {
+	// ConnectsPerSecond is 0 where the number of cores decides.
+	ConnectsPerSecond int
+	// WaitingRoom is 0 where the pace decides.
+	WaitingRoom int
+}
+
+// Drain is how devices are told to leave.
+type Drain struct {
+	// Over is the longest time that a stopping server takes for it.
+	Over time.Duration
 }
 
 // MQTT are the broker's settings.

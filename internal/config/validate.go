@@ -67,7 +67,40 @@ func (s *Settings) validate() []Problem {
 	c.require(s.History.RetentionBytes >= minRetentionBytes, "history.retention-bytes", "must be at least 1MiB")
 	c.require(s.Registry.MaxDynamicGroups >= 1, "registry.max-dynamic-groups", "must be at least 1")
 	c.require(s.Registry.MaxGroupChildren >= 1, "registry.max-group-children", "must be at least 1")
+	s.validateLimits(c)
 	return c.problems
+}
+
+const (
+	// leastBytes leaves a client the time of a keep-alive for its largest packet.
+	leastBytes = 16 << 10
+	// longestDrain is what those who stop a server can be asked to wait.
+	longestDrain = time.Hour
+)
+
+// validateLimits checks quotas, pace and drain.
+func (s *Settings) validateLimits(c *checker) {
+	for _, limit := range []struct {
+		path string
+		n    int
+	}{
+		{"limits.connection-publishes-per-second", s.Limits.ConnectionPublishes},
+		{"limits.account-inbound-publishes-per-second", s.Limits.AccountPublishesIn},
+		{"limits.account-outbound-publishes-per-second", s.Limits.AccountPublishesOut},
+		{"limits.account-subscribes-per-second", s.Limits.AccountSubscribes},
+		{"limits.account-subscriptions", s.Limits.AccountSubscriptions},
+		{"limits.account-connects-per-second", s.Limits.AccountConnects},
+		{"limits.client-connects-per-second", s.Limits.ClientConnects},
+		{"limits.account-connections", s.Limits.AccountConnections},
+		{"limits.account-retains-per-second", s.Limits.AccountRetains},
+		{"admission.connects-per-second", s.Admission.ConnectsPerSecond},
+		{"admission.waiting-room", s.Admission.WaitingRoom},
+	} {
+		c.require(limit.n >= 0, limit.path, "must not be negative")
+	}
+	c.require(s.Limits.ConnectionBytes == 0 || s.Limits.ConnectionBytes >= leastBytes, "limits.connection-bytes-per-second", "must be 0 or at least 16KiB")
+	c.require(s.Limits.AccountRetained >= 1, "limits.account-retained-messages", "must be at least 1")
+	c.require(s.Drain.Over >= 0 && s.Drain.Over <= longestDrain, "drain.over", "must be between 0s and %v", longestDrain)
 }
 
 // validateListeners checks addresses: nothing without TLS leaves loopback.
