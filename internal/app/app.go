@@ -81,6 +81,9 @@ type App struct {
 	// of the one on loopback; from Start on.
 	limit, localLimit *inlet.Limit
 
+	// gatekeeper admits connections to the broker.
+	gatekeeper *gatekeeper
+
 	ready     atomic.Bool
 	stopOnce  sync.Once
 	stopError error
