@@ -97,9 +97,11 @@ func (a *App) listen(ctx context.Context) error {
 		switch name {
 		case listenerHTTP:
 			l = a.localLimit.Listener(l)
+		case listenerMQTT:
+			l = a.limit.Listener(a.behindProxies(l, name, a.settings.MQTT.ProxyProtocol))
+		case listenerTLS:
+			l = a.limit.Listener(a.behindProxies(l, name, a.settings.TLS.ProxyProtocol))
 		case listenerPlain: // benchmarks measure it, and only this machine reaches it
-		default:
-			l = a.limit.Listener(l)
 		}
 		run, stop := serve(l)
 		all = append(all, part{name + " listener", run})
