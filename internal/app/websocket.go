@@ -26,8 +26,11 @@ import (
 const (
 	// webSocketPath is where MQTT over WebSocket is offered.
 	webSocketPath = "/mqtt"
-	// webSocketProtocol is the subprotocol that the client must offer.
-	webSocketProtocol = "mqtt"
+	// webSocketProtocol is the subprotocol that the client must offer;
+	// oldWebSocketProtocol is what version 1 of the device SDKs calls it, whatever
+	// version of MQTT they speak.
+	webSocketProtocol    = "mqtt"
+	oldWebSocketProtocol = "mqttv3.1"
 	// webSocketLife is how long such a connection lasts at most.
 	webSocketLife = 24 * time.Hour
 	// maxWebSocketMessage bounds one message. Packets may be spread over messages
@@ -86,7 +89,7 @@ func (s *webSocket) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	// The origin is of no interest: no cookie speaks for a browser here, only a
 	// signature or a credential that the page itself must have.
-	socket, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{webSocketProtocol}, InsecureSkipVerify: true})
+	socket, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{webSocketProtocol, oldWebSocketProtocol}, InsecureSkipVerify: true})
 	if err != nil {
 		s.log.DebugContext(r.Context(), "websocket not opened", slog.String("remote_addr", r.RemoteAddr), slog.Any("err", err))
 		return
@@ -120,10 +123,11 @@ func (s *webSocket) open(r *http.Request, under net.Conn) (*upgrade, error) {
 	return &upgrade{caller: caller, header: r.Header, query: r.URL.RawQuery, host: r.Host, until: now().Add(webSocketLife)}, nil
 }
 
-// offersMQTT reports whether a list of subprotocols has ours.
+// offersMQTT reports whether a list of subprotocols has one of ours.
 func offersMQTT(list string) bool {
 	for name := range strings.SplitSeq(list, ",") {
-		if strings.EqualFold(strings.TrimSpace(name), webSocketProtocol) {
+		name = strings.TrimSpace(name)
+		if strings.EqualFold(name, webSocketProtocol) || strings.EqualFold(name, oldWebSocketProtocol) {
 			return true
 		}
 	}

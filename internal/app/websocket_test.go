@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -95,7 +96,7 @@ func (s *liveApp) open(o opening) (socket *websocket.Conn, status int, body stri
 	})
 	if err == nil {
 		s.t.Cleanup(func() { _ = socket.CloseNow() })
-		if got := answer.Header.Get("Sec-WebSocket-Protocol"); got != webSocketProtocol {
+		if got := answer.Header.Get("Sec-WebSocket-Protocol"); !slices.Contains(o.protocols, got) || got == "amqp" {
 			s.t.Errorf("subprotocol %q", got)
 		}
 		return socket, answer.StatusCode, ""
@@ -185,7 +186,8 @@ func TestWebSocketSignatures(t *testing.T) {
 		"host with advertised port": {opening{signedHost: "127.0.0.1:8443"}, 101, ""},
 		"by header without port":    {opening{signedHost: "127.0.0.1", byHeader: true}, 101, ""},
 		"good for an hour":          {opening{expires: time.Hour, at: time.Now().Add(-50 * time.Minute)}, 101, ""},
-		"one of several protocols":  {opening{protocols: []string{"mqttv3.1", "mqtt"}}, 101, ""},
+		"one of several protocols":  {opening{protocols: []string{"amqp", "mqtt"}}, 101, ""},
+		"the older protocol name":   {opening{protocols: []string{"mqttv3.1"}}, 101, ""},
 
 		"host with another port": {opening{signedHost: "127.0.0.1:1"}, 403, "does not match"},
 		"another host":           {opening{signedHost: "example.com"}, 403, "does not match"},
@@ -199,7 +201,7 @@ func TestWebSocketSignatures(t *testing.T) {
 		"too long":               {opening{expires: 8 * 24 * time.Hour}, 403, "X-Amz-Expires must be 1 to 604800"},
 		"unsigned":               {opening{unsigned: true}, 403, "must be signed"},
 		"no subprotocol":         {opening{protocols: []string{}}, 400, "subprotocol mqtt"},
-		"other subprotocol":      {opening{protocols: []string{"mqttv3.1"}}, 400, "subprotocol mqtt"},
+		"other subprotocol":      {opening{protocols: []string{"amqp"}}, 400, "subprotocol mqtt"},
 		"with x-amzn-http-ca":    {opening{alpn: []string{pki.ALPNHTTPCert}}, 403, "offer http/1.1"},
 		"version 8":              {opening{header: http.Header{"Sec-WebSocket-Version": {"8"}}}, 400, "version"},
 	} {

@@ -73,6 +73,11 @@ func TestTokenIsCoveredOrNot(t *testing.T) {
 	if err := verify(covered); err != nil {
 		t.Errorf("covered: %v", err)
 	}
+	empty := presignedRequest(t, "h", "", Key{AccessKeyID: "AK", Secret: "secret"}, now, 0)
+	empty.URL.RawQuery += "&" + headerToken + "="
+	if a, err := Parse(empty); err != nil || a.Token != "" || a.Verify(empty, nil, "secret", now) != nil {
+		t.Errorf("an empty token: %+v, %v", a, err)
+	}
 	for name, raw := range map[string]string{
 		"another parameter": appended.URL.RawQuery + "&x=1",
 		"without a value":   appended.URL.RawQuery + "&x",

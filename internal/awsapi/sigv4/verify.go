@@ -68,11 +68,14 @@ func (a *Authorization) queries(raw string) ([]string, error) {
 		query, err := canonicalQuery(raw)
 		return []string{query}, err
 	}
+	without, err := canonicalQuery(raw, querySignature, headerToken)
+	if err != nil {
+		return nil, err
+	}
 	signed, err := canonicalQuery(raw, querySignature)
-	if err != nil || a.Token == "" {
+	if signed == without {
 		return []string{signed}, err
 	}
-	without, err := canonicalQuery(raw, querySignature, headerToken)
 	return []string{without, signed}, err
 }
 
