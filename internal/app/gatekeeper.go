@@ -125,7 +125,7 @@ func (g *gatekeeper) admitDevice(ctx context.Context, c *broker.ConnectRequest, 
 func (g *gatekeeper) admitSigned(ctx context.Context, c *broker.ConnectRequest, opened *upgrade) (broker.Admission, error) {
 	c.Account, c.Principal = opened.caller.Account, opened.caller.Principal
 	guard := &signedGuard{
-		ctx: context.WithoutCancel(ctx), operators: g.operators, principal: c.Principal, //nolint:contextcheck // a packet has no context
+		ctx: context.WithoutCancel(ctx), operators: g.operators, principal: c.Principal,
 		scope: fleet.Scope{Region: g.region, Account: c.Account},
 	}
 	err := guard.authorize(broker.ActionConnect, fleet.ARNClient, c.ClientID)

@@ -108,7 +108,7 @@ func TestProxyProtocol(t *testing.T) {
 			}
 			for _, listener := range []string{listenerMQTT, listenerTLS} {
 				raw := dialBehind(t.Context(), t, c.from, s.Addr(listener).String(), c.header)
-				conn := tls.Client(raw, &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{device}, NextProtos: []string{"x-amzn-mqtt-ca"}}) //nolint:gosec // not what is tested
+				conn := tls.Client(raw, &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{device}, NextProtos: []string{"x-amzn-mqtt-ca"}})
 				err := conn.HandshakeContext(t.Context())
 				if (err == nil) != c.open {
 					t.Errorf("%s: handshake: %v", listener, err)
@@ -139,7 +139,7 @@ func TestProxyProtocol(t *testing.T) {
 }
 
 func hasLoopback(addr string) bool {
-	l, err := net.ListenPacket("udp", addr+":0") //nolint:noctx // it binds and nothing else
+	l, err := net.ListenPacket("udp", addr+":0")
 	if err != nil {
 		return false
 	}
@@ -159,7 +159,7 @@ func TestProxiedWebSocket(t *testing.T) {
 	s.sign(r, &opening{})
 	transport := &http.Transport{DisableKeepAlives: true, DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		raw := dialBehind(ctx, t, "127.0.0.1", s.Addr(listenerTLS).String(), proxyHeader(t, 2, "[2001:db8::7]:4711"))
-		return tls.Client(raw, &tls.Config{InsecureSkipVerify: true}), nil //nolint:gosec // not what is tested
+		return tls.Client(raw, &tls.Config{InsecureSkipVerify: true}), nil
 	}}
 	socket, _, err := websocket.Dial(t.Context(), r.URL.String(), &websocket.DialOptions{ //nolint:bodyclose // there is none
 		HTTPClient: &http.Client{Transport: transport}, Host: "iot.example.com", Subprotocols: []string{webSocketProtocol},
@@ -194,7 +194,7 @@ func TestSilentProxyKeepsNoPlace(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), handshakeTimeout/2)
 	defer cancel()
 	raw := dialBehind(ctx, t, "127.0.0.1", s.Addr(listenerTLS).String(), proxyHeader(t, 2, "192.0.2.7:4712"))
-	conn := tls.Client(raw, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // not what is tested
+	conn := tls.Client(raw, &tls.Config{InsecureSkipVerify: true})
 	if err := conn.HandshakeContext(ctx); err != nil {
 		t.Error(err)
 	}

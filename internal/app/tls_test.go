@@ -55,7 +55,7 @@ func ownCertificate(t *testing.T, name string) (certFile, keyFile string, der []
 // presented dials a TLS port and returns the server's certificate.
 func presented(t *testing.T, addr, name string) []byte {
 	t.Helper()
-	conn, err := (&tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true, ServerName: name, Certificates: []tls.Certificate{strangerCertificate(t)}}}).DialContext(t.Context(), "tcp", addr) //nolint:gosec // it looks at the certificate itself
+	conn, err := (&tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true, ServerName: name, Certificates: []tls.Certificate{strangerCertificate(t)}}}).DialContext(t.Context(), "tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +75,7 @@ func TestReloadedCertificateDropsNobody(t *testing.T) {
 	s := startApp(t, nil)
 	messages := make(chan string, 8)
 	device := s.device("127.0.0.0/8")
-	conn, err := client.Dial(t.Context(), s.Addr(listenerMQTT).String(), &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{device}}) //nolint:gosec // not what is tested
+	conn, err := client.Dial(t.Context(), s.Addr(listenerMQTT).String(), &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{device}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +129,7 @@ func TestNoSessionTickets(t *testing.T) {
 	for _, listener := range []string{listenerMQTT, listenerTLS} {
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 			config := &tls.Config{
-				InsecureSkipVerify: true, ServerName: "localhost", MaxVersion: version, //nolint:gosec // not what is tested
+				InsecureSkipVerify: true, ServerName: "localhost", MaxVersion: version,
 				ClientSessionCache: tls.NewLRUClientSessionCache(8), Certificates: []tls.Certificate{strangerCertificate(t)},
 			}
 			for range 2 {
@@ -162,7 +162,7 @@ func TestRequiredServerName(t *testing.T) {
 	s := startApp(t, func(a *App) { a.names.required = true })
 	device := s.device("127.0.0.0/8")
 	for name, want := range map[string]bool{"localhost": true, "LOCALHOST": true, "": false, "example.com": false} {
-		config := &tls.Config{InsecureSkipVerify: true, ServerName: name, Certificates: []tls.Certificate{device}} //nolint:gosec // not what is tested
+		config := &tls.Config{InsecureSkipVerify: true, ServerName: name, Certificates: []tls.Certificate{device}}
 		for _, listener := range []string{listenerMQTT, listenerTLS} {
 			conn, err := client.Dial(t.Context(), s.Addr(listener).String(), config)
 			if err != nil {

@@ -77,14 +77,7 @@ func (s *webSocket) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	u, err := s.open(r, under)
 	if err != nil {
 		s.log.DebugContext(r.Context(), "websocket refused", slog.String("remote_addr", r.RemoteAddr), slog.Any("err", err))
-		status := http.StatusForbidden
-		switch fault.CodeOf(err) {
-		case fault.InvalidRequest:
-			status = http.StatusBadRequest
-		case fault.Unavailable:
-			status = http.StatusServiceUnavailable
-		}
-		answer(w, status, fault.From(err).Message)
+		answer(w, refusalStatus(err), fault.From(err).Message)
 		return
 	}
 	// The origin is of no interest: no cookie speaks for a browser here, only a
@@ -96,6 +89,18 @@ func (s *webSocket) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if err := s.handle(r.Context(), newWebSocketConn(socket, under), u); err != nil {
 		s.log.DebugContext(r.Context(), "connection refused", slog.String("remote_addr", r.RemoteAddr), slog.Any("err", err))
+	}
+}
+
+// refusalStatus is the status of an upgrade that is refused.
+func refusalStatus(err error) int {
+	switch code := fault.CodeOf(err); {
+	case code == fault.InvalidRequest:
+		return http.StatusBadRequest
+	case code == fault.Unauthorized || code == fault.Forbidden:
+		return http.StatusForbidden
+	default:
+		return http.StatusServiceUnavailable
 	}
 }
 
@@ -269,7 +274,7 @@ func (c *webSocketConn) Close() error {
 	defer c.writing.Unlock()
 	// Whoever reads is done, and so is waiting for the peer's own Close frame.
 	_ = c.Conn.SetReadDeadline(time.Unix(1, 0))
-	_ = c.Conn.SetWriteDeadline(now().Add(farewellTimeout))
+	_ = c.SetWriteDeadline(now().Add(farewellTimeout))
 	_ = c.socket.Close(websocket.StatusNormalClosure, "") // the answer is not waited for
 	return nil
 }

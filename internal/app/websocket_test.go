@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -80,18 +81,16 @@ func (s *liveApp) open(o opening) (socket *websocket.Conn, status int, body stri
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	for name, values := range o.header {
-		r.Header[name] = values
-	}
+	maps.Copy(r.Header, o.header)
 	s.sign(r, &o)
-	secured := &tls.Config{InsecureSkipVerify: true, NextProtos: o.alpn} //nolint:gosec // the chain is not what is tested
+	secured := &tls.Config{InsecureSkipVerify: true, NextProtos: o.alpn}
 	if o.alpn != nil {
 		secured.Certificates = []tls.Certificate{strangerCertificate(s.t)}
 	}
 	// The transport's own dialing would choose the protocol names.
 	transport := &http.Transport{DisableKeepAlives: true, DialTLSContext: (&tls.Dialer{Config: secured}).DialContext}
 	defer transport.CloseIdleConnections()
-	socket, answer, err := websocket.Dial(s.t.Context(), r.URL.String(), &websocket.DialOptions{
+	socket, answer, err := websocket.Dial(s.t.Context(), r.URL.String(), &websocket.DialOptions{ //nolint:bodyclose // the library has replaced it by bytes
 		HTTPClient: &http.Client{Transport: transport}, HTTPHeader: r.Header, Subprotocols: o.protocols,
 	})
 	if err == nil {
@@ -456,7 +455,7 @@ func TestWithoutProofACustomAdmitterDecides(t *testing.T) {
 	}
 	for _, alpn := range []string{pki.ALPNMQTT, pki.ALPNHTTP} {
 		for _, name := range []string{"open sesame", "stranger"} {
-			conn, err := client.Dial(t.Context(), s.Addr(listenerTLS).String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{alpn}}) //nolint:gosec // not what is tested
+			conn, err := client.Dial(t.Context(), s.Addr(listenerTLS).String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{alpn}})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -13,7 +13,7 @@ import (
 // Parameters of a presigned query, beside those that are named like headers.
 const (
 	queryAlgorithm     = "X-Amz-Algorithm"
-	queryCredential    = "X-Amz-Credential"
+	queryCredential    = "X-Amz-Credential" //nolint:gosec // the name of a parameter, no secret.
 	querySignedHeaders = "X-Amz-SignedHeaders"
 	querySignature     = "X-Amz-Signature"
 	queryExpires       = "X-Amz-Expires"
@@ -112,7 +112,7 @@ func presigned(found map[string]string) (*Authorization, error) {
 func Presign(r *http.Request, key Key, scope Scope, now time.Time, expires time.Duration) error {
 	now = now.UTC()
 	day := now.Format(dateLayout)
-	added := url.Values{ //nolint:gosec // a credential here is the name of a key, no secret.
+	added := url.Values{
 		queryAlgorithm:     {algorithm},
 		queryCredential:    {strings.Join([]string{key.AccessKeyID, day, scope.Region, scope.Service, terminator}, "/")},
 		headerDate:         {now.Format(timeLayout)},
