@@ -125,14 +125,14 @@ func (g *gatekeeper) admitDevice(ctx context.Context, c *broker.ConnectRequest, 
 func (g *gatekeeper) admitSigned(ctx context.Context, c *broker.ConnectRequest, opened *upgrade) (broker.Admission, error) {
 	c.Account, c.Principal = opened.caller.Account, opened.caller.Principal
 	guard := &signedGuard{
-		ctx: context.WithoutCancel(ctx), operators: g.operators, principal: c.Principal,
+		operators: g.operators, principal: c.Principal,
 		scope: fleet.Scope{Region: g.region, Account: c.Account},
 	}
-	err := guard.authorize(broker.ActionConnect, fleet.ARNClient, c.ClientID)
+	err := guard.authorize(ctx, broker.ActionConnect, fleet.ARNClient, c.ClientID)
 	if err == nil && c.Will != nil {
-		err = guard.authorize(broker.ActionPublish, fleet.ARNTopic, c.Will.Topic)
+		err = guard.authorize(ctx, broker.ActionPublish, fleet.ARNTopic, c.Will.Topic)
 		if err == nil && c.Will.Retain {
-			err = guard.authorize(broker.ActionRetain, fleet.ARNTopic, c.Will.Topic)
+			err = guard.authorize(ctx, broker.ActionRetain, fleet.ARNTopic, c.Will.Topic)
 		}
 	}
 	if err != nil {
@@ -147,31 +147,34 @@ func (g *gatekeeper) admitSigned(ctx context.Context, c *broker.ConnectRequest, 
 // signedGuard asks for each packet what the access key may do that opened the
 // connection. There is nothing to keep: the answer is made from memory.
 type signedGuard struct {
-	ctx       context.Context //nolint:containedctx // the questions of a guard bear none
 	operators operators
 	principal fleet.Principal
 	scope     fleet.Scope
 }
 
 // authorize asks about one resource.
-func (g *signedGuard) authorize(action, kind, name string) error {
-	return g.operators.Authorize(g.ctx, g.principal, action, g.scope.ARN(kind, name)) //nolint:wrapcheck // it is a fault
+func (g *signedGuard) authorize(ctx context.Context, action, kind, name string) error {
+	return g.operators.Authorize(ctx, g.principal, action, g.scope.ARN(kind, name)) //nolint:wrapcheck // it is a fault
+}
+
+// may asks about a packet, which has no context.
+func (g *signedGuard) may(action, kind, name string) bool {
+	return g.authorize(context.Background(), action, kind, name) == nil
 }
 
 // CanPublish implements broker.Guard.
 func (g *signedGuard) CanPublish(topic string, retain bool) bool {
-	return g.authorize(broker.ActionPublish, fleet.ARNTopic, topic) == nil &&
-		(!retain || g.authorize(broker.ActionRetain, fleet.ARNTopic, topic) == nil)
+	return g.may(broker.ActionPublish, fleet.ARNTopic, topic) && (!retain || g.may(broker.ActionRetain, fleet.ARNTopic, topic))
 }
 
 // CanSubscribe implements broker.Guard.
 func (g *signedGuard) CanSubscribe(filter string) bool {
-	return g.authorize(broker.ActionSubscribe, fleet.ARNTopicFilter, filter) == nil
+	return g.may(broker.ActionSubscribe, fleet.ARNTopicFilter, filter)
 }
 
 // CanReceive implements broker.Guard.
 func (g *signedGuard) CanReceive(topic string) bool {
-	return g.authorize(broker.ActionReceive, fleet.ARNTopic, topic) == nil
+	return g.may(broker.ActionReceive, fleet.ARNTopic, topic)
 }
 
 // Close implements broker.Guard.

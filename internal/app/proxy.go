@@ -19,13 +19,6 @@ import (
 // first thing it sends. The library bounds the header's size.
 const proxyHeaderTimeout = 5 * time.Second
 
-// Lines about peers that are no proxies: of one address, and of all, in a window.
-const (
-	strangerProxyLines    = 1
-	allStrangerProxyLines = 10
-	strangerProxyWindow   = 10 * time.Second
-)
-
 // errProxyHeader is a header that says nothing we can use.
 var errProxyHeader = errors.New("PROXY protocol")
 
@@ -38,7 +31,7 @@ func (a *App) behindProxies(l net.Listener, name string, from []string) net.List
 	if len(networks) == 0 {
 		return l
 	}
-	log, told := a.component("proxy-protocol"), inlet.NewQuota(strangerProxyLines, allStrangerProxyLines, strangerProxyWindow)
+	log, told := a.component("proxy-protocol"), inlet.NewQuota(strangerLines, allStrangerLines, strangerWindow)
 	return &proxyproto.Listener{
 		Listener: l, ReadHeaderTimeout: proxyHeaderTimeout, ValidateHeader: checkProxyHeader,
 		ConnPolicy: func(o proxyproto.ConnPolicyOptions) (proxyproto.Policy, error) {

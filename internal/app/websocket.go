@@ -20,6 +20,7 @@ import (
 	"github.com/muster-iot/muster/internal/awsapi"
 	"github.com/muster-iot/muster/internal/broker"
 	"github.com/muster-iot/muster/internal/fault"
+	"github.com/muster-iot/muster/internal/inlet"
 	"github.com/muster-iot/muster/internal/pki"
 )
 
@@ -39,6 +40,14 @@ const (
 	maxWebSocketMessage = 1 << 20
 	// farewellTimeout is how long a peer may take for our Close frame.
 	farewellTimeout = time.Second
+)
+
+// Lines about callers that nobody has proven to be: of one address, and of all,
+// in a window.
+const (
+	strangerLines    = 5
+	allStrangerLines = 50
+	strangerWindow   = 10 * time.Second
 )
 
 // upgrade is what the request that opened a WebSocket has shown. It travels with
@@ -64,6 +73,8 @@ type webSocket struct {
 	ports  func(conn net.Conn) []string
 	handle func(ctx context.Context, conn net.Conn, u *upgrade) error
 	log    *slog.Logger
+	// told bounds the lines about refusals.
+	told *inlet.Quota
 }
 
 // ServeHTTP proves the caller, upgrades the connection and leaves it to the
@@ -76,7 +87,10 @@ func (s *webSocket) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	u, err := s.open(r, under)
 	if err != nil {
-		s.log.DebugContext(r.Context(), "websocket refused", slog.String("remote_addr", r.RemoteAddr), slog.Any("err", err))
+		if suppressed, ok := s.told.Take(hostOnly(under.RemoteAddr()), now()); ok {
+			s.log.InfoContext(r.Context(), "websocket refused", slog.String("remote_addr", r.RemoteAddr),
+				slog.Int("suppressed", suppressed), slog.Any("err", err))
+		}
 		answer(w, refusalStatus(err), fault.From(err).Message)
 		return
 	}
@@ -94,14 +108,14 @@ func (s *webSocket) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // refusalStatus is the status of an upgrade that is refused.
 func refusalStatus(err error) int {
-	switch code := fault.CodeOf(err); {
-	case code == fault.InvalidRequest:
+	code := fault.CodeOf(err)
+	if code == fault.InvalidRequest {
 		return http.StatusBadRequest
-	case code == fault.Unauthorized || code == fault.Forbidden:
-		return http.StatusForbidden
-	default:
-		return http.StatusServiceUnavailable
 	}
+	if code == fault.Unauthorized || code == fault.Forbidden {
+		return http.StatusForbidden
+	}
+	return http.StatusServiceUnavailable
 }
 
 // open checks everything that can be refused in words, before the upgrade.
@@ -174,7 +188,7 @@ func (a *App) webSocketPorts(listener string) func(net.Conn) []string {
 // webSocketHandler offers MQTT over WebSocket on a listener.
 func (a *App) webSocketHandler(listener string) http.Handler {
 	return &webSocket{
-		api: a.api, names: a.names, log: a.component("websocket"), ports: a.webSocketPorts(listener),
+		api: a.api, names: a.names, log: a.component("websocket"), told: inlet.NewQuota(strangerLines, allStrangerLines, strangerWindow), ports: a.webSocketPorts(listener),
 		custom: func() bool { return a.gatekeeper.custom != nil },
 		handle: func(ctx context.Context, conn net.Conn, u *upgrade) error {
 			o := a.mqttOptions(listener)

@@ -579,3 +579,73 @@ func TestStopEndsWebSockets(t *testing.T) {
 		t.Error("the silent WebSocket is open")
 	}
 }
+
+// TestWebSocketExpires cites §1.3 of the device plane: the connection ends when
+// its time has come, with the reason for it.
+func TestWebSocketExpires(t *testing.T) {
+	t.Parallel()
+	s := startApp(t, nil)
+	opened, err := s.signedCaller()
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened.until = time.Now().Add(time.Second)
+	ours, theirs := net.Pipe()
+	o := s.mqttOptions(listenerTLS)
+	o.Transport, o.Attachment = broker.TransportWebSocket, opened
+	go func() { _ = s.broker.Handle(context.WithoutCancel(t.Context()), theirs, o) }()
+	connected, err := client.Connect(t.Context(), ours, client.Options{ClientID: "c", Version: mqtt.V5})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-connected.Done()
+	var refused *client.RefusedError
+	if !errors.As(connected.Err(), &refused) || refused.Reason != mqtt.MaximumConnectTime {
+		t.Errorf("ended by %v", connected.Err())
+	}
+	if got := s.reason("c"); got != string(broker.ReasonWebSocketExpired) {
+		t.Errorf("reason %s", got)
+	}
+}
+
+// TestPresignedCalls makes API calls by presigned query.
+func TestPresignedCalls(t *testing.T) {
+	t.Parallel()
+	s := startApp(t, nil)
+	for name, c := range map[string]struct {
+		opening
+		tamper string
+		status int
+	}{
+		"signed":            {opening{service: "iot"}, "", http.StatusOK},
+		"an hour later":     {opening{service: "iot", expires: 2 * time.Hour, at: time.Now().Add(-time.Hour)}, "", http.StatusOK},
+		"wrong secret":      {opening{service: "iot", secret: "x"}, "", http.StatusForbidden},
+		"added parameter":   {opening{service: "iot"}, "&maxResults=1", http.StatusForbidden},
+		"for a gateway":     {opening{service: "iotdevicegateway"}, "", http.StatusNotFound},
+		"signature missing": {opening{service: "iot", unsigned: true}, "&X-Amz-Algorithm=AWS4-HMAC-SHA256", http.StatusBadRequest},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := &liveApp{s.App, t, s.root}
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+s.Addr(listenerHTTP).String()+"/things", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.sign(r, &c.opening)
+			r.URL.RawQuery += c.tamper
+			transport := &http.Transport{DisableKeepAlives: true}
+			resp, err := transport.RoundTrip(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			said, err := io.ReadAll(resp.Body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if resp.StatusCode != c.status {
+				t.Errorf("answered %d %s, want %d", resp.StatusCode, said, c.status)
+			}
+		})
+	}
+}
