@@ -84,6 +84,9 @@ type App struct {
 	// of the one on loopback; from Start on.
 	limit, localLimit *inlet.Limit
 
+	// gatekeeper admits connections to the broker.
+	gatekeeper *gatekeeper
+
 	hurry     <-chan struct{}
 	drains    sync.WaitGroup
 	ready     atomic.Bool

@@ -35,17 +35,57 @@ func (n *names) check(serverName string) error {
 // of never fails: check has refused before.
 func (n *names) of(string) (fleet.Account, error) { return n.account, nil }
 
-// gatekeeper lets the broker ask deviceauth.
+// gatekeeper chooses by what a connection has shown who decides about it.
 type gatekeeper struct {
-	devices *deviceauth.Service
-	names   *names
+	devices   *deviceauth.Service
+	operators operators
+	names     *names
+	region    string
+	// custom decides about connections that have shown neither certificate nor
+	// signature; nil refuses them.
+	custom customAdmitter
 	// plain is the name of the listener without TLS.
 	plain string
+}
+
+// customAdmitter decides by credentials that an operator's own code understands:
+// those in the CONNECT, or in the request that opened a WebSocket, which is the
+// request's Attachment, an *upgrade.
+type customAdmitter interface {
+	Admit(ctx context.Context, c *broker.ConnectRequest) (broker.Admission, error)
 }
 
 // Admit implements broker.Gatekeeper.
 func (g *gatekeeper) Admit(ctx context.Context, c *broker.ConnectRequest) (broker.Admission, error) {
 	plain := c.ListenerName == g.plain
+	request := deviceRequest(c, plain)
+	if !plain && c.ListenerName != listenerHTTP {
+		if err := g.names.check(c.ServerName); err != nil {
+			g.devices.NameRefused(ctx, request, err)
+			return broker.Admission{}, err
+		}
+	}
+	opened, isWebSocket := c.Attachment.(*upgrade)
+	switch {
+	case isWebSocket && opened.caller != nil:
+		return g.admitSigned(ctx, c, opened)
+	// A certificate is no proof on a WebSocket, where AWS IoT does not look at it.
+	case isWebSocket && g.custom == nil:
+		return broker.Admission{}, fault.New(fault.Unauthorized, "The request that opened the WebSocket bears no signature")
+	case isWebSocket:
+		admitted, err := g.custom.Admit(ctx, c)
+		if admitted.Until.IsZero() || opened.until.Before(admitted.Until) {
+			admitted.Until, admitted.UntilReason = opened.until, broker.ReasonWebSocketExpired
+		}
+		return admitted, err //nolint:wrapcheck // it is a fault
+	case g.custom != nil && c.PeerCertificate == nil && !plain:
+		return g.custom.Admit(ctx, c) //nolint:wrapcheck // it is a fault
+	}
+	return g.admitDevice(ctx, c, request)
+}
+
+// deviceRequest is the CONNECT as deviceauth sees it.
+func deviceRequest(c *broker.ConnectRequest, plain bool) deviceauth.Request {
 	request := deviceauth.Request{
 		Certificate: c.PeerCertificate,
 		ServerName:  c.ServerName,
@@ -57,12 +97,11 @@ func (g *gatekeeper) Admit(ctx context.Context, c *broker.ConnectRequest) (broke
 	if c.Will != nil {
 		request.Will = &deviceauth.Will{Topic: c.Will.Topic, Retain: c.Will.Retain}
 	}
-	if !plain {
-		if err := g.names.check(c.ServerName); err != nil {
-			g.devices.NameRefused(ctx, request, err)
-			return broker.Admission{}, err
-		}
-	}
+	return request
+}
+
+// admitDevice lets policies of a certificate decide.
+func (g *gatekeeper) admitDevice(ctx context.Context, c *broker.ConnectRequest, request deviceauth.Request) (broker.Admission, error) {
 	admitted, err := g.devices.Admit(ctx, request)
 	if err != nil {
 		// A certificate that is not registered or not active is nobody: what it
@@ -80,6 +119,66 @@ func (g *gatekeeper) Admit(ctx context.Context, c *broker.ConnectRequest) (broke
 		Guard:     admitted.Guard,
 	}, nil
 }
+
+// admitSigned lets the permissions of an access key decide: on the CONNECT, the
+// will, and each packet after that.
+func (g *gatekeeper) admitSigned(ctx context.Context, c *broker.ConnectRequest, opened *upgrade) (broker.Admission, error) {
+	c.Account, c.Principal = opened.caller.Account, opened.caller.Principal
+	guard := &signedGuard{
+		operators: g.operators, principal: c.Principal,
+		scope: fleet.Scope{Region: g.region, Account: c.Account},
+	}
+	err := guard.authorize(ctx, broker.ActionConnect, fleet.ARNClient, c.ClientID)
+	if err == nil && c.Will != nil {
+		err = guard.authorize(ctx, broker.ActionPublish, fleet.ARNTopic, c.Will.Topic)
+		if err == nil && c.Will.Retain {
+			err = guard.authorize(ctx, broker.ActionRetain, fleet.ARNTopic, c.Will.Topic)
+		}
+	}
+	if err != nil {
+		return broker.Admission{}, err
+	}
+	return broker.Admission{
+		Account: c.Account, Principal: c.Principal, Guard: guard,
+		Until: opened.until, UntilReason: broker.ReasonWebSocketExpired,
+	}, nil
+}
+
+// signedGuard asks for each packet what the access key may do that opened the
+// connection. There is nothing to keep: the answer is made from memory.
+type signedGuard struct {
+	operators operators
+	principal fleet.Principal
+	scope     fleet.Scope
+}
+
+// authorize asks about one resource.
+func (g *signedGuard) authorize(ctx context.Context, action, kind, name string) error {
+	return g.operators.Authorize(ctx, g.principal, action, g.scope.ARN(kind, name)) //nolint:wrapcheck // it is a fault
+}
+
+// may asks about a packet, which has no context.
+func (g *signedGuard) may(action, kind, name string) bool {
+	return g.authorize(context.Background(), action, kind, name) == nil
+}
+
+// CanPublish implements broker.Guard.
+func (g *signedGuard) CanPublish(topic string, retain bool) bool {
+	return g.may(broker.ActionPublish, fleet.ARNTopic, topic) && (!retain || g.may(broker.ActionRetain, fleet.ARNTopic, topic))
+}
+
+// CanSubscribe implements broker.Guard.
+func (g *signedGuard) CanSubscribe(filter string) bool {
+	return g.may(broker.ActionSubscribe, fleet.ARNTopicFilter, filter)
+}
+
+// CanReceive implements broker.Guard.
+func (g *signedGuard) CanReceive(topic string) bool {
+	return g.may(broker.ActionReceive, fleet.ARNTopic, topic)
+}
+
+// Close implements broker.Guard.
+func (g *signedGuard) Close() {}
 
 // deviceRegistry lets deviceauth ask the registry: the same answers under the
 // names that each side chose.

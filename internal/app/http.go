@@ -3,7 +3,6 @@ package app
 import (
 	"context"
 	"crypto/rand"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -108,9 +107,9 @@ func (a *App) secret(name string, size int) ([]byte, error) {
 }
 
 // localHandler serves everything that stays on this machine.
-func (a *App) localHandler() http.Handler {
+func (a *App) localHandler(listener string) http.Handler {
 	metrics := promhttp.HandlerFor(a.metrics, promhttp.HandlerOpts{})
-	rest := a.deviceHandler()
+	rest := a.deviceHandler(listener)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/metrics" {
 			metrics.ServeHTTP(w, r)
@@ -122,18 +121,23 @@ func (a *App) localHandler() http.Handler {
 
 // deviceHandler serves what may leave the machine. It is no ServeMux: that
 // would redirect topics with empty levels.
-func (a *App) deviceHandler() http.Handler {
+func (a *App) deviceHandler(listener string) http.Handler {
 	admin := adminapi.New(adminapi.Options{
 		Authorize: a.authorizeOps, Backup: a.Backup, Doctor: a.Doctor, Logger: a.component("adminapi"),
 		StartDrain: a.StartDrain, DrainStatus: a.drainStatus, EndDrain: a.endDrain,
 		Devices: refusals{a.devices, a.settings.AccountID},
 		History: a.history, Tokens: a.tokens, Account: callerAccount, Now: now,
 	})
+	mqtt := a.webSocketHandler(listener)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if state, ok := r.Context().Value(tlsStateKey{}).(*tls.ConnectionState); ok && r.TLS == nil {
-			r.TLS = state
+		// net/http finds the state by itself only on a bare tls.Conn.
+		if c, ok := r.Context().Value(connKey{}).(*peekedConn); ok && r.TLS == nil {
+			state := c.ConnectionState()
+			r.TLS = &state
 		}
 		switch {
+		case r.URL.Path == webSocketPath:
+			mqtt.ServeHTTP(w, r)
 		case r.URL.Path == "/healthz":
 			answer(w, http.StatusOK, "ok")
 		case r.URL.Path == "/readyz":

@@ -93,9 +93,11 @@ func (a *App) listen(ctx context.Context) error {
 		switch name {
 		case listenerHTTP:
 			l = a.localLimit.Listener(l)
+		case listenerMQTT:
+			l = a.limit.Listener(a.behindProxies(l, name, a.settings.MQTT.ProxyProtocol))
+		case listenerTLS:
+			l = a.limit.Listener(a.behindProxies(l, name, a.settings.TLS.ProxyProtocol))
 		case listenerPlain: // benchmarks measure it, and only this machine reaches it
-		default:
-			l = a.limit.Listener(l)
 		}
 		run, stop := serve(l)
 		all = append(all, part{name + " listener", run})
@@ -163,7 +165,7 @@ func (a *App) mqttOptions(name string) broker.ListenerOptions {
 
 // serveHTTP serves the API without TLS; settings keep it on loopback.
 func (a *App) serveHTTP(l net.Listener) (run, stop func(context.Context) error) {
-	server := a.httpServer(a.localHandler())
+	server := a.httpServer(a.localHandler(listenerHTTP))
 	return func(context.Context) error { return closedIsFine(server.Serve(l)) }, server.Shutdown
 }
 
@@ -183,7 +185,7 @@ func (a *App) httpServer(h http.Handler) *http.Server {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(a.component("http").Handler(), slog.LevelDebug),
-		ConnContext:       withTLSState,
+		ConnContext:       withConn,
 		Protocols:         http1(),
 	}
 }
@@ -205,7 +207,7 @@ func (a *App) serveShared(l net.Listener) (run, stop func(context.Context) error
 			return a.broker.Handle(ctx, conn, a.mqttOptions(listenerTLS))
 		},
 	}
-	server := a.httpServer(a.deviceHandler())
+	server := a.httpServer(a.deviceHandler(listenerTLS))
 	run = func(ctx context.Context) error {
 		var serving sync.WaitGroup
 		serving.Go(func() {
@@ -343,16 +345,11 @@ func (c *peekedConn) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
-// tlsStateKey carries the TLS state of a peeked connection to the handler:
-// net/http finds it by itself only on a bare tls.Conn.
-type tlsStateKey struct{}
+// connKey carries the connection of a request to its handler.
+type connKey struct{}
 
-func withTLSState(ctx context.Context, conn net.Conn) context.Context {
-	if c, ok := conn.(*peekedConn); ok {
-		state := c.ConnectionState()
-		return context.WithValue(ctx, tlsStateKey{}, &state)
-	}
-	return ctx
+func withConn(ctx context.Context, conn net.Conn) context.Context {
+	return context.WithValue(ctx, connKey{}, conn)
 }
 
 // handedListener feeds connections to an HTTP server.

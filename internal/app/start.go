@@ -56,9 +56,10 @@ func (a *App) joinDevicePlane(context.Context) error {
 		},
 	})
 	a.keeper = mqttstore.New(mqttstore.Options{Store: a.store, Logger: a.component("mqttstore"), Registerer: a.metrics})
+	a.gatekeeper = &gatekeeper{devices: a.devices, operators: a.accounts, names: a.names, region: a.settings.Region, plain: listenerPlain}
 	a.broker = broker.New(broker.Options{
 		Profile: a.profile(), Limits: a.brokerLimits(), Keeper: a.keeper,
-		Gatekeeper: &gatekeeper{devices: a.devices, names: a.names, plain: listenerPlain},
+		Gatekeeper: a.gatekeeper,
 		Service:    a.topics,
 		Observer:   &observer{presence: a.presence},
 		Quotas:     a.quotas(), Admission: a.admission(),

@@ -2,6 +2,7 @@ package awsapi
 
 import (
 	"net/http"
+	"slices"
 
 	"github.com/muster-iot/muster/internal/awsapi/catalog"
 	"github.com/muster-iot/muster/internal/fault"
@@ -25,4 +26,29 @@ func (s *Server) Authenticate(r *http.Request, body []byte) (Caller, error) {
 		return Caller{}, fault.Wrap(fault.Unauthorized, p.cause, "%s", p.message)
 	}
 	return caller, nil
+}
+
+// AuthenticateUpgrade proves by presigned query or by header who opens a
+// WebSocket. Beside the host as sent, the signature is tried with each of
+// hosts. It returns nil without error for a request that bears no signature; the
+// error is a fault of code Unauthorized, or another one when it is ours.
+func (s *Server) AuthenticateUpgrade(r *http.Request, hosts ...string) (*Caller, error) {
+	signature, err := parseSignature(r)
+	if err != nil {
+		return nil, fault.Wrap(fault.Unauthorized, err, "%s", signatureProblem(err).message)
+	}
+	if signature == nil {
+		return nil, nil //nolint:nilnil // absent is neither.
+	}
+	if !slices.Contains([]string{"iotdevicegateway", "iotdata"}, signature.Service) {
+		return nil, fault.New(fault.Unauthorized, "Credential must be scoped to the service iotdevicegateway or iotdata, not %q", signature.Service)
+	}
+	caller, p := s.bySignature(r, Caller{SourceAddress: sourceAddress(r)}, signature, nil, hosts...)
+	if p == nil {
+		return &caller, nil
+	}
+	if p.status == http.StatusInternalServerError {
+		return nil, fault.Wrap(fault.Unavailable, p.cause, "%s", p.message)
+	}
+	return nil, fault.Wrap(fault.Unauthorized, p.cause, "%s", p.message)
 }

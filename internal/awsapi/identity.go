@@ -63,8 +63,9 @@ func (s *Server) certified(r *http.Request, services []catalog.Service) bool {
 	return dataPlane && s.options.Devices != nil && r.TLS != nil && len(r.TLS.PeerCertificates) > 0
 }
 
-// bySignature checks the signature against the key's secret.
-func (s *Server) bySignature(r *http.Request, caller Caller, signature *sigv4.Authorization, body []byte) (Caller, *problem) {
+// bySignature checks the signature against the key's secret. hosts are further
+// names of this server that the client may have signed.
+func (s *Server) bySignature(r *http.Request, caller Caller, signature *sigv4.Authorization, body []byte, hosts ...string) (Caller, *problem) {
 	invalid := &problem{name: "UnrecognizedClientException", status: http.StatusForbidden, message: "The security token included in the request is invalid"}
 	if signature.Token != "" {
 		invalid.message = "Session tokens are not offered by this version of Muster; use a long-term access key"
@@ -79,7 +80,7 @@ func (s *Server) bySignature(r *http.Request, caller Caller, signature *sigv4.Au
 	default:
 		return caller, &problem{name: internalFailure, status: http.StatusInternalServerError, message: "Internal failure", cause: err}
 	}
-	if err := signature.Verify(r, body, secret, s.options.Now()); err != nil {
+	if err := signature.Verify(r, body, secret, s.options.Now(), hosts...); err != nil {
 		return caller, signatureProblem(err)
 	}
 	caller.Account, caller.Principal = account, principal

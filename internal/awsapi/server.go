@@ -169,10 +169,11 @@ func (s *Server) serve(ctx context.Context, x *exchange) {
 
 // parseSignature returns nil without error for a request that has none.
 func parseSignature(r *http.Request) (*sigv4.Authorization, error) {
-	if r.Header.Get("Authorization") == "" {
+	signature, err := sigv4.Parse(r)
+	if errors.Is(err, sigv4.ErrMissing) {
 		return nil, nil //nolint:nilnil // absent is neither.
 	}
-	return sigv4.Parse(r)
+	return signature, err
 }
 
 // route finds the operation among the services that the request can mean.

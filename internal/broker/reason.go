@@ -84,9 +84,18 @@ func causeOf(err error) *cause {
 	return &cause{reason: ReasonServerError, code: mqtt.UnspecifiedError, err: err}
 }
 
+// ErrPeerLeft is what reading from a connection fails with when its peer said
+// goodbye below MQTT, as a Close frame of WebSocket does. That is as good as a
+// DISCONNECT.
+var ErrPeerLeft = errors.New("peer has left")
+
 // finalCause is the one place that decides why a connection ended: for the
-// first cause that somebody recorded, else because reading failed.
+// first cause that somebody recorded, else because reading failed. A write that
+// failed because the peer had left just before is no cause of its own.
 func finalCause(recorded *cause, readErr error) cause {
+	if errors.Is(readErr, ErrPeerLeft) && (recorded == nil || recorded.reason == ReasonConnectionLost) {
+		return cause{reason: ReasonClientInitiated, noWill: true}
+	}
 	if recorded != nil {
 		return *recorded
 	}

@@ -214,6 +214,18 @@ func TestFinalCause(t *testing.T) {
 	if diff := cmp.Diff(ReasonThrottled, finalCause(because(ReasonThrottled), nil).reason); diff != "" {
 		t.Error(diff)
 	}
+	left := fmt.Errorf("read: %w", ErrPeerLeft)
+	for reason, recorded := range map[DisconnectReason]*cause{
+		ReasonClientInitiated: nil, ReasonThrottled: because(ReasonThrottled),
+	} {
+		if got := finalCause(recorded, left); got.reason != reason || got.noWill != (recorded == nil) {
+			t.Errorf("a peer that left, recorded %v: %+v", recorded, got)
+		}
+	}
+	// The write that failed before the goodbye was read.
+	if got := finalCause(because(ReasonConnectionLost), left); got.reason != ReasonClientInitiated || !got.noWill {
+		t.Errorf("a peer that left during a write: %+v", got)
+	}
 }
 
 func BenchmarkLookup(b *testing.B) {

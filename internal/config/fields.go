@@ -111,6 +111,14 @@ func fields() []field {
 			func(s *Settings) value { return (*size)(&s.MQTT.MaxQueuedBytes) },
 		},
 		{
+			"mqtt.proxy-protocol", "", "networks of the proxies that mqtt-addr is reached through, which must send PROXY protocol v2; nobody else is let in; empty for none", false,
+			func(s *Settings) value { return (*list)(&s.MQTT.ProxyProtocol) },
+		},
+		{
+			"tls.proxy-protocol", "", "networks of the proxies that tls-addr is reached through, as mqtt.proxy-protocol", false,
+			func(s *Settings) value { return (*list)(&s.TLS.ProxyProtocol) },
+		},
+		{
 			"tls.require-sni", "false", "refuse TLS connections that name no known endpoint", false,
 			func(s *Settings) value { return (*flag)(&s.TLS.RequireSNI) },
 		},

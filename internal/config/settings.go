@@ -7,6 +7,7 @@
 package config
 
 import (
+	"net/netip"
 	"time"
 
 	"github.com/muster-iot/muster/internal/fleet"
@@ -93,12 +94,17 @@ type MQTT struct {
 	// MaxQueuedBytes those of all sessions together.
 	MaxQueuedMessages int
 	MaxQueuedBytes    int64
+	// ProxyProtocol are the networks of proxies in front of the listener, empty
+	// for none.
+	ProxyProtocol []string
 }
 
 // TLS are settings of the handshake.
 type TLS struct {
 	// RequireSNI refuses connections that name no known endpoint.
 	RequireSNI bool
+	// ProxyProtocol is like that of MQTT, for the other listener.
+	ProxyProtocol []string
 }
 
 // Log says what is logged and how.
@@ -148,6 +154,18 @@ const StorePebble = "pebble"
 
 // busEmbedded is the only bus of this version.
 const busEmbedded = "embedded"
+
+// Networks parses a list of networks that has passed validation. A single
+// address is a network of its own.
+func Networks(texts []string) []netip.Prefix {
+	var out []netip.Prefix
+	for _, text := range texts {
+		if network, ok := parseNetwork(text); ok {
+			out = append(out, network)
+		}
+	}
+	return out
+}
 
 // StoreEngine names the engine without the address that may hold a password.
 func (s *Settings) StoreEngine() string {

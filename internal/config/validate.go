@@ -55,6 +55,8 @@ func (s *Settings) validate() []Problem {
 	s.validateListeners(c)
 	s.validateStore(c)
 	s.validateNames(c)
+	validateNetworks(c, "mqtt.proxy-protocol", s.MQTT.ProxyProtocol)
+	validateNetworks(c, "tls.proxy-protocol", s.TLS.ProxyProtocol)
 	c.oneOf("mqtt.profile", s.MQTT.Profile, ProfileAWS, ProfileStandard)
 	c.require(s.MQTT.SessionExpiry >= 0 && s.MQTT.SessionExpiry <= maxSessionExpiry, "mqtt.session-expiry", "must be from 0s to %v", maxSessionExpiry)
 	c.require(s.MQTT.MaxQueuedMessages >= 1, "mqtt.max-queued-messages", "must be at least 1")
@@ -134,6 +136,24 @@ func (s *Settings) validateListeners(c *checker) {
 		host, port, ok := splitAddr(s.Advertise)
 		c.require(ok && port != 0 && validHost(host), "advertise", "%q is not HOST:PORT", s.Advertise)
 	}
+}
+
+// validateNetworks checks a list of networks in CIDR notation.
+func validateNetworks(c *checker, path string, networks []string) {
+	for _, text := range networks {
+		_, ok := parseNetwork(text)
+		c.require(ok, path, "%q is neither a network such as 10.0.0.0/8 nor an IP address", text)
+	}
+}
+
+// parseNetwork reads a network or a single address. Bits behind the prefix are
+// a slip that would mean more than was written.
+func parseNetwork(text string) (netip.Prefix, bool) {
+	if addr, err := netip.ParseAddr(text); err == nil && addr.Zone() == "" && !addr.Is4In6() {
+		return netip.PrefixFrom(addr, addr.BitLen()), true
+	}
+	network, err := netip.ParsePrefix(text)
+	return network, err == nil && network == network.Masked() && !network.Addr().Is4In6()
 }
 
 // validateStore checks the engine without ever repeating its URL, which may

@@ -9,20 +9,27 @@ import (
 	"strings"
 )
 
-// canonicalRequest renders the text that is signed. The path is given apart,
-// because clients differ in how they normalize it.
-func canonicalRequest(r *http.Request, path, query string, signed []string, payloadHash string) string {
+// form is what of the canonical request clients choose differently: how they
+// normalize the path, what belongs to the query, which host they mean.
+type form struct{ host, path, query string }
+
+// canonicalRequest renders the text that is signed.
+func canonicalRequest(r *http.Request, f form, signed []string, payloadHash string) string {
 	var b strings.Builder
 	b.WriteString(r.Method)
 	b.WriteByte('\n')
-	b.WriteString(path)
+	b.WriteString(f.path)
 	b.WriteByte('\n')
-	b.WriteString(query)
+	b.WriteString(f.query)
 	b.WriteByte('\n')
 	for _, name := range signed {
 		b.WriteString(name)
 		b.WriteByte(':')
-		b.WriteString(headerValue(r, name))
+		if name == "host" {
+			b.WriteString(f.host)
+		} else {
+			b.WriteString(headerValue(r, name))
+		}
 		b.WriteByte('\n')
 	}
 	b.WriteByte('\n')
@@ -32,15 +39,17 @@ func canonicalRequest(r *http.Request, path, query string, signed []string, payl
 	return b.String()
 }
 
-// headerValue joins a header's values, each without surplus blanks. Host and
-// length are fields of a request rather than headers.
-func headerValue(r *http.Request, name string) string {
-	if name == "host" {
-		if r.Host == "" && r.URL != nil {
-			return r.URL.Host
-		}
-		return r.Host
+// sentHost returns the host that a request names.
+func sentHost(r *http.Request) string {
+	if r.Host == "" && r.URL != nil {
+		return r.URL.Host
 	}
+	return r.Host
+}
+
+// headerValue joins a header's values, each without surplus blanks. The length
+// is a field of a request rather than a header.
+func headerValue(r *http.Request, name string) string {
 	values := r.Header.Values(name)
 	if name == "content-length" && len(values) == 0 && r.ContentLength >= 0 {
 		return strconv.FormatInt(r.ContentLength, 10)
@@ -99,9 +108,9 @@ func normalize(path string) string {
 	return clean
 }
 
-// canonicalQuery sorts the parameters and escapes them in the one way that
-// signing demands.
-func canonicalQuery(raw string) (string, error) {
+// canonicalQuery sorts the parameters, but for those left out, and escapes them
+// in the one way that signing demands.
+func canonicalQuery(raw string, without ...string) (string, error) {
 	if raw == "" {
 		return "", nil
 	}
@@ -118,6 +127,9 @@ func canonicalQuery(raw string) (string, error) {
 		v, err := url.QueryUnescape(value)
 		if err != nil {
 			return "", fmt.Errorf("%w: query has a bad escape", ErrIncomplete)
+		}
+		if slices.Contains(without, n) {
+			continue
 		}
 		// The tab sorts before every escaped character, so that names sort
 		// before values.

@@ -44,8 +44,9 @@ func Sign(r *http.Request, body []byte, key Key, scope Scope, now time.Time) err
 	if err != nil {
 		return err
 	}
-	path := canonicalPaths(scope.Service, sentPath(r))[0]
-	sig := signature(key.Secret, scope, now, canonicalRequest(r, path, query, signed, hash))
+	f := form{host: sentHost(r), path: canonicalPaths(scope.Service, sentPath(r))[0], query: query}
+	secret := signingKey(key.Secret, now.Format(dateLayout), scope)
+	sig := signature(secret, scope, now, canonicalRequest(r, f, signed, hash))
 	r.Header.Set("Authorization", fmt.Sprintf("%s Credential=%s/%s/%s/%s/%s, SignedHeaders=%s, Signature=%s",
 		algorithm, key.AccessKeyID, now.Format(dateLayout), scope.Region, scope.Service, terminator,
 		strings.Join(signed, ";"), hex.EncodeToString(sig)))

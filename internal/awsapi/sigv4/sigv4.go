@@ -1,7 +1,7 @@
-// Package sigv4 checks and makes AWS Signature Version 4 by header. It owns
-// parsing, canonical form and the comparison; which secret belongs to an
-// access key is for the caller. It knows no service and no account, and starts
-// no goroutines.
+// Package sigv4 checks and makes AWS Signature Version 4, by header and by
+// presigned query. It owns parsing, canonical form and the comparison; which
+// secret belongs to an access key is for the caller. It knows no service and no
+// account, and starts no goroutines.
 //
 // The path is encoded twice except for s3. There is no replay cache: equal
 // calls within one second carry equal signatures, so only the clock bounds a
@@ -67,14 +67,21 @@ type Authorization struct {
 	// Token is the session token, empty for long-term keys.
 	Token     string
 	signature []byte
+	// presigned is set for a signature in the query, expires when that says how
+	// long it is good for.
+	presigned bool
+	expires   time.Duration
 }
 
-// Parse reads the Authorization header and what belongs to it.
+// Parse reads the signature of a request and what belongs to it: from the
+// Authorization header, or from a presigned query.
 func Parse(r *http.Request) (*Authorization, error) {
 	header := r.Header.Get("Authorization")
 	switch {
 	case header == "":
-		return nil, ErrMissing
+		return parseQuery(r.URL.RawQuery)
+	case queryIsSigned(r.URL.RawQuery):
+		return nil, fmt.Errorf("%w: the request is signed by header and by query, use one of them", ErrIncomplete)
 	case len(r.Header.Values("Authorization")) > 1:
 		// Whoever looks at another one than we do would see another caller.
 		return nil, fmt.Errorf("%w: more than one Authorization header", ErrIncomplete)
@@ -160,17 +167,20 @@ func (a *Authorization) time(r *http.Request, day string) error {
 		text, layouts = r.Header.Get("Date"), []string{timeLayout, http.TimeFormat, time.RFC1123Z}
 	}
 	for _, layout := range layouts {
-		at, err := time.Parse(layout, text)
-		if err != nil {
-			continue
+		if at, err := time.Parse(layout, text); err == nil {
+			return a.at(at, day)
 		}
-		a.Time = at.UTC()
-		if a.Time.Format(dateLayout) != day {
-			return fmt.Errorf("%w: date and Credential name different days", ErrIncomplete)
-		}
-		return nil
 	}
 	return fmt.Errorf("%w: needs a valid %s or Date header", ErrIncomplete, headerDate)
+}
+
+// at sets the signing time.
+func (a *Authorization) at(at time.Time, day string) error {
+	a.Time = at.UTC()
+	if a.Time.Format(dateLayout) != day {
+		return fmt.Errorf("%w: date and Credential name different days", ErrIncomplete)
+	}
+	return nil
 }
 
 // signingKey derives the key for a day and scope from the secret.
@@ -181,8 +191,9 @@ func signingKey(secret, day string, scope Scope) []byte {
 	return mac(key, terminator)
 }
 
-// signature computes what the client must have computed.
-func signature(secret string, scope Scope, at time.Time, canonical string) []byte {
+// signature computes what the client must have computed with the key of the
+// day.
+func signature(key []byte, scope Scope, at time.Time, canonical string) []byte {
 	day := at.Format(dateLayout)
 	digest := sha256.Sum256([]byte(canonical))
 	text := strings.Join([]string{
@@ -190,7 +201,7 @@ func signature(secret string, scope Scope, at time.Time, canonical string) []byt
 		strings.Join([]string{day, scope.Region, scope.Service, terminator}, "/"),
 		hex.EncodeToString(digest[:]),
 	}, "\n")
-	return mac(signingKey(secret, day, scope), text)
+	return mac(key, text)
 }
 
 // mac is HMAC-SHA256.

@@ -15,29 +15,68 @@ import (
 const MaxSkew = 5 * time.Minute
 
 // Verify checks the signature over the request and its body, which the caller
-// has read. The host is taken as sent.
-func (a *Authorization) Verify(r *http.Request, body []byte, secret string, now time.Time) error {
-	if skew := now.Sub(a.Time); skew > MaxSkew || skew < -MaxSkew {
-		return fmt.Errorf("%w: signed at %s, the time here is %s", ErrSkew, a.Time.Format(timeLayout), now.UTC().Format(timeLayout))
+// has read. The host is taken as sent, and then as each of hosts: what else the
+// client may have called this server.
+func (a *Authorization) Verify(r *http.Request, body []byte, secret string, now time.Time, hosts ...string) error {
+	if err := a.timely(now); err != nil {
+		return err
 	}
 	if err := a.covers(r); err != nil {
 		return err
 	}
-	hash, err := payloadHash(r, a.Service, body)
+	hash, err := a.payloadHash(r, body)
 	if err != nil {
 		return err
 	}
-	query, err := canonicalQuery(r.URL.RawQuery)
+	queries, err := a.queries(r.URL.RawQuery)
 	if err != nil {
 		return err
 	}
-	for _, path := range canonicalPaths(a.Service, sentPath(r)) {
-		want := signature(secret, a.Scope, a.Time, canonicalRequest(r, path, query, a.SignedHeaders, hash))
-		if subtle.ConstantTimeCompare(want, a.signature) == 1 {
-			return nil
+	key := signingKey(secret, a.Time.Format(dateLayout), a.Scope)
+	for _, host := range append([]string{sentHost(r)}, hosts...) {
+		for _, path := range canonicalPaths(a.Service, sentPath(r)) {
+			for _, query := range queries {
+				want := signature(key, a.Scope, a.Time, canonicalRequest(r, form{host, path, query}, a.SignedHeaders, hash))
+				if subtle.ConstantTimeCompare(want, a.signature) == 1 {
+					return nil
+				}
+			}
 		}
 	}
 	return ErrMismatch
+}
+
+// timely checks the time window. A query that says how long it is good for is
+// good for that long; its beginning still bears a clock that is ahead.
+func (a *Authorization) timely(now time.Time) error {
+	latest := a.Time.Add(MaxSkew)
+	if a.expires > 0 {
+		latest = a.Time.Add(a.expires)
+	}
+	if now.Before(a.Time.Add(-MaxSkew)) || now.After(latest) {
+		return fmt.Errorf("%w: signed at %s, good until %s, the time here is %s", ErrSkew,
+			a.Time.Format(timeLayout), latest.Format(timeLayout), now.UTC().Format(timeLayout))
+	}
+	return nil
+}
+
+// queries returns the canonical queries that clients sign. In a presigned one
+// the signature cannot be part of itself, and device SDKs append the session
+// token after signing where others sign it.
+func (a *Authorization) queries(raw string) ([]string, error) {
+	if !a.presigned {
+		query, err := canonicalQuery(raw)
+		return []string{query}, err
+	}
+	without, err := canonicalQuery(raw, querySignature, headerToken)
+	if err != nil {
+		return nil, err
+	}
+	signed, err := canonicalQuery(raw, querySignature)
+	if signed == without {
+		return []string{signed}, err
+	}
+	return []string{without, signed}, err
 }
 
 // covers refuses a request with x-amz or x-amzn headers that are not signed:
@@ -56,16 +95,20 @@ func (a *Authorization) covers(r *http.Request) error {
 }
 
 // payloadHash returns the hash that the canonical request carries. A hash that
-// the client states must be the body's own; only s3 may leave the body unsigned.
-func payloadHash(r *http.Request, service string, body []byte) (string, error) {
+// the client states must be the body's own; only s3 may leave the body unsigned,
+// and does so when presigned.
+func (a *Authorization) payloadHash(r *http.Request, body []byte) (string, error) {
 	const unsigned = "UNSIGNED-PAYLOAD"
+	if a.presigned && a.Service == serviceS3 {
+		return unsigned, nil
+	}
 	sum := sha256.Sum256(body)
 	computed := hex.EncodeToString(sum[:])
 	stated := r.Header.Get(headerHash)
 	switch {
 	case stated == "" || stated == computed:
 		return computed, nil
-	case stated == unsigned && service == serviceS3:
+	case stated == unsigned && a.Service == serviceS3:
 		return unsigned, nil
 	case stated == unsigned || strings.HasPrefix(stated, "STREAMING-"):
 		return "", fmt.Errorf("%w: %s must be the hash of the body, %s is not offered", ErrIncomplete, strings.ToLower(headerHash), stated)

@@ -29,7 +29,7 @@ const javascriptDir = "../javascript"
 //nolint:gochecknoglobals // it is one installation for the process.
 var needDevice = sync.OnceValue(func() error {
 	missing := false
-	for _, name := range []string{"aws-iot-device-sdk-v2", "@aws-sdk/client-iot-data-plane"} {
+	for _, name := range []string{"aws-iot-device-sdk-v2", "aws-iot-device-sdk", "mqtt", "@aws-sdk/client-iot-data-plane"} {
 		_, err := os.Stat(filepath.Join(javascriptDir, "node_modules", name))
 		missing = missing || err != nil
 	}
@@ -47,7 +47,7 @@ var needDevice = sync.OnceValue(func() error {
 // line is one line that the device program writes.
 type line struct {
 	Event string `json:"event"`
-	// Why and Reason are set when the program failed.
+	// Why and Reason are set when the program failed or was refused.
 	Why    string `json:"why"`
 	Reason string `json:"reason"`
 
@@ -76,14 +76,26 @@ type jsDevice struct {
 // startDevice runs the program as a thing, connecting to localhost's port.
 func startDevice(t *testing.T, server *testkit.Server, thing, protocol, addr string, as identity) *jsDevice {
 	t.Helper()
+	return startJavaScript(t, "device.mjs", "THING="+thing, "PROTOCOL="+protocol, "PORT="+portOf(t, addr),
+		"CERT="+as.cert, "KEY="+as.key, "CA="+filepath.Join(server.DataDir, "ca.pem"))
+}
+
+// portOf cuts the port out of an address.
+func portOf(t *testing.T, addr string) string {
+	t.Helper()
 	_, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &jsDevice{t: t, cmd: exec.CommandContext(t.Context(), "node", "device.mjs"), lines: make(chan line, 64)}
+	return port
+}
+
+// startJavaScript runs one of the programs with variables.
+func startJavaScript(t *testing.T, program string, env ...string) *jsDevice {
+	t.Helper()
+	d := &jsDevice{t: t, cmd: exec.CommandContext(t.Context(), "node", program), lines: make(chan line, 64)}
 	d.cmd.Dir = javascriptDir
-	d.cmd.Env = append(os.Environ(), "THING="+thing, "PROTOCOL="+protocol, "PORT="+port,
-		"CERT="+as.cert, "KEY="+as.key, "CA="+filepath.Join(server.DataDir, "ca.pem"))
+	d.cmd.Env = append(os.Environ(), env...)
 	d.cmd.Stderr = &d.stderr
 	stdout, err := d.cmd.StdoutPipe()
 	if err != nil {
