@@ -16,8 +16,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"regexp"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -46,38 +44,13 @@ var (
 	ErrFailed = errors.New("function failed")
 )
 
-// namePattern is the rule of AWS Lambda for names.
-var namePattern = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,64}$`)
-
-// Definition is one function as an operator wrote it.
+// Definition is one function. Of Path and URL one is set.
 type Definition struct {
 	Name string
 	// Path is the executable of a function on this machine, else empty.
 	Path string
 	// URL is the address of a web service, else empty.
 	URL string
-}
-
-// execPrefix marks a function on this machine.
-const execPrefix = "exec:"
-
-// ParseDefinition reads NAME=exec:/PATH or NAME=https://URL. Addresses without
-// TLS must lead to this machine.
-func ParseDefinition(text string) (Definition, error) {
-	name, target, ok := strings.Cut(text, "=")
-	if !ok || !namePattern.MatchString(name) {
-		return Definition{}, errors.New("is not NAME=exec:/PATH or NAME=https://URL with a name of 1 to 64 letters, digits, _ and -")
-	}
-	if path, isExec := strings.CutPrefix(target, execPrefix); isExec {
-		if !strings.HasPrefix(path, "/") {
-			return Definition{}, fmt.Errorf("names the function %s by a path that is not absolute", name)
-		}
-		return Definition{Name: name, Path: path}, nil
-	}
-	if err := checkURL(target); err != nil {
-		return Definition{}, fmt.Errorf("names the function %s by an address that %w", name, err)
-	}
-	return Definition{Name: name, URL: target}, nil
 }
 
 // Options are what a Set needs.

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strconv"
 	"time"
@@ -27,25 +26,6 @@ const (
 
 // maxAnswerHeader bounds the header of an answer in bytes.
 const maxAnswerHeader = 16 << 10
-
-// checkURL accepts https, and http to a literal address of this machine.
-func checkURL(text string) error {
-	u, err := url.Parse(text)
-	if err != nil || u.Host == "" || u.User != nil || u.Fragment != "" {
-		return errors.New("is no https:// URL")
-	}
-	switch u.Scheme {
-	case "https":
-		return nil
-	case "http":
-		host, err := netip.ParseAddr(u.Hostname())
-		if u.Hostname() == "localhost" || err == nil && host.Unmap().IsLoopback() {
-			return nil
-		}
-		return errors.New("has no TLS and is not on this machine")
-	}
-	return errors.New("is no https:// URL")
-}
 
 // webClient calls web services.
 type webClient struct {
