@@ -39,8 +39,15 @@ func (n *names) of(string) (fleet.Account, error) { return n.account, nil }
 type gatekeeper struct {
 	devices *deviceauth.Service
 	names   *names
+	// custom decides about connections that have shown no certificate.
+	custom customAdmitter
 	// plain is the name of the listener without TLS.
 	plain string
+}
+
+// customAdmitter decides by credentials that an operator's own code understands.
+type customAdmitter interface {
+	Admit(ctx context.Context, c *broker.ConnectRequest) (broker.Admission, error)
 }
 
 // Admit implements broker.Gatekeeper.
@@ -62,6 +69,9 @@ func (g *gatekeeper) Admit(ctx context.Context, c *broker.ConnectRequest) (broke
 			g.devices.NameRefused(ctx, request, err)
 			return broker.Admission{}, err
 		}
+	}
+	if c.PeerCertificate == nil && !plain {
+		return g.custom.Admit(ctx, c) //nolint:wrapcheck // it is a fault
 	}
 	admitted, err := g.devices.Admit(ctx, request)
 	if err != nil {
@@ -130,21 +140,18 @@ type operators interface {
 	Authorize(ctx context.Context, principal fleet.Principal, action, resource string) error
 }
 
-// authorizer answers every adapter: policies for devices, accounts for
+// permissions answers every adapter: policies for devices, accounts for
 // operators.
-type authorizer struct {
+type permissions struct {
 	devices   *deviceauth.Service
 	operators operators
 }
 
 // Authorize implements awsapi.Authorizer.
-func (a *authorizer) Authorize(ctx context.Context, caller awsapi.Caller, action, resource string) error {
-	if caller.Principal.Kind != fleet.PrincipalCertificate {
+func (a *permissions) Authorize(ctx context.Context, caller awsapi.Caller, action, resource string) error {
+	kind := caller.Principal.Kind
+	if kind != fleet.PrincipalCertificate && kind != fleet.PrincipalCustom {
 		return a.operators.Authorize(ctx, caller.Principal, action, resource)
-	}
-	id, err := a.devices.Identify(ctx, caller.ServerName, caller.Certificate)
-	if err != nil {
-		return err
 	}
 	call := deviceauth.Call{Action: action, RemoteAddr: caller.SourceAddress}
 	if resource != awsapi.AnyResource {
@@ -153,6 +160,13 @@ func (a *authorizer) Authorize(ctx context.Context, caller awsapi.Caller, action
 			return fault.New(fault.Forbidden, "%s is no resource of a device policy", resource)
 		}
 		call.Kind, call.Name = arn.Kind, arn.Name
+	}
+	if custom, ok := caller.Grant.(deviceauth.Custom); ok && kind == fleet.PrincipalCustom {
+		return a.devices.AuthorizeCustom(ctx, custom, call)
+	}
+	id, err := a.devices.Identify(ctx, caller.ServerName, caller.Certificate)
+	if err != nil {
+		return err
 	}
 	return a.devices.Authorize(ctx, id, call)
 }

@@ -183,7 +183,7 @@ func (a *App) httpServer(h http.Handler) *http.Server {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(a.component("http").Handler(), slog.LevelDebug),
-		ConnContext:       withTLSState,
+		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return withMemory(withTLSState(ctx, c)) },
 		Protocols:         http1(),
 	}
 }

@@ -49,6 +49,7 @@ func (a *App) joinDevicePlane(context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.custom = a.joinCustom()
 	a.topics = mqttapi.New(mqttapi.Options{
 		Shadows: a.shadows, Now: now, Logger: a.component("mqttapi"), Registerer: a.metrics,
 		Publish: func(ctx context.Context, of fleet.Account, m broker.Message) error {
@@ -58,7 +59,7 @@ func (a *App) joinDevicePlane(context.Context) error {
 	a.keeper = mqttstore.New(mqttstore.Options{Store: a.store, Logger: a.component("mqttstore"), Registerer: a.metrics})
 	a.broker = broker.New(broker.Options{
 		Profile: a.profile(), Limits: a.brokerLimits(), Keeper: a.keeper,
-		Gatekeeper: &gatekeeper{devices: a.devices, names: a.names, plain: listenerPlain},
+		Gatekeeper: &gatekeeper{devices: a.devices, names: a.names, custom: a.custom, plain: listenerPlain},
 		Service:    a.topics,
 		Observer:   &observer{presence: a.presence},
 		Quotas:     a.quotas(), Admission: a.admission(),

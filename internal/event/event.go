@@ -196,7 +196,8 @@ type CertificateDeleted struct {
 type AuthorizerChanged struct {
 	Authorizer string           `json:"authorizer"`
 	Change     AuthorizerChange `json:"change"`
-	// Status is the state after the change; empty when it was deleted.
+	// Status is the state after the change; empty when the authorizer was deleted
+	// or is the default no more.
 	Status string `json:"status,omitempty"`
 }
 

@@ -22,7 +22,8 @@ type Principal struct {
 	// ID is the access key's user name, the certificate id, or what a custom
 	// authorizer calls its caller.
 	ID string `json:"id,omitempty"`
-	// ARN names the principal; empty for the system and anonymous connections.
+	// ARN names the principal; empty for the system, anonymous connections and
+	// those of custom authorizers.
 	ARN string `json:"arn,omitempty"`
 }
 
