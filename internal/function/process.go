@@ -55,20 +55,20 @@ func (s *Set) runProcess(ctx context.Context, d Definition, input []byte) ([]byt
 			// A child of it lives on and holds the pipes.
 			_ = cmd.Cancel() // it may have ended by now
 		}
-		s.log.DebugContext(ctx, "function complained", slog.String("function", d.Name), slog.String("stderr", complaint.String()))
+		s.log.DebugContext(ctx, "function complained", slog.String("function", d.Name), slog.String("stderr", complaint.buffer.String()))
 		return nil, fmt.Errorf("%w: %w", ErrFailed, err)
 	}
-	return output.Bytes(), nil
+	return output.buffer.Bytes(), nil
 }
 
 // errFull ends a copy into a bounded buffer.
 var errFull = errors.New("more bytes than allowed")
 
-// bounded keeps up to limit bytes.
+// bounded keeps up to limit bytes. The buffer is no embedded one: its ReadFrom
+// would be used instead of Write and know no limit.
 type bounded struct {
-	bytes.Buffer
-
-	limit int
+	buffer bytes.Buffer
+	limit  int
 	// cut forgets what is beyond instead of failing.
 	cut bool
 	// over is set by a write beyond the limit, after which full is called.
@@ -78,15 +78,15 @@ type bounded struct {
 
 // Write keeps what has room.
 func (b *bounded) Write(p []byte) (int, error) {
-	room := b.limit - b.Len()
+	room := b.limit - b.buffer.Len()
 	if len(p) <= room {
-		return b.Buffer.Write(p)
+		return b.buffer.Write(p)
 	}
 	if !b.cut {
 		b.over = true
 		b.full()
 		return 0, errFull
 	}
-	_, _ = b.Buffer.Write(p[:room]) // a buffer takes everything
+	_, _ = b.buffer.Write(p[:room]) // a buffer takes everything
 	return len(p), nil
 }
