@@ -2,6 +2,7 @@ package authorizer
 
 import (
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/muster-iot/muster/internal/fault"
@@ -61,7 +62,7 @@ func FromHTTP(header map[string][]string, rawQuery string) (Credentials, error) 
 
 // Or adds credentials that count where these have nothing.
 func (c Credentials) Or(others Credentials) Credentials {
-	return Credentials{lookups: append(c.lookups[:len(c.lookups):len(c.lookups)], others.lookups...)}
+	return Credentials{lookups: slices.Concat(c.lookups, others.lookups)}
 }
 
 // value is what the client sent under a name.

@@ -31,8 +31,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const (
 	account     fleet.Account = "000000000001"
-	functionARN               = "arn:aws:lambda:eu-local-1:000000000001:function:gate"
-	allowAll                  = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}`
+	functionARN string        = "arn:aws:lambda:eu-local-1:000000000001:function:gate"
+	allowAll    string        = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}`
 )
 
 var errBusy = errors.New("busy")
