@@ -135,7 +135,7 @@ func (d *customDoor) Admit(ctx context.Context, c *broker.ConnectRequest) (broke
 		grant, err = d.authorizers.Authenticate(ctx, account, request)
 	}
 	if err != nil {
-		d.devices.TellRefused(ctx, connect, err)
+		d.devices.CustomRefused(ctx, account, connect, err)
 		return broker.Admission{}, err
 	}
 	custom := customCaller(grant, c.ServerName)

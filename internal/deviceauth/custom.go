@@ -71,7 +71,7 @@ func (g *Guard) Replace(policies []iotpolicy.PolicyRef) {
 
 // compileGiven resolves the policies in force.
 func (g *Guard) compileGiven() *compiled {
-	c := &compiled{epoch: g.now()}
+	c := &compiled{epoch: g.now(), stamp: g.service.stamps.Add(1)}
 	c.set = iotpolicy.Compile(g.given.get(), policyContext(&g.id, &g.caller, nil, nil, g.service.now()))
 	return c
 }
@@ -85,10 +85,13 @@ func (s *Service) AuthorizeCustom(ctx context.Context, c Custom, call Call) erro
 	return s.decideCall(ctx, sub, &call)
 }
 
-// TellRefused writes the line about a connection that was refused before it was
-// known whose it is, unless its source had its share.
-func (s *Service) TellRefused(ctx context.Context, r Request, err error) {
-	if fault.CodeOf(err) != fault.Forbidden { // those have their own line
-		s.logStranger(ctx, &r, err)
+// CustomRefused keeps and logs a CONNECT that no custom authorizer vouched for,
+// before any policy was asked.
+func (s *Service) CustomRefused(ctx context.Context, account fleet.Account, r Request, err error) {
+	cause := fault.From(err)
+	if cause.Code == fault.Unauthorized {
+		err = fault.Wrap(fault.Unauthorized, &identityError{problemCustom, err}, "%s", cause.Message)
 	}
+	s.turnedAway(&Identity{Account: account, ServerName: r.ServerName}, &r, err)
+	s.logStranger(ctx, &r, err)
 }

@@ -104,9 +104,15 @@ func TestCustomConnectIsRefusedInWords(t *testing.T) {
 	if fault.CodeOf(err) != fault.Forbidden {
 		t.Errorf("a will without permission: %v", err)
 	}
-	w.service.TellRefused(t.Context(), deviceauth.Request{ClientID: "stranger", RemoteAddr: "127.0.0.9:1"}, fault.New(fault.Unauthorized, "no such authorizer"))
+	w.service.CustomRefused(t.Context(), account, deviceauth.Request{ClientID: "stranger", RemoteAddr: "127.0.0.9:1"}, fault.New(fault.Unauthorized, "no such authorizer"))
 	if !strings.Contains(w.log.String(), "no such authorizer") || !strings.Contains(w.log.String(), "stranger") {
 		t.Errorf("log lacks the stranger: %s", w.log)
+	}
+	for client, fix := range map[string]string{"d": "Let the custom authorizer answer a policy", "stranger": "credentials that a custom authorizer accepts"} {
+		kept := w.service.ClientRefusals(account, client).Refusals
+		if len(kept) != 1 || len(kept[0].Fixes) == 0 || !strings.Contains(kept[0].Fixes[len(kept[0].Fixes)-1].Text, fix) {
+			t.Errorf("%s: kept %+v, want a fix that says %q", client, kept, fix)
+		}
 	}
 }
 
