@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/muster-iot/muster/internal/account"
+	"github.com/muster-iot/muster/internal/authorizer"
 	"github.com/muster-iot/muster/internal/awsapi"
 	"github.com/muster-iot/muster/internal/broker"
 	"github.com/muster-iot/muster/internal/config"
@@ -62,24 +63,28 @@ type App struct {
 	metrics  *prometheus.Registry
 	cleanups *cleanups
 
-	dir       *datadir.Dir
-	store     store.Store
-	pki       *pki.PKI
-	accounts  *account.Service
-	registry  *registry.Service
-	shadows   *shadow.Service
-	presence  *presence.Service
-	history   *history.Service
-	index     *index.Index
-	devices   *deviceauth.Service
-	broker    *broker.Broker
-	keeper    *mqttstore.Keeper
-	topics    *mqttapi.Handler
-	api       *awsapi.Server
-	tokens    *pagetoken.Sealer
-	names     *names
-	followers followers
-	listeners listeners
+	dir      *datadir.Dir
+	store    store.Store
+	pki      *pki.PKI
+	accounts *account.Service
+	registry *registry.Service
+	shadows  *shadow.Service
+	presence *presence.Service
+	history  *history.Service
+	index    *index.Index
+	devices  *deviceauth.Service
+	// authorizers and custom are for devices that show neither certificate nor
+	// signature.
+	authorizers *authorizer.Service
+	custom      *customDoor
+	broker      *broker.Broker
+	keeper      *mqttstore.Keeper
+	topics      *mqttapi.Handler
+	api         *awsapi.Server
+	tokens      *pagetoken.Sealer
+	names       *names
+	followers   followers
+	listeners   listeners
 	// limit bounds the connections of the listeners with TLS, localLimit those
 	// of the one on loopback; from Start on.
 	limit, localLimit *inlet.Limit
@@ -118,7 +123,7 @@ func New(ctx context.Context, o Options) (*App, error) {
 		metrics: telemetry.NewRegistry(o.Version), fatal: make(chan struct{}), hurry: o.Hurry,
 	}
 	a.cleanups = &cleanups{log: log.Logger}
-	steps := []func(context.Context) error{a.openFolder, a.openStore, a.openKeys, a.joinDomains, a.joinDevicePlane, a.joinFollowers, a.joinAPI}
+	steps := []func(context.Context) error{a.openFolder, a.openStore, a.openKeys, a.joinDomains, a.joinFunctions, a.joinDevicePlane, a.joinFollowers, a.joinAPI}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(err, a.cleanups.run(ctx))

@@ -42,7 +42,7 @@ type gatekeeper struct {
 	names     *names
 	region    string
 	// custom decides about connections that have shown neither certificate nor
-	// signature; nil refuses them.
+	// signature.
 	custom customAdmitter
 	// plain is the name of the listener without TLS.
 	plain string
@@ -70,15 +70,13 @@ func (g *gatekeeper) Admit(ctx context.Context, c *broker.ConnectRequest) (broke
 	case isWebSocket && opened.caller != nil:
 		return g.admitSigned(ctx, c, opened)
 	// A certificate is no proof on a WebSocket, where AWS IoT does not look at it.
-	case isWebSocket && g.custom == nil:
-		return broker.Admission{}, fault.New(fault.Unauthorized, "The request that opened the WebSocket bears no signature")
 	case isWebSocket:
 		admitted, err := g.custom.Admit(ctx, c)
 		if admitted.Until.IsZero() || opened.until.Before(admitted.Until) {
 			admitted.Until, admitted.UntilReason = opened.until, broker.ReasonWebSocketExpired
 		}
 		return admitted, err //nolint:wrapcheck // it is a fault
-	case g.custom != nil && c.PeerCertificate == nil && !plain:
+	case c.PeerCertificate == nil && !plain:
 		return g.custom.Admit(ctx, c) //nolint:wrapcheck // it is a fault
 	}
 	return g.admitDevice(ctx, c, request)
@@ -229,21 +227,18 @@ type operators interface {
 	Authorize(ctx context.Context, principal fleet.Principal, action, resource string) error
 }
 
-// authorizer answers every adapter: policies for devices, accounts for
+// permissions answers every adapter: policies for devices, accounts for
 // operators.
-type authorizer struct {
+type permissions struct {
 	devices   *deviceauth.Service
 	operators operators
 }
 
 // Authorize implements awsapi.Authorizer.
-func (a *authorizer) Authorize(ctx context.Context, caller awsapi.Caller, action, resource string) error {
-	if caller.Principal.Kind != fleet.PrincipalCertificate {
+func (a *permissions) Authorize(ctx context.Context, caller awsapi.Caller, action, resource string) error {
+	kind := caller.Principal.Kind
+	if kind != fleet.PrincipalCertificate && kind != fleet.PrincipalCustom {
 		return a.operators.Authorize(ctx, caller.Principal, action, resource)
-	}
-	id, err := a.devices.Identify(ctx, caller.ServerName, caller.Certificate)
-	if err != nil {
-		return err
 	}
 	call := deviceauth.Call{Action: action, RemoteAddr: caller.SourceAddress}
 	if resource != awsapi.AnyResource {
@@ -252,6 +247,13 @@ func (a *authorizer) Authorize(ctx context.Context, caller awsapi.Caller, action
 			return fault.New(fault.Forbidden, "%s is no resource of a device policy", resource)
 		}
 		call.Kind, call.Name = arn.Kind, arn.Name
+	}
+	if custom, ok := caller.Grant.(deviceauth.Custom); ok && kind == fleet.PrincipalCustom {
+		return a.devices.AuthorizeCustom(ctx, custom, call)
+	}
+	id, err := a.devices.Identify(ctx, caller.ServerName, caller.Certificate)
+	if err != nil {
+		return err
 	}
 	return a.devices.Authorize(ctx, id, call)
 }

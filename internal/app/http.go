@@ -44,15 +44,15 @@ func (a *App) joinAPI(context.Context) error {
 		return err
 	}
 	a.api, err = awsapi.New(awsapi.Options{
-		Catalog: operations, Keys: a.accounts, Authorizer: &authorizer{devices: a.devices, operators: a.accounts},
-		Devices: &apiDevices{devices: a.devices, names: a.names}, Region: a.settings.Region, TokenKey: key,
+		Catalog: operations, Keys: a.accounts, Authorizer: &permissions{devices: a.devices, operators: a.accounts},
+		Devices: &apiDevices{devices: a.devices, names: a.names}, Custom: a.custom, Region: a.settings.Region, TokenKey: key,
 		Now: now, Logger: a.component("awsapi"), Registerer: a.metrics,
 	})
 	if err != nil {
 		return err
 	}
 	awsiot.Register(a.api, awsiot.Deps{
-		Registry: a.registry, Index: a.index, Shadows: a.shadows, Connections: connections{a.presence},
+		Registry: a.registry, Index: a.index, Shadows: a.shadows, Connections: connections{a.presence}, Authorizers: a.authorizers,
 	})
 	iotdata.Register(a.api, iotdata.Deps{
 		Shadows: a.shadows, Publisher: a.broker, Topics: a.topics, Retained: a.broker, Sessions: a.broker, Now: now,

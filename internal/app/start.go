@@ -49,6 +49,7 @@ func (a *App) joinDevicePlane(context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.custom = a.joinCustom()
 	a.topics = mqttapi.New(mqttapi.Options{
 		Shadows: a.shadows, Now: now, Logger: a.component("mqttapi"), Registerer: a.metrics,
 		Publish: func(ctx context.Context, of fleet.Account, m broker.Message) error {
@@ -56,7 +57,9 @@ func (a *App) joinDevicePlane(context.Context) error {
 		},
 	})
 	a.keeper = mqttstore.New(mqttstore.Options{Store: a.store, Logger: a.component("mqttstore"), Registerer: a.metrics})
-	a.gatekeeper = &gatekeeper{devices: a.devices, operators: a.accounts, names: a.names, region: a.settings.Region, plain: listenerPlain}
+	a.gatekeeper = &gatekeeper{
+		devices: a.devices, operators: a.accounts, names: a.names, region: a.settings.Region, custom: a.custom, plain: listenerPlain,
+	}
 	a.broker = broker.New(broker.Options{
 		Profile: a.profile(), Limits: a.brokerLimits(), Keeper: a.keeper,
 		Gatekeeper: a.gatekeeper,

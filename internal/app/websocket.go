@@ -68,7 +68,7 @@ type webSocket struct {
 	names *names
 	// custom reports whether a connection without signature can be admitted by
 	// what it shows in the request or its CONNECT.
-	custom func() bool
+	custom func(ctx context.Context, serverName string) bool
 	// ports are those by which clients may have named this server.
 	ports  func(conn net.Conn) []string
 	handle func(ctx context.Context, conn net.Conn, u *upgrade) error
@@ -123,8 +123,10 @@ func (s *webSocket) open(r *http.Request, under net.Conn) (*upgrade, error) {
 	if !slices.ContainsFunc(r.Header.Values("Sec-Websocket-Protocol"), offersMQTT) {
 		return nil, fault.New(fault.InvalidRequest, "%s speaks WebSocket with the subprotocol %s; the client must offer it in Sec-WebSocket-Protocol", webSocketPath, webSocketProtocol)
 	}
+	serverName := ""
 	if secured, ok := under.(securedConn); ok {
 		state := secured.ConnectionState()
+		serverName = state.ServerName
 		if state.NegotiatedProtocol == pki.ALPNHTTPCert {
 			return nil, fault.New(fault.Forbidden, "WebSocket is not offered with the ALPN name %s; offer %s", pki.ALPNHTTPCert, pki.ALPNHTTP)
 		}
@@ -136,8 +138,8 @@ func (s *webSocket) open(r *http.Request, under net.Conn) (*upgrade, error) {
 	if err != nil {
 		return nil, err //nolint:wrapcheck // it is a fault in words
 	}
-	if caller == nil && !s.custom() {
-		return nil, fault.New(fault.Forbidden, "The request must be signed with Signature Version 4, by presigned query or by Authorization header")
+	if caller == nil && !s.custom(r.Context(), serverName) {
+		return nil, fault.New(fault.Forbidden, "The request must be signed with Signature Version 4, by presigned query or by Authorization header; no custom authorizer is active")
 	}
 	return &upgrade{caller: caller, header: r.Header, query: r.URL.RawQuery, host: r.Host, until: now().Add(webSocketLife)}, nil
 }
@@ -189,7 +191,7 @@ func (a *App) webSocketPorts(listener string) func(net.Conn) []string {
 func (a *App) webSocketHandler(listener string) http.Handler {
 	return &webSocket{
 		api: a.api, names: a.names, log: a.component("websocket"), told: inlet.NewQuota(strangerLines, allStrangerLines, strangerWindow), ports: a.webSocketPorts(listener),
-		custom: func() bool { return a.gatekeeper.custom != nil },
+		custom: a.custom.offered,
 		handle: func(ctx context.Context, conn net.Conn, u *upgrade) error {
 			o := a.mqttOptions(listener)
 			o.Transport, o.Attachment = broker.TransportWebSocket, u

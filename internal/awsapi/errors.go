@@ -58,6 +58,7 @@ func exceptionsFor(code fault.Code) []string {
 		fault.Unavailable:                 {"ServiceUnavailableException", internalFailure, "InternalServerException", "InternalException"},
 		fault.Timeout:                     {"GatewayTimeoutException", "ServiceUnavailableException", internalFailure, "InternalServerException", "InternalException"},
 		fault.Internal:                    {internalFailure, "InternalServerException", "InternalException"},
+		fault.InvalidResponse:             {"InvalidResponseException"},
 		fault.NotOffered:                  {invalidRequest, validation},
 	}
 	return table[code]

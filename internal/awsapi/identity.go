@@ -27,6 +27,23 @@ type Devices interface {
 	DeviceIdentity(ctx context.Context, certificate *x509.Certificate, serverName string) (fleet.Account, fleet.Principal, error)
 }
 
+// Custom proves callers of the data plane by what an operator's own code
+// understands: neither a signature nor a certificate.
+type Custom interface {
+	// CustomIdentity answers false for a request that brings nothing of the kind.
+	// A caller that is not let in is a fault of code Unauthorized. The server name
+	// is that of Devices.
+	CustomIdentity(r *http.Request, serverName string) (CustomIdentity, bool, error)
+}
+
+// CustomIdentity is a caller that Custom has proven.
+type CustomIdentity struct {
+	Account   fleet.Account
+	Principal fleet.Principal
+	// Grant is handed to the Authorizer with each question about the caller.
+	Grant any
+}
+
 // Authorizer decides whether a caller may. It is asked before every adapter,
 // once per resource; a refusal is a fault of code Forbidden.
 type Authorizer interface {
@@ -39,13 +56,16 @@ type Caller struct {
 	Principal fleet.Principal
 	// SourceAddress is the peer's IP address without port.
 	SourceAddress string
-	// Certificate and ServerName are set when a client certificate was the proof.
+	// Certificate is set when a client certificate was the proof, Grant when it
+	// was the word of Custom, ServerName in both cases.
 	Certificate *x509.Certificate
+	Grant       any
 	ServerName  string
 }
 
 // authenticate proves who calls: by signature, or on the data plane by client
-// certificate. signature is nil for a request without one.
+// certificate. signature is nil for a request without one. Callers without either
+// are left to byCustom.
 func (s *Server) authenticate(r *http.Request, services []catalog.Service, signature *sigv4.Authorization, body []byte) (Caller, *problem) {
 	caller := Caller{SourceAddress: sourceAddress(r)}
 	if signature != nil {
@@ -57,10 +77,45 @@ func (s *Server) authenticate(r *http.Request, services []catalog.Service, signa
 	return caller, signatureProblem(sigv4.ErrMissing)
 }
 
+// onDataPlane reports whether a request is for devices.
+func onDataPlane(services []catalog.Service) bool {
+	return len(services) > 0 && (services[0] == catalog.IoTData || services[0] == catalog.IoTJobsData)
+}
+
+// byCustom asks whether the caller brings credentials of the third kind.
+func (s *Server) byCustom(r *http.Request, services []catalog.Service, caller Caller) (Caller, *problem) {
+	missing := signatureProblem(sigv4.ErrMissing)
+	if s.options.Custom == nil || !onDataPlane(services) {
+		return caller, missing
+	}
+	caller.ServerName = serverName(r)
+	id, found, err := s.options.Custom.CustomIdentity(r, caller.ServerName)
+	switch code := fault.CodeOf(err); {
+	case err == nil && !found:
+		return caller, missing
+	case err == nil:
+		caller.Account, caller.Principal, caller.Grant = id.Account, id.Principal, id.Grant
+		return caller, nil
+	case code == fault.Unauthorized || code == fault.Forbidden:
+		return caller, &problem{name: "ForbiddenException", status: http.StatusForbidden, message: "The custom authorizer does not let the caller in", cause: err}
+	case code == fault.Throttling:
+		return caller, &problem{name: "ThrottlingException", status: http.StatusTooManyRequests, message: fault.From(err).Message, cause: err}
+	default:
+		return caller, &problem{name: internalFailure, status: http.StatusInternalServerError, message: "Internal failure", cause: err}
+	}
+}
+
+// serverName is the name that the client asked for.
+func serverName(r *http.Request) string {
+	if r.TLS != nil && r.TLS.ServerName != "" {
+		return r.TLS.ServerName
+	}
+	return hostName(r.Host)
+}
+
 // certified reports whether a client certificate is proof for these services.
 func (s *Server) certified(r *http.Request, services []catalog.Service) bool {
-	dataPlane := len(services) > 0 && (services[0] == catalog.IoTData || services[0] == catalog.IoTJobsData)
-	return dataPlane && s.options.Devices != nil && r.TLS != nil && len(r.TLS.PeerCertificates) > 0
+	return onDataPlane(services) && s.options.Devices != nil && r.TLS != nil && len(r.TLS.PeerCertificates) > 0
 }
 
 // bySignature checks the signature against the key's secret. hosts are further
@@ -89,10 +144,7 @@ func (s *Server) bySignature(r *http.Request, caller Caller, signature *sigv4.Au
 
 // byCertificate asks whose certificate it is.
 func (s *Server) byCertificate(r *http.Request, caller Caller) (Caller, *problem) {
-	caller.Certificate, caller.ServerName = r.TLS.PeerCertificates[0], r.TLS.ServerName
-	if caller.ServerName == "" {
-		caller.ServerName = hostName(r.Host)
-	}
+	caller.Certificate, caller.ServerName = r.TLS.PeerCertificates[0], serverName(r)
 	account, principal, err := s.options.Devices.DeviceIdentity(r.Context(), caller.Certificate, caller.ServerName)
 	if err != nil {
 		p := &problem{name: "ForbiddenException", status: http.StatusForbidden, message: "The client certificate is not accepted", cause: err}

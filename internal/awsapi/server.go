@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -46,6 +47,8 @@ type Options struct {
 	Authorizer Authorizer
 	// Devices is nil where no client certificates are accepted.
 	Devices Devices
+	// Custom is nil where there are no custom authorizers.
+	Custom Custom
 	// Region is the one configured region; any signing region is accepted.
 	Region string
 	// TokenKey seals page tokens: pagetoken.KeySize secret bytes, the same on every
@@ -145,20 +148,25 @@ func (s *Server) serve(ctx context.Context, x *exchange) {
 		s.refuse(x, signatureProblem(err))
 		return
 	}
-	if signature == nil && !s.certified(x.r, x.services) {
-		// Nobody needs to send a body to be told this.
-		s.refuse(x, signatureProblem(sigv4.ErrMissing))
-		return
+	var p *problem
+	signs := signature != nil || s.certified(x.r, x.services)
+	if !signs {
+		// Nobody needs to send a body to be told that this is no proof.
+		if x.caller, p = s.byCustom(x.r, x.services, x.caller); p != nil {
+			s.refuse(x, p)
+			return
+		}
 	}
 	found := s.route(x)
 	if p := s.readBody(x); p != nil {
 		s.refuse(x, p)
 		return
 	}
-	var p *problem
-	if x.caller, p = s.authenticate(x.r, x.services, signature, x.body); p != nil {
-		s.refuse(x, p)
-		return
+	if signs {
+		if x.caller, p = s.authenticate(x.r, x.services, signature, x.body); p != nil {
+			s.refuse(x, p)
+			return
+		}
 	}
 	if x.op == nil {
 		s.refuse(x, s.unroutable(x, signed, found))
@@ -167,8 +175,15 @@ func (s *Server) serve(ctx context.Context, x *exchange) {
 	s.run(x.withActor(ctx), x)
 }
 
+// customHeader names a custom authorizer, which may find its token in the
+// header that signatures use.
+const customHeader = "X-Amz-Customauthorizer-Name"
+
 // parseSignature returns nil without error for a request that has none.
 func parseSignature(r *http.Request) (*sigv4.Authorization, error) {
+	if header := r.Header.Get("Authorization"); r.Header.Get(customHeader) != "" && !strings.HasPrefix(header, "AWS4-") && !r.URL.Query().Has("X-Amz-Signature") {
+		return nil, nil //nolint:nilnil // absent is neither.
+	}
 	signature, err := sigv4.Parse(r)
 	if errors.Is(err, sigv4.ErrMissing) {
 		return nil, nil //nolint:nilnil // absent is neither.

@@ -224,6 +224,7 @@ func (a *admission) describe(state *tls.ConnectionState) {
 		a.request.Will = &Message{Topic: p.Will.Topic, Payload: p.Will.Payload, QoS: p.Will.QoS, Retain: p.Will.Retain, Properties: b.forward(&p.Will.Properties)}
 	}
 	if state != nil {
+		a.request.Secured = true
 		a.request.ServerName, a.request.ALPN = state.ServerName, state.NegotiatedProtocol
 		if len(state.PeerCertificates) > 0 {
 			a.request.PeerCertificate = state.PeerCertificates[0]

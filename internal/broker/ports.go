@@ -54,6 +54,8 @@ type ConnectRequest struct {
 	ListenerName string
 	// LocalAddr is the address that the peer reached, with port.
 	LocalAddr string
+	// Secured says that the connection ran over TLS.
+	Secured bool
 	// ALPN is the protocol that TLS agreed on, empty without.
 	ALPN string
 	// Transport and Attachment are the listener's.

@@ -214,6 +214,14 @@ func fields() []field {
 			"drain.over", "5s", "longest time over which a stopping server tells its devices to leave, at least 1000 per second; 0 for at once", false,
 			func(s *Settings) value { return (*duration)(&s.Drain.Over) },
 		},
+		{
+			"function.target", "", "NAME=exec:/PATH or NAME=https://URL in place of the cloud function NAME; may be repeated", false,
+			func(s *Settings) value { return (*list)(&s.Function.Targets) },
+		},
+		{
+			"function.secret-file", "", "file with the secret that signs requests to functions, at least 16 bytes", false,
+			func(s *Settings) value { return (*text)(&s.Function.SecretFile) },
+		},
 	}
 }
 

@@ -48,6 +48,7 @@ type Settings struct {
 	Limits    Limits
 	Admission Admission
 	Drain     Drain
+	Function  Function
 }
 
 // Limits are quotas of what devices may do; 0 is no limit, unless said

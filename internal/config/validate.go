@@ -57,6 +57,7 @@ func (s *Settings) validate() []Problem {
 	s.validateNames(c)
 	validateNetworks(c, "mqtt.proxy-protocol", s.MQTT.ProxyProtocol)
 	validateNetworks(c, "tls.proxy-protocol", s.TLS.ProxyProtocol)
+	s.validateFunctions(c)
 	c.oneOf("mqtt.profile", s.MQTT.Profile, ProfileAWS, ProfileStandard)
 	c.require(s.MQTT.SessionExpiry >= 0 && s.MQTT.SessionExpiry <= maxSessionExpiry, "mqtt.session-expiry", "must be from 0s to %v", maxSessionExpiry)
 	c.require(s.MQTT.MaxQueuedMessages >= 1, "mqtt.max-queued-messages", "must be at least 1")

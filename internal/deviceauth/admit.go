@@ -99,19 +99,25 @@ func (s *Service) newGuard(ctx context.Context, id Identity, r *Request) *Guard 
 	g := &Guard{
 		service: s,
 		id:      id,
-		caller:  caller{clientID: r.ClientID, sourceIP: address(r.RemoteAddr)},
+		caller:  callerOf(r),
 		loading: func() (context.Context, context.CancelFunc) {
 			return context.WithTimeout(connection, loadTimeout)
 		},
 	}
-	if r.Persistent {
-		g.caller.attributes = append(g.caller.attributes, iotpolicy.PersistentConnect)
-	}
-	if r.Will != nil {
-		g.caller.attributes = append(g.caller.attributes, iotpolicy.LastWill)
-	}
 	s.sessions.add(g)
 	return g
+}
+
+// callerOf takes what policies may know of the CONNECT itself.
+func callerOf(r *Request) caller {
+	c := caller{clientID: r.ClientID, sourceIP: address(r.RemoteAddr)}
+	if r.Persistent {
+		c.attributes = append(c.attributes, iotpolicy.PersistentConnect)
+	}
+	if r.Will != nil {
+		c.attributes = append(c.attributes, iotpolicy.LastWill)
+	}
+	return c
 }
 
 // mayConnect checks every permission that a CONNECT needs.

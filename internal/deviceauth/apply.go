@@ -49,12 +49,12 @@ func (s *Service) apply(account fleet.Account, fact event.Event) {
 	case event.CertificateDeleted:
 		s.certificateChanged(account, e.CertificateID, "")
 	case event.ThingCreated, event.ThingTypeCreated, event.ThingTypeUpdated, event.ThingTypeDeleted,
-		event.ThingGroupCreated, event.ThingGroupUpdated, event.CertificateCreated,
+		event.ThingGroupCreated, event.ThingGroupUpdated, event.CertificateCreated, event.AuthorizerChanged,
 		event.ShadowUpdated, event.ShadowDeleted,
 		event.DeviceConnected, event.DeviceDisconnected, event.ConnectRefused, event.SubscriptionsChanged:
 		// Nothing that a permission depends on: a new thing, group or
 		// certificate is attached to nothing, and parents of groups never
-		// change.
+		// change. Custom authorizers are asked again when their answer is old.
 	}
 }
 

@@ -42,12 +42,17 @@ func (s *Service) Authorize(ctx context.Context, id Identity, c Call) error {
 	if sub.set, err = s.compile(ctx, &id, sub.by, nil); err != nil {
 		return err
 	}
+	return s.decideCall(ctx, sub, &c)
+}
+
+// decideCall decides about a call by the subject's set.
+func (s *Service) decideCall(ctx context.Context, sub *subject, c *Call) error {
 	resource := "*"
 	if c.Kind != "" {
-		resource = s.scope(id.Account).ARN(c.Kind, c.Name)
+		resource = s.scope(sub.id.Account).ARN(c.Kind, c.Name)
 	}
 	if thing, _, named := strings.Cut(c.Name, "/"); named && c.Kind == fleet.ARNThing {
-		resource = decisive(sub.set, c.Action, resource, s.scope(id.Account).ARN(c.Kind, thing))
+		resource = decisive(sub.set, c.Action, resource, s.scope(sub.id.Account).ARN(c.Kind, thing))
 	}
 	return s.decide(ctx, sub, request{PacketCall, c.Action, resource})
 }

@@ -22,6 +22,7 @@ const (
 	problemStatus       identityProblem = "status"
 	problemNotYetValid  identityProblem = "not yet valid"
 	problemExpired      identityProblem = "expired"
+	problemCustom       identityProblem = "custom authorizer"
 )
 
 // identityError is the cause of a fault.Unauthorized that names the check.
@@ -96,7 +97,7 @@ func (s *Service) explainIdentity(sub *subject, q request, err error) Explanatio
 	}
 	if fault.CodeOf(err) != fault.Unauthorized {
 		e.Outcome = OutcomeUnavailable
-		e.Fixes = []Fix{{Text: "Look at the store: the server's log has the error. The device may try again."}}
+		e.Fixes = []Fix{{Text: "Look at the store, or at the function of the custom authorizer: the server's log has the error. The device may try again."}}
 		return e
 	}
 	e.Fixes = identityFixes(problemOf(err), sub.id)
@@ -124,7 +125,11 @@ func named(st Statement) string {
 	if st.Sid != "" {
 		text += " (" + st.Sid + ")"
 	}
-	return text + " of policy " + st.Policy + " version " + st.Version
+	text += " of policy " + st.Policy
+	if st.Version != "" {
+		text += " version " + st.Version
+	}
+	return text
 }
 
 // hints names what is odd about the request and the policies.
@@ -140,6 +145,8 @@ func (s *Service) hints(sub *subject, q request, found *iotpolicy.Explanation) [
 		switch {
 		case q.packet == PacketCall:
 			hints = append(hints, "calls over HTTPS are no connection: the client id and the variables of its thing have no value, and policies of groups do not apply")
+		case sub.id.Principal.Kind == fleet.PrincipalCustom:
+			hints = append(hints, "nothing can be attached to the principal of a custom authorizer, so the variables of the connection's thing have no value")
 		case sub.thing == nil:
 			hints = append(hints, "the certificate is attached to no thing named like the client id, so the variables of the connection's thing have no value and policies of groups do not apply")
 		}
@@ -185,7 +192,9 @@ func policyFixes(sub *subject, q request, e *Explanation, found *iotpolicy.Expla
 		return append(fixes, Fix{Text: "Lift the permission boundary; policies cannot reach beyond it."})
 	}
 	allow := Fix{Text: "Allow it in a policy in force.", Statement: minimalStatement(sub, q)}
-	if len(e.Policies) == 0 {
+	if sub.id.Principal.Kind == fleet.PrincipalCustom {
+		allow.Text = "Let the custom authorizer answer a policy that allows it."
+	} else if len(e.Policies) == 0 {
 		allow.Text = "Attach a policy that allows it to the certificate."
 		if sub.id.Principal.ARN != "" {
 			allow.Command = "aws iot attach-policy --policy-name POLICY --target " + sub.id.Principal.ARN
@@ -317,6 +326,11 @@ func identityFixes(problem identityProblem, id *Identity) []Fix {
 		}}
 	case problemNotYetValid:
 		return []Fix{{Text: "Compare the server's clock with the certificate's beginning; wait, or issue another certificate."}}
+	case problemCustom:
+		return []Fix{{
+			Text:    "Give the device a certificate, or credentials that a custom authorizer accepts.",
+			Command: "aws iot test-invoke-authorizer --authorizer-name NAME",
+		}}
 	case problemExpired:
 		return []Fix{{Text: "Issue a new certificate to the device; compare the server's clock if it should be valid."}}
 	}

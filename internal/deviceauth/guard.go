@@ -23,6 +23,9 @@ type Guard struct {
 	caller  caller
 	// open guards of anonymous connections allow everything.
 	open bool
+	// given are the policies of a connection that the registry has none for; nil
+	// for all others.
+	given *given
 	// loading returns a context for reading the registry on behalf of a
 	// packet: it has the values of the connection's, and its own deadline.
 	loading func() (context.Context, context.CancelFunc)
@@ -222,6 +225,9 @@ func (g *Guard) refresh(ctx context.Context, seen *compiled) (*compiled, error) 
 // events of its certificate and its thing before they are read, so that no
 // change falls between.
 func (g *Guard) compile(ctx context.Context) (*compiled, error) {
+	if g.given != nil {
+		return g.compileGiven(), nil
+	}
 	for {
 		if err := ctx.Err(); err != nil {
 			return nil, unavailable(err)
@@ -302,8 +308,10 @@ func (s *Service) compile(ctx context.Context, id *Identity, by *caller, thing *
 func policyContext(id *Identity, by *caller, thing *Thing, certificate *x509.Certificate, now time.Time) *iotpolicy.Context {
 	ctx := &iotpolicy.Context{
 		ClientID: by.clientID, SourceIP: by.sourceIP, DomainName: id.ServerName,
-		CertificateID: id.Principal.ID, Certificate: certificateFields(certificate),
 		ConnectAttributes: by.attributes, Now: now,
+	}
+	if certificate != nil {
+		ctx.CertificateID, ctx.Certificate = id.Principal.ID, certificateFields(certificate)
 	}
 	if thing != nil {
 		ctx.Thing = &iotpolicy.Thing{

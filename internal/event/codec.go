@@ -45,6 +45,7 @@ func kinds() []Event {
 		CertificateCreated{},
 		CertificateStatusChanged{},
 		CertificateDeleted{},
+		AuthorizerChanged{},
 		ShadowUpdated{},
 		ShadowDeleted{},
 		DeviceConnected{},

@@ -191,6 +191,28 @@ type CertificateDeleted struct {
 	CertificateID string `json:"certificateId"`
 }
 
+// AuthorizerChanged reports a change of a custom authorizer or of which one is
+// the default.
+type AuthorizerChanged struct {
+	Authorizer string           `json:"authorizer"`
+	Change     AuthorizerChange `json:"change"`
+	// Status is the state after the change; empty when the authorizer was deleted
+	// or is the default no more.
+	Status string `json:"status,omitempty"`
+}
+
+// AuthorizerChange says what happened to a custom authorizer.
+type AuthorizerChange string
+
+// Authorizer changes.
+const (
+	AuthorizerCreated        AuthorizerChange = "CREATED"
+	AuthorizerUpdated        AuthorizerChange = "UPDATED"
+	AuthorizerDeleted        AuthorizerChange = "DELETED"
+	AuthorizerDefaultSet     AuthorizerChange = "DEFAULT_SET"
+	AuthorizerDefaultCleared AuthorizerChange = "DEFAULT_CLEARED"
+)
+
 // ShadowUpdated reports an accepted shadow update.
 type ShadowUpdated struct {
 	Thing string `json:"thing"`
@@ -294,6 +316,7 @@ func (PolicyDetached) isEvent()           {}
 func (CertificateCreated) isEvent()       {}
 func (CertificateStatusChanged) isEvent() {}
 func (CertificateDeleted) isEvent()       {}
+func (AuthorizerChanged) isEvent()        {}
 func (ShadowUpdated) isEvent()            {}
 func (ShadowDeleted) isEvent()            {}
 func (DeviceConnected) isEvent()          {}

@@ -45,6 +45,9 @@ const (
 	Internal    Code = "InternalFailure"
 	// Timeout is an answer that did not come in time from somebody else.
 	Timeout Code = "GatewayTimeout"
+	// InvalidResponse is an answer of a customer's function that breaks its
+	// contract.
+	InvalidResponse Code = "InvalidResponse"
 	// NotOffered is an operation or a field that Muster does not model.
 	NotOffered Code = "NotOffered"
 )

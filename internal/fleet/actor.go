@@ -8,6 +8,8 @@ const (
 	PrincipalUser = "user"
 	// PrincipalCertificate is a device that presented a registered certificate.
 	PrincipalCertificate = "certificate"
+	// PrincipalCustom is a device that a custom authorizer vouched for.
+	PrincipalCustom = "custom"
 	// PrincipalSystem is Muster itself: timers, projections, recovery.
 	PrincipalSystem = "system"
 	// PrincipalAnonymous is a connection of the plain listener for tests.
@@ -17,9 +19,11 @@ const (
 // Principal is who acts: an operator, a device or the system.
 type Principal struct {
 	Kind string `json:"kind"`
-	// ID is the access key's user name or the certificate id.
+	// ID is the access key's user name, the certificate id, or what a custom
+	// authorizer calls its caller.
 	ID string `json:"id,omitempty"`
-	// ARN names the principal; empty for the system and anonymous connections.
+	// ARN names the principal; empty for the system, anonymous connections and
+	// those of custom authorizers.
 	ARN string `json:"arn,omitempty"`
 }
 

@@ -47,6 +47,7 @@ const (
 	ARNClient       = "client"
 	ARNTopic        = "topic"
 	ARNTopicFilter  = "topicfilter"
+	ARNAuthorizer   = "authorizer"
 )
 
 // ARN returns arn:aws:iot:<region>:<account>:<kind>/<name>.

@@ -137,7 +137,7 @@ func (x *Index) applyOne(s *shard, e event.Envelope, states map[thingKey]State) 
 	case event.ThingTypeCreated, event.ThingTypeUpdated, event.ThingTypeDeleted,
 		event.PrincipalAttached, event.PrincipalDetached,
 		event.PolicyChanged, event.PolicyAttached, event.PolicyDetached,
-		event.CertificateCreated, event.CertificateStatusChanged, event.CertificateDeleted,
+		event.CertificateCreated, event.CertificateStatusChanged, event.CertificateDeleted, event.AuthorizerChanged,
 		event.ConnectRefused, event.SubscriptionsChanged:
 		// Nothing of these is searchable.
 	}

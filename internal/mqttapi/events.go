@@ -70,7 +70,7 @@ func (h *Handler) Apply(ctx context.Context, events []event.Envelope) error {
 			event.ThingGroupCreated, event.ThingGroupUpdated, event.ThingGroupDeleted, event.MembershipChanged,
 			event.PrincipalAttached, event.PrincipalDetached,
 			event.PolicyChanged, event.PolicyAttached, event.PolicyDetached,
-			event.CertificateCreated, event.CertificateStatusChanged, event.CertificateDeleted,
+			event.CertificateCreated, event.CertificateStatusChanged, event.CertificateDeleted, event.AuthorizerChanged,
 			event.ShadowUpdated, event.ShadowDeleted:
 			// Registry events are off until they can be switched on; shadow
 			// answers are published by the request itself.

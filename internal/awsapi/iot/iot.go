@@ -8,6 +8,7 @@ package iot
 import (
 	"context"
 
+	"github.com/muster-iot/muster/internal/authorizer"
 	"github.com/muster-iot/muster/internal/awsapi"
 	"github.com/muster-iot/muster/internal/awsapi/catalog"
 	"github.com/muster-iot/muster/internal/fault"
@@ -38,6 +39,7 @@ type Deps struct {
 	Index       Index
 	Shadows     Shadows
 	Connections Connections
+	Authorizers *authorizer.Service
 }
 
 // api holds the domains for the adapters.
@@ -56,6 +58,7 @@ func Register(s *awsapi.Server, d Deps) {
 	a.registerAttachments(s)
 	a.registerPrincipals(s)
 	a.registerIndex(s)
+	a.registerAuthorizers(s)
 	offer(s, "DescribeEndpoint", awsapi.All, a.describeEndpoint)
 }
 

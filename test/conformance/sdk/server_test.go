@@ -23,6 +23,7 @@ import (
 	awsiot "github.com/muster-iot/muster/internal/awsapi/iot"
 	"github.com/muster-iot/muster/internal/awsapi/iotdata"
 	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/pagetoken"
 )
 
 const (
@@ -56,7 +57,7 @@ func newServer(t *testing.T) *awsapi.Server {
 	}
 	s, err := awsapi.New(awsapi.Options{
 		Catalog: operations, Keys: rootOnly{}, Authorizer: rootOnly{}, Region: region,
-		TokenKey: bytes.Repeat([]byte{1}, awsapi.TokenKeySize), Now: time.Now,
+		TokenKey: bytes.Repeat([]byte{1}, pagetoken.KeySize), Now: time.Now,
 		Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(), Strict: true,
 	})
 	if err != nil {

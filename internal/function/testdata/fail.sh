@@ -1,0 +1,3 @@
+#!/bin/sh
+echo "reads no token" >&2
+exit 3

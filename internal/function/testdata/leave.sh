@@ -1,0 +1,4 @@
+#!/bin/sh
+# Ends at once, while a child keeps the pipe.
+sleep 300 &
+echo "{}"
