@@ -260,6 +260,8 @@ type peer struct {
 	t       *testing.T
 	conn    net.Conn
 	version mqtt.Version
+	// early are bytes that were read before read runs.
+	early []byte
 
 	mu     sync.Mutex
 	got    []mqtt.Packet
@@ -311,7 +313,7 @@ func withWill(name string) func(*mqtt.Connect) {
 
 // read collects packets until the connection ends.
 func (p *peer) read() {
-	var buf []byte
+	buf := p.early
 	chunk := make([]byte, 4096)
 	for {
 		n, err := p.conn.Read(chunk)
