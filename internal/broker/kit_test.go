@@ -28,6 +28,7 @@ const account fleet.Account = "000000000000"
 type world struct {
 	t       *testing.T
 	broker  *broker.Broker
+	profile topic.Profile
 	gate    *gate
 	service *service
 	seen    *recorder
@@ -37,7 +38,7 @@ type world struct {
 // the same bubble of virtual time.
 func newWorld(t *testing.T, profile topic.Profile, change ...func(*broker.Options)) *world {
 	t.Helper()
-	w := &world{t: t, gate: &gate{}, service: &service{}, seen: &recorder{}}
+	w := &world{t: t, profile: profile, gate: &gate{}, service: &service{}, seen: &recorder{}}
 	o := broker.Options{
 		Profile: profile, Gatekeeper: w.gate, Service: w.service, Observer: w.seen, Now: time.Now,
 		Logger: slog.New(slog.DiscardHandler),
