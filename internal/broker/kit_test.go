@@ -29,6 +29,7 @@ type world struct {
 	t       *testing.T
 	broker  *broker.Broker
 	profile topic.Profile
+	options broker.Options
 	gate    *gate
 	service *service
 	seen    *recorder
@@ -46,6 +47,7 @@ func newWorld(t *testing.T, profile topic.Profile, change ...func(*broker.Option
 	for _, f := range change {
 		f(&o)
 	}
+	w.options = o
 	w.broker = broker.New(o)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)

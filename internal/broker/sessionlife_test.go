@@ -595,7 +595,10 @@ func TestStrayAcknowledgements(t *testing.T) {
 		inWorld(t, topic.AWS, func(w *world) {
 			p, _ := w.attach(v, "c", false, resuming(3600))
 			p.grants(mqtt.Subscription{Filter: "a", QoS: 1})
-			w.connect(v, "pub").publishNumbers("a", 0, 10)
+			pub := w.connect(v, "pub")
+			for n := range 10 {
+				pub.publishNumbers("a", n, n+1)
+			}
 			first := p.publishes()
 			if len(first) != 2 {
 				w.t.Fatalf("%d in a window of 2", len(first))

@@ -160,6 +160,7 @@ func runMachine(t *testing.T, input []byte) {
 	seen := &roll{recorder: &recorder{}, open: map[string]broker.SessionInfo{}}
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, profile, limits(func(l *broker.Limits) { l.MaxInflight = modelWindow }), func(o *broker.Options) {
+			o.Keeper = newLedger()
 			o.Observer, o.Logger = seen, slog.New(slog.DiscardHandler)
 		})
 		m := &machine{
@@ -509,13 +510,11 @@ func (m *machine) wait(d time.Duration) {
 	idle(d, peers...)
 }
 
-// restart ends the broker in good order and starts another on what it kept.
+// restart ends the broker, in good order or not, and starts another on what it kept.
 func (m *machine) restart() {
-	if !m.w.canRestart() {
-		return
-	}
-	m.note("restart")
-	m.w.restart()
+	crash := m.pick(2) == 1
+	m.note("restart, crash %v", crash)
+	m.w.restart(crash)
 	for _, id := range slices.Sorted(maps.Keys(m.sessions)) {
 		if s := m.sessions[id]; s.connected() {
 			s.peer.waitClosed()

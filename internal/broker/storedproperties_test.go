@@ -14,7 +14,7 @@ import (
 func everyProperty() mqtt.Properties {
 	return mqtt.Properties{
 		Set: mqtt.Of(mqtt.PropPayloadFormat, mqtt.PropMessageExpiry, mqtt.PropContentType, mqtt.PropResponseTopic,
-			mqtt.PropCorrelationData, mqtt.PropUserProperty),
+			mqtt.PropCorrelationData),
 		PayloadFormat: 1, MessageExpiry: 1000, ContentType: "text/plain", ResponseTopic: "answer/here", CorrelationData: []byte{0, 1, 0xFF},
 		UserProperties: []mqtt.UserProperty{{Key: "b", Value: "1"}, {Key: "a", Value: "2"}, {Key: "b", Value: "1"}, {Key: "", Value: ""}},
 	}

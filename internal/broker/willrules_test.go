@@ -80,7 +80,7 @@ func TestWillsAtShutdown(t *testing.T) {
 			watch.grants(mqtt.Subscription{Filter: "will", QoS: 1})
 			watch.drop()
 			w.connect(v, "c", withWill("will"), func(c *mqtt.Connect) { c.Will.QoS, c.Will.Retain = 1, true })
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
 			defer cancel()
 			if err := w.broker.Shutdown(ctx); err != nil {
 				w.t.Fatal(err)
