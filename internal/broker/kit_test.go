@@ -55,6 +55,9 @@ func newWorld(t *testing.T, profile topic.Profile, change ...func(*broker.Option
 		if err := w.broker.Shutdown(ctx); err != nil {
 			t.Errorf("Shutdown: %v", err)
 		}
+		if l, ok := w.options.Keeper.(*ledger); ok {
+			l.rest()
+		}
 	})
 	return w
 }

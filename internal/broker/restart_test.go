@@ -29,7 +29,9 @@ type ledger struct {
 	waiting []entry
 	busy    bool
 	// cut is set by a crash: what comes later is from a dead process.
-	cut      bool
+	cut bool
+	// before is the ledger of the process before.
+	before   *ledger
 	sessions map[box]broker.Change
 	retained map[box]broker.Change
 	messages map[box]map[uint64]broker.Change
@@ -158,12 +160,24 @@ func (l *ledger) crash() *ledger {
 	defer l.mu.Unlock()
 	l.cut = true
 	next := newLedger()
-	next.delay, next.wrong = l.delay, l.wrong
+	next.delay, next.wrong, next.before = l.delay, l.wrong, l
 	next.sessions, next.retained = maps.Clone(l.sessions), maps.Clone(l.retained)
 	for at, numbered := range l.messages {
 		next.messages[at] = maps.Clone(numbered)
 	}
 	return next
+}
+
+// rest waits until nothing is under way any more.
+func (l *ledger) rest() {
+	for ; l != nil; l = l.before {
+		for busy := true; busy; {
+			time.Sleep(time.Second)
+			l.mu.Lock()
+			busy = l.busy
+			l.mu.Unlock()
+		}
+	}
 }
 
 // counts returns how many sessions, waiting messages and retained messages are

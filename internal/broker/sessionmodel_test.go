@@ -90,8 +90,8 @@ type sharing struct {
 	// by is the client that received it.
 	by string
 	// owed says that a member will have to receive it, loose that the fate of
-	// whoever had it may have cost or repeated it.
-	owed, loose bool
+	// whoever had it may have cost or repeated it, over that it was acknowledged.
+	owed, loose, over bool
 }
 
 // roll is an observer that keeps the connections that are open.
@@ -478,6 +478,7 @@ func (m *machine) acknowledge() {
 		i := m.pick(s.sent)
 		m.note("%s acknowledges %d, %q", s.id, s.pending[i].id, s.pending[i].payload)
 		s.peer.ack(s.pending[i].id)
+		m.acknowledged(s.pending[i])
 		s.pending = slices.Delete(s.pending, i, i+1)
 		s.sent--
 		return
@@ -486,10 +487,18 @@ func (m *machine) acknowledge() {
 	m.acknowledgeAll(s)
 }
 
+// acknowledged is the end of a message, for the group too.
+func (m *machine) acknowledged(e *expected) {
+	if e.name == "s" {
+		m.shared[e.payload].over = true
+	}
+}
+
 func (m *machine) acknowledgeAll(s *modelSession) {
 	var all []uint16
 	for _, e := range s.pending[:s.sent] {
 		all = append(all, e.id)
+		m.acknowledged(e)
 	}
 	s.pending, s.sent = slices.Delete(s.pending, 0, s.sent), 0
 	s.peer.ack(all...)
@@ -516,12 +525,27 @@ func (m *machine) restart() {
 	m.note("restart, crash %v", crash)
 	m.w.restart(crash)
 	for _, id := range slices.Sorted(maps.Keys(m.sessions)) {
-		if s := m.sessions[id]; s.connected() {
+		s := m.sessions[id]
+		if s.connected() {
 			s.peer.waitClosed()
 			m.gone(s)
 		}
+		m.rebase(s)
 	}
 	m.callPublishers()
+}
+
+// rebase tells a session of a new process, which numbers packets anew, knows
+// no difference between retained messages and others that wait, and gives back
+// to the group what a member had not acknowledged.
+func (m *machine) rebase(s *modelSession) {
+	s.pending = slices.DeleteFunc(s.pending, func(e *expected) bool {
+		e.id, e.retain = 0, false
+		if e.name == "s" {
+			m.shared[e.payload].by = ""
+		}
+		return e.name == "s"
+	})
 }
 
 // settle compares what every client has received, and what is to be seen from
@@ -636,6 +660,8 @@ func (m *machine) receiveShared(s *modelSession, p *mqtt.Publish) {
 	switch {
 	case message == nil:
 		m.fail(s, "shared message %q was never published", p.Payload)
+	case message.over && !message.loose && p.QoS > 0:
+		m.fail(s, "shared message %q was acknowledged by %s before", p.Payload, message.by)
 	case message.by == "":
 		message.by = s.id
 	case message.by != s.id && !message.loose:
