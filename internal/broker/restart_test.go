@@ -282,6 +282,39 @@ func TestSessionSurvivesRestart(t *testing.T) {
 	})
 }
 
+// A session that took the place of another is the one that is kept, with
+// nothing of the one before.
+func TestReplacedSessionAcrossRestart(t *testing.T) {
+	t.Parallel()
+	for name, away := range map[string]bool{"while away": true, "by takeover": false} {
+		for _, subscribes := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, subscribes %v", name, subscribes), func(t *testing.T) {
+				t.Parallel()
+				inWorld(t, topic.AWS, func(w *world) {
+					p, _ := w.attach(mqtt.V5, "c", false, resuming(3600))
+					p.grants(mqtt.Subscription{Filter: "a", QoS: 1})
+					pub := w.connect(mqtt.V5, "pub")
+					pub.publishNumbers("a", 0, 3)
+					if away {
+						p.drop()
+					}
+					p, _ = w.attach(mqtt.V5, "c", false, expiring(3600)) // a clean start
+					var want []string
+					if subscribes {
+						p.grants(mqtt.Subscription{Filter: "a", QoS: 1})
+						want = []string{"a 9"}
+					}
+					pub.publishNumbers("a", 9, 10)
+					synctest.Wait()
+					w.restart(true)
+					p, _ = w.attach(mqtt.V5, "c", true, resuming(3600))
+					p.hears(want...)
+				}, keeping(newLedger()))
+			})
+		}
+	}
+}
+
 // Time goes on while no process runs: sessions end, messages expire, wills
 // come.
 func TestTimePassesBetweenProcesses(t *testing.T) {

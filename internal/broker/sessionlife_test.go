@@ -720,7 +720,8 @@ func TestSessionIsToldOf(t *testing.T) {
 			w.t.Error("connections share an id")
 		}
 		want := []ending{
-			{"c", broker.ReasonConnectionLost, false}, {"c", broker.ReasonDuplicateClientID, false},
+			{"c", broker.ReasonConnectionLost, false},
+			{"c", broker.ReasonDuplicateClientID, false},
 			{"c", broker.ReasonClientInitiated, true},
 		}
 		if diff := cmp.Diff(want, w.seen.ends()); diff != "" {

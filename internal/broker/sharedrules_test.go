@@ -221,14 +221,14 @@ func TestSharedQueueIsBounded(t *testing.T) {
 	}, limits(func(l *broker.Limits) { l.MaxGroupQueue = 20 }))
 }
 
-// Subscribing is allowed for the filter with its prefix, receiving for the
-// topic. A member that may not receive is no member for that message.
+// Guards are asked for shared subscriptions and their messages with the
+// group's prefix. A member that may not receive is no member for that message.
 func TestSharedAndPolicy(t *testing.T) {
 	t.Parallel()
 	eachVersion(t, func(t *testing.T, v mqtt.Version) {
 		t.Helper()
 		inWorld(t, topic.AWS, func(w *world) {
-			w.gate.refuse("subscribe $share/no/a", "receive hidden")
+			w.gate.refuse("subscribe $share/no/a", "receive $share/yes/hidden")
 			p := w.connect(v, "c")
 			if codes := p.subscribe(mqtt.Subscription{Filter: "$share/no/a", QoS: 1}); len(codes) != 1 || !codes[0].Failed() {
 				w.t.Errorf("codes %#x", codes)
