@@ -5,7 +5,9 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -313,13 +315,18 @@ func (m *machine) end(s *modelSession) {
 	m.leaveGroup(s)
 }
 
-// leaveGroup takes a session out of the shared group. What it had may be lost
-// or come again elsewhere.
+// leaveGroup takes a session out of the shared group.
 func (m *machine) leaveGroup(s *modelSession) {
+	m.loosen(s)
+	delete(s.subs, sharedFilter)
+}
+
+// loosen says that a member of the shared group is gone, or may be: what it
+// had may be lost or come again elsewhere.
+func (m *machine) loosen(s *modelSession) {
 	if _, ok := s.subs[sharedFilter]; !ok {
 		return
 	}
-	delete(s.subs, sharedFilter)
 	for _, message := range m.shared {
 		message.loose = true
 	}
@@ -552,13 +559,17 @@ func (m *machine) rebase(s *modelSession) {
 // outside, with the model.
 func (m *machine) settle() {
 	now := time.Now()
+	for _, s := range m.sessions {
+		switch {
+		case s.over(now):
+			m.end(s)
+		case s.due(now):
+			m.loosen(s)
+		}
+	}
 	for _, id := range slices.Sorted(maps.Keys(m.sessions)) {
 		s := m.sessions[id]
-		if s.over(now) {
-			m.end(s)
-			continue
-		}
-		if !s.connected() {
+		if s == nil || !s.connected() {
 			continue
 		}
 		s.expire(now)
@@ -723,7 +734,11 @@ func (m *machine) finish() {
 	m.note("finish")
 	for _, id := range slices.Sorted(maps.Keys(m.sessions)) {
 		s := m.sessions[id]
-		if s.connected() || s.due(time.Now()) {
+		if s.due(time.Now()) {
+			m.end(s) // it may have ended, and what it shared with it
+			continue
+		}
+		if s.connected() {
 			continue
 		}
 		c := connectPacket(s.version, id, resuming(uint32(s.expiry/time.Second)))
@@ -781,10 +796,18 @@ func randomInput(seed uint64, n int) []byte {
 	return b
 }
 
-// Whatever clients do, sessions behave as the model says.
+// Whatever clients do, sessions behave as the model says. MUSTER_RUNS sets
+// another number of runs.
 func TestSessionsBehaveLikeTheModel(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(60) {
+	runs := uint64(60)
+	if text := os.Getenv("MUSTER_RUNS"); text != "" {
+		var err error
+		if runs, err = strconv.ParseUint(text, 10, 32); err != nil {
+			t.Fatalf("MUSTER_RUNS: %v", err)
+		}
+	}
+	for seed := range runs {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			runMachine(t, randomInput(100+seed, 600))
