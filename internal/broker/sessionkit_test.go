@@ -157,8 +157,8 @@ func payloads(ms []*mqtt.Publish) []string {
 	return texts
 }
 
-// ids returns the packet ids.
-func ids(ms []*mqtt.Publish) []uint16 {
+// packetIDs returns the packet ids.
+func packetIDs(ms []*mqtt.Publish) []uint16 {
 	var all []uint16
 	for _, m := range ms {
 		all = append(all, m.PacketID)

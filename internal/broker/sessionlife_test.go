@@ -366,14 +366,14 @@ func TestRedeliveryOnReconnect(t *testing.T) {
 							w.t.Errorf("then %q", got)
 						}
 						for _, m := range fresh {
-							if slices.Contains(ids(want), m.PacketID) {
+							if slices.Contains(packetIDs(want), m.PacketID) {
 								w.t.Errorf("packet id %d is in use twice", m.PacketID)
 							}
 							if m.PacketID == 0 {
 								w.t.Error("packet id 0")
 							}
 						}
-						p.ack(ids(fresh)...)
+						p.ack(packetIDs(fresh)...)
 						synctest.Wait()
 						if m := fresh[0]; m.Dup {
 							w.t.Error("a first delivery says it is a repetition")
@@ -552,7 +552,7 @@ func TestRedeliveryOnTheSameConnection(t *testing.T) {
 					w.t.Fatalf("repetition %d after %v (-want +got):\n%s", i, time.Since(begun), diff)
 				}
 			}
-			p.ack(ids(want)...)
+			p.ack(packetIDs(want)...)
 			idle(2*time.Hour, p, pub)
 			if late := p.publishes(); len(late) != 0 {
 				w.t.Errorf("acknowledged and sent again: %q", payloads(late))
@@ -610,7 +610,7 @@ func TestStrayAcknowledgements(t *testing.T) {
 			}
 			p.ack(first[1].PacketID, 4242)
 			got = append(got, p.publishes()...)
-			p.ack(ids(got)...)
+			p.ack(packetIDs(got)...)
 			got = append(got, p.drain(2)...)
 			if diff := cmp.Diff(numbers(2, 10), payloads(got)); diff != "" {
 				w.t.Errorf("the rest (-want +got):\n%s", diff)
@@ -640,7 +640,7 @@ func TestPacketIDsGoRound(t *testing.T) {
 					w.t.Fatalf("%s has packet id %d", m.Payload, m.PacketID)
 				}
 			}
-			p.ack(ids(got)...)
+			p.ack(packetIDs(got)...)
 		}
 		p.drop()
 		p, _ = w.attach(mqtt.V311, "c", true, resuming(3600))
