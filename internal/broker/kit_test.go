@@ -28,6 +28,8 @@ const account fleet.Account = "000000000000"
 type world struct {
 	t       *testing.T
 	broker  *broker.Broker
+	profile topic.Profile
+	options broker.Options
 	gate    *gate
 	service *service
 	seen    *recorder
@@ -37,7 +39,7 @@ type world struct {
 // the same bubble of virtual time.
 func newWorld(t *testing.T, profile topic.Profile, change ...func(*broker.Options)) *world {
 	t.Helper()
-	w := &world{t: t, gate: &gate{}, service: &service{}, seen: &recorder{}}
+	w := &world{t: t, profile: profile, gate: &gate{}, service: &service{}, seen: &recorder{}}
 	o := broker.Options{
 		Profile: profile, Gatekeeper: w.gate, Service: w.service, Observer: w.seen, Now: time.Now,
 		Logger: slog.New(slog.DiscardHandler),
@@ -45,12 +47,16 @@ func newWorld(t *testing.T, profile topic.Profile, change ...func(*broker.Option
 	for _, f := range change {
 		f(&o)
 	}
+	w.options = o
 	w.broker = broker.New(o)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
 		defer cancel()
 		if err := w.broker.Shutdown(ctx); err != nil {
 			t.Errorf("Shutdown: %v", err)
+		}
+		if l, ok := w.options.Keeper.(*ledger); ok {
+			l.rest()
 		}
 	})
 	return w
@@ -260,6 +266,8 @@ type peer struct {
 	t       *testing.T
 	conn    net.Conn
 	version mqtt.Version
+	// early are bytes that were read before read runs.
+	early []byte
 
 	mu     sync.Mutex
 	got    []mqtt.Packet
@@ -311,7 +319,7 @@ func withWill(name string) func(*mqtt.Connect) {
 
 // read collects packets until the connection ends.
 func (p *peer) read() {
-	var buf []byte
+	buf := p.early
 	chunk := make([]byte, 4096)
 	for {
 		n, err := p.conn.Read(chunk)

@@ -371,3 +371,62 @@ func TestSlowClients(t *testing.T) {
 	}
 	r.healthy()
 }
+
+// TestFlood has some clients publish as fast as the server reads, and others
+// subscribe and not read. The device that was there before is served in good
+// time, the server's memory keeps within bounds, and afterwards all is well.
+func TestFlood(t *testing.T) {
+	t.Parallel()
+	const flooders, stalled, lasting = 4, 4, 3 * time.Second
+	r := newHostileRig(t)
+	addr := r.server.PlainMQTTAddr
+	for i := range stalled {
+		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", addr)
+		must(t, err)
+		t.Cleanup(func() { _ = conn.Close() })
+		subscribe := packet(0x82, 10, 0, 1, 0, 5, 'f', 'l', 'o', 'o', 'd', 1)
+		_, err = conn.Write(append(hello(4, fmt.Sprint("stalled-", i)), subscribe...))
+		must(t, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), lasting)
+	defer cancel()
+	var flooding sync.WaitGroup
+	for i := range flooders {
+		flooding.Go(func() {
+			conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", addr)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			message := packet(0x30, 7+1000, append([]byte{0, 5, 'f', 'l', 'o', 'o', 'd'}, make([]byte, 1000)...)...)
+			burst := append(hello(5, fmt.Sprint("flooder-", i)), bytes.Repeat(message, 64)...)
+			for ctx.Err() == nil {
+				if err := conn.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+					t.Error(err)
+					return
+				}
+				if _, err := conn.Write(burst); err != nil {
+					t.Errorf("flooder %d: %v", i, err)
+					return
+				}
+				burst = bytes.Repeat(message, 64)
+			}
+		})
+	}
+	var slowest time.Duration
+	for ctx.Err() == nil {
+		begun := time.Now()
+		r.reports++
+		if a, err := r.good.report(t.Context(), r.reports); err != nil || a.Version != r.reports {
+			t.Fatalf("the device that was there before: version %d, %v", a.Version, err)
+		}
+		slowest = max(slowest, time.Since(begun))
+	}
+	flooding.Wait()
+	t.Logf("beside the flood an update took %v at most", slowest)
+	if slowest > 5*time.Second {
+		t.Errorf("beside the flood an update took %v", slowest)
+	}
+	r.healthy()
+}

@@ -20,12 +20,13 @@ const (
 	every = things * time.Second / 1000
 )
 
-// kills is how often a run kills the server: 20, or MUSTER_KILLS for long runs.
-func kills(t *testing.T) int {
+// kills is how often a run kills the server: as usual, or MUSTER_KILLS for long
+// runs.
+func kills(t *testing.T, usual int) int {
 	t.Helper()
 	text := os.Getenv("MUSTER_KILLS")
 	if text == "" {
-		return 20
+		return usual
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil {
@@ -124,12 +125,12 @@ func (r *rig) killing(rounds int) {
 }
 
 func TestKilledServerLosesNothingOnPebble(t *testing.T) {
-	newRig(t).killing(kills(t))
+	newRig(t).killing(kills(t, 20))
 }
 
 func TestKilledServerLosesNothingOnPostgreSQL(t *testing.T) {
 	database := testkit.StartPostgres(t)
-	newRig(t, "--store", database.Database(t)).killing(kills(t))
+	newRig(t, "--store", database.Database(t)).killing(kills(t, 20))
 }
 
 // TestStoppedPostgreSQLLosesNothing stops the database at once under load; the
