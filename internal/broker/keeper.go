@@ -50,6 +50,8 @@ type Change struct {
 	Box     string
 	Seq     uint64
 	Message *Kept
+	// Retain is the flag that the receiver of a PutMessage will see.
+	Retain  bool
 	Session *SessionRecord
 }
 

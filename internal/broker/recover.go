@@ -98,7 +98,7 @@ func (r *realm) restoreMessage(c *Change) {
 		}
 	} else if s := r.find(c.Box); s != nil {
 		s.mu.Lock()
-		p := parcel{message: c.Message, qos: max(1, min(c.Message.QoS, s.subscribedQoSLocked(c.Message.Topic))), seq: c.Seq, stored: true}
+		p := parcel{message: c.Message, qos: max(1, min(c.Message.QoS, s.subscribedQoSLocked(c.Message.Topic))), seq: c.Seq, stored: true, retain: c.Retain}
 		s.queue.push(p)
 		b.queued.Add(int64(p.bytes()))
 		s.mu.Unlock()

@@ -272,7 +272,7 @@ func (s *session) keepLocked(p *parcel, done func() func(error)) {
 		return
 	}
 	p.seq, p.stored = s.broker.numbers.Add(1), true
-	s.broker.keeper.Save(Change{Kind: PutMessage, Account: s.realm.account, Box: s.clientID, Seq: p.seq, Message: p.message}, done())
+	s.broker.keeper.Save(Change{Kind: PutMessage, Account: s.realm.account, Box: s.clientID, Seq: p.seq, Message: p.message, Retain: p.retain}, done())
 }
 
 // unkeepLocked lets the keeper forget a message.

@@ -547,12 +547,11 @@ func (m *machine) restart() {
 	m.callPublishers()
 }
 
-// rebase tells a session of a new process, which numbers packets anew, knows
-// no difference between retained messages and others that wait, and gives back
-// to the group what a member had not acknowledged.
+// rebase tells a session of a new process, which numbers packets anew, and
+// that what had been given to members of the shared group waits in it again.
 func (m *machine) rebase(s *modelSession) {
 	s.pending = slices.DeleteFunc(s.pending, func(e *expected) bool {
-		e.id, e.retain = 0, false
+		e.id = 0
 		if e.name == "s" {
 			m.shared[e.payload].by = ""
 		}

@@ -42,7 +42,7 @@ func encode(c *broker.Change) ([]byte, error) {
 	case broker.PutSession:
 		return encodeSession(c.Session)
 	case broker.PutMessage, broker.PutRetained:
-		return encodeMessage(c.Message)
+		return encodeMessage(c.Message, c.Retain)
 	default:
 		return nil, nil
 	}
@@ -60,11 +60,11 @@ func decode(r store.Record) (broker.Change, error) {
 	case kindMessage:
 		c.Kind = broker.PutMessage
 		if c.Seq, err = strconv.ParseUint(parts[3], 16, 64); err == nil {
-			c.Message, err = decodeMessage(r.Value)
+			c.Message, c.Retain, err = decodeMessage(r.Value)
 		}
 	default:
 		c.Kind = broker.PutRetained
-		c.Message, err = decodeMessage(r.Value)
+		c.Message, c.Retain, err = decodeMessage(r.Value)
 	}
 	if err != nil {
 		return c, fmt.Errorf("decode %s: %w", r.Key, err)
@@ -117,7 +117,7 @@ func encodeSession(s *broker.SessionRecord) ([]byte, error) {
 		m := &s.Will.Message
 		kept := &broker.Kept{Topic: m.Topic, Payload: m.Payload, QoS: m.QoS, Properties: &m.Properties}
 		var err error
-		if stored.Will, err = encodeMessage(kept); err != nil {
+		if stored.Will, err = encodeMessage(kept, false); err != nil {
 			return nil, err
 		}
 		stored.WillRetain, stored.WillDelay, stored.WillDue = m.Retain, s.Will.Delay, millis(s.Will.Due)
@@ -143,7 +143,7 @@ func decodeSession(value []byte) (*broker.SessionRecord, error) {
 		s.Subscriptions[i] = broker.SubscriptionRecord(sub)
 	}
 	if stored.Will != nil {
-		kept, err := decodeMessage(stored.Will)
+		kept, _, err := decodeMessage(stored.Will)
 		if err != nil {
 			return nil, err
 		}
@@ -161,12 +161,12 @@ const messageHeader = 1 + 8 + 8
 
 // encodeMessage writes a message as the PUBLISH that it was in MQTT 5, behind
 // schema, time of arrival and end of its life.
-func encodeMessage(k *broker.Kept) ([]byte, error) {
+func encodeMessage(k *broker.Kept, retain bool) ([]byte, error) {
 	b := make([]byte, messageHeader, messageHeader+64+len(k.Topic)+len(k.Payload))
 	b[0] = schema
 	binary.BigEndian.PutUint64(b[1:], uint64(millis(k.StoredAt)))
 	binary.BigEndian.PutUint64(b[9:], uint64(millis(k.ExpiresAt)))
-	p := mqtt.Publish{QoS: k.QoS, Topic: []byte(k.Topic), Payload: k.Payload, PacketID: 1}
+	p := mqtt.Publish{QoS: k.QoS, Topic: []byte(k.Topic), Payload: k.Payload, PacketID: 1, Retain: retain}
 	if k.Properties != nil {
 		p.Properties = *k.Properties
 	}
@@ -177,33 +177,33 @@ func encodeMessage(k *broker.Kept) ([]byte, error) {
 var errShort = errors.New("stored message is cut off")
 
 // decodeMessage reads a stored message.
-func decodeMessage(value []byte) (*broker.Kept, error) {
+func decodeMessage(value []byte) (k *broker.Kept, retain bool, err error) {
 	if len(value) < messageHeader+2 {
-		return nil, errShort
+		return nil, false, errShort
 	}
 	if value[0] != schema {
-		return nil, errSchema(int(value[0]))
+		return nil, false, errSchema(int(value[0]))
 	}
 	packet := value[messageHeader:]
 	framed, rest, err := mqtt.Frame(packet, len(packet))
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if framed == nil || len(rest) > 0 || mqtt.TypeOf(framed) != mqtt.TypePublish {
-		return nil, errShort
+		return nil, false, errShort
 	}
 	var p mqtt.Publish
 	if err := p.Decode(framed, mqtt.V5); err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	k := &broker.Kept{
+	k = &broker.Kept{
 		Topic: string(p.Topic), Payload: append([]byte(nil), p.Payload...), QoS: p.QoS,
 		StoredAt: moment(int64(binary.BigEndian.Uint64(value[1:]))), ExpiresAt: moment(int64(binary.BigEndian.Uint64(value[9:]))),
 	}
 	if !p.Properties.Empty() {
 		k.Properties = &p.Properties
 	}
-	return k, nil
+	return k, p.Retain, nil
 }
 
 // errSchema is a stored form that this program does not know.

@@ -125,7 +125,7 @@ func TestRoundTrip(t *testing.T) {
 	}
 	add(broker.Change{Kind: broker.PutSession, Box: "pump/7", Session: session})
 	for _, seq := range []uint64{1, 2, 255, 256, 1 << 40} {
-		add(broker.Change{Kind: broker.PutMessage, Box: "pump/7", Seq: seq, Message: message("a/b", fmt.Sprint(seq))})
+		add(broker.Change{Kind: broker.PutMessage, Box: "pump/7", Seq: seq, Message: message("a/b", fmt.Sprint(seq)), Retain: seq == 2})
 	}
 	add(broker.Change{Kind: broker.PutRetained, Box: "a/b", Message: message("a/b", "kept")})
 	for _, kind := range []broker.ChangeKind{broker.PutMessage, broker.DropMessage} {
@@ -231,22 +231,22 @@ func TestBounded(t *testing.T) {
 // written the same again.
 func FuzzMessage(f *testing.F) {
 	for _, m := range []*broker.Kept{message("a", "b"), {Topic: "x"}} {
-		b, err := mqttstore.EncodeMessage(m)
+		b, err := mqttstore.EncodeMessage(m, true)
 		if err != nil {
 			f.Fatal(err)
 		}
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		m, err := mqttstore.DecodeMessage(b)
+		m, retain, err := mqttstore.DecodeMessage(b)
 		if err != nil {
 			return
 		}
-		again, err := mqttstore.EncodeMessage(m)
+		again, err := mqttstore.EncodeMessage(m, retain)
 		if err != nil {
 			t.Fatal(err)
 		}
-		back, err := mqttstore.DecodeMessage(again)
+		back, _, err := mqttstore.DecodeMessage(again)
 		if err != nil {
 			t.Fatal(err)
 		}
