@@ -188,9 +188,9 @@ func connectRequest(c *broker.ConnectRequest) (authorizer.Request, error) {
 	return r, nil
 }
 
-// offered reports whether a connection without certificate and signature may be
+// Offered reports whether a connection without certificate and signature may be
 // let in by an authorizer.
-func (d *customDoor) offered(ctx context.Context, serverName string) bool {
+func (d *customDoor) Offered(ctx context.Context, serverName string) bool {
 	account, err := d.names.of(serverName)
 	if err != nil {
 		return false

@@ -231,6 +231,12 @@ func (o *oracle) Invoke(context.Context, string, []byte, time.Duration) ([]byte,
 	return []byte(o.answer), nil
 }
 
+func (o *oracle) count() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.asked
+}
+
 func (o *oracle) say(answer string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -318,10 +324,10 @@ func TestPoliciesAreRefreshed(t *testing.T) {
 		o.say("")
 		time.Sleep(301 * time.Second)
 		may("new")
-		asked := o.asked
+		before := o.count()
 		time.Sleep(61 * time.Second)
-		if o.asked == asked || len(gone) > 0 {
-			t.Errorf("asked %d times before, %d after; disconnected %v", asked, o.asked, gone)
+		if after := o.count(); after == before || len(gone) > 0 {
+			t.Errorf("asked %d times before, %d after; disconnected %v", before, after, gone)
 		}
 		// One that says no ends the connection.
 		o.say(`{"isAuthenticated":false}`)

@@ -53,6 +53,8 @@ type gatekeeper struct {
 // request's Attachment, an *upgrade.
 type customAdmitter interface {
 	Admit(ctx context.Context, c *broker.ConnectRequest) (broker.Admission, error)
+	// Offered reports whether anybody can be let in so at a server name.
+	Offered(ctx context.Context, serverName string) bool
 }
 
 // Admit implements broker.Gatekeeper.

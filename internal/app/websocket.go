@@ -191,7 +191,7 @@ func (a *App) webSocketPorts(listener string) func(net.Conn) []string {
 func (a *App) webSocketHandler(listener string) http.Handler {
 	return &webSocket{
 		api: a.api, names: a.names, log: a.component("websocket"), told: inlet.NewQuota(strangerLines, allStrangerLines, strangerWindow), ports: a.webSocketPorts(listener),
-		custom: a.custom.offered,
+		custom: func(ctx context.Context, serverName string) bool { return a.gatekeeper.custom.Offered(ctx, serverName) },
 		handle: func(ctx context.Context, conn net.Conn, u *upgrade) error {
 			o := a.mqttOptions(listener)
 			o.Transport, o.Attachment = broker.TransportWebSocket, u

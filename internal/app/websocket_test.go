@@ -424,6 +424,8 @@ func TestWebSocketPrincipal(t *testing.T) {
 // customEveryone admits whoever names a secret in the request or the CONNECT.
 type customEveryone struct{ life time.Duration }
 
+func (customEveryone) Offered(context.Context, string) bool { return true }
+
 type allGuard struct{}
 
 func (allGuard) CanPublish(string, bool) bool { return true }

@@ -65,6 +65,9 @@ func (d *device) live(ctx context.Context) {
 	attempt := 0
 	for first := true; ctx.Err() == nil; first = false {
 		c, err := d.connect(ctx)
+		if err == nil {
+			d.fleet.stats.online.Add(1) // before anybody is told that all have tried
+		}
 		if first {
 			d.fleet.tried()
 		}
@@ -137,7 +140,6 @@ func (d *device) receive(p *mqtt.Publish) {
 // session reports and obeys until the device drops off, the connection ends
 // or ctx does. It returns how long to stay away.
 func (d *device) session(ctx context.Context, c *client.Client) time.Duration {
-	d.fleet.stats.online.Add(1)
 	defer d.fleet.stats.online.Add(-1)
 	end := time.NewTimer(d.model.sessionLength(d.fleet.options.Session))
 	defer end.Stop()
