@@ -52,13 +52,30 @@ func dial(tb testing.TB, addr, id string, delivered func([]byte)) *client {
 		tb.Fatal(err)
 	}
 	c := &client{conn: conn, delivered: delivered}
-	body := append(text(nil, "MQTT"), 4, 2, 0, 0)
-	c.write(tb, frame(0x10, text(body, id)))
-	var ack [4]byte
-	if _, err := io.ReadFull(conn, ack[:]); err != nil || ack[3] != 0 {
-		tb.Fatalf("connect %s to %s: CONNACK %x, %v", id, addr, ack, err)
+	if err := c.hello(id, false); err != nil {
+		tb.Fatal(err)
 	}
 	return c
+}
+
+// hello sends CONNECT, with keep-alive off, and awaits the answer.
+func (c *client) hello(id string, persistent bool) error {
+	flags := byte(0)
+	if !persistent {
+		flags = 2
+	}
+	body := append(text(nil, "MQTT"), 4, flags, 0, 0)
+	if _, err := c.conn.Write(frame(0x10, text(body, id))); err != nil {
+		return fmt.Errorf("connect %s: %w", id, err)
+	}
+	var ack [4]byte
+	if _, err := io.ReadFull(c.conn, ack[:]); err != nil {
+		return fmt.Errorf("connect %s: %w", id, err)
+	}
+	if ack[3] != 0 {
+		return fmt.Errorf("connect %s: CONNACK %x", id, ack)
+	}
+	return nil
 }
 
 func (c *client) write(tb testing.TB, b []byte) {
@@ -68,14 +85,27 @@ func (c *client) write(tb testing.TB, b []byte) {
 	}
 }
 
-// subscribe waits for the SUBACK and then starts the reader.
+// subscribe awaits the SUBACK; the reader is to be started after it.
 func (c *client) subscribe(tb testing.TB, filter string, qos byte) {
 	tb.Helper()
-	c.write(tb, frame(0x82, append(text([]byte{0, 1}, filter), qos)))
-	var ack [5]byte
-	if _, err := io.ReadFull(c.conn, ack[:]); err != nil || ack[4] > 1 {
-		tb.Fatalf("subscribe %s: SUBACK %x, %v", filter, ack, err)
+	if err := c.ask(filter, qos); err != nil {
+		tb.Fatal(err)
 	}
+}
+
+// ask is subscribe for any goroutine.
+func (c *client) ask(filter string, qos byte) error {
+	if _, err := c.conn.Write(frame(0x82, append(text([]byte{0, 1}, filter), qos))); err != nil {
+		return fmt.Errorf("subscribe %s: %w", filter, err)
+	}
+	var ack [5]byte
+	if _, err := io.ReadFull(c.conn, ack[:]); err != nil {
+		return fmt.Errorf("subscribe %s: %w", filter, err)
+	}
+	if ack[4] > 1 {
+		return fmt.Errorf("subscribe %s: SUBACK %x", filter, ack)
+	}
+	return nil
 }
 
 // read counts deliveries and answers QoS 1 ones until the connection ends;
