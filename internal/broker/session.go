@@ -96,6 +96,7 @@ func (s *session) attachLocked(c *connection) (before *connection) {
 	for i := range s.inflight {
 		p := &s.inflight[i]
 		p.repeat, p.onWire = p.repeat || p.onWire, false
+		p.since, p.tries = 0, 0 // patience begins anew
 		s.broker.queued.Add(int64(p.bytes()))
 	}
 	s.queue.restore(s.inflight)
@@ -126,7 +127,7 @@ func (s *session) detach(c *connection, final *cause, at time.Time) (current boo
 		return true
 	}
 	if !s.persistentLocked() || final.endSession {
-		s.over = true
+		s.endLocked()
 		s.mu.Unlock()
 		s.discard()
 		return true
@@ -167,11 +168,18 @@ func (s *session) lookAtExpiry(now int64) (again int64) {
 		s.mu.Unlock()
 		return now + int64(left/tickLength) + 1
 	}
-	s.over = true
+	s.endLocked()
 	s.mu.Unlock()
 	s.realm.leave(s)
 	s.discard()
 	return 0
+}
+
+// endLocked makes the session take nothing any more; discard is to follow. Its
+// record goes at once, before a successor writes its own under the same key.
+func (s *session) endLocked() {
+	s.over = true
+	s.unrecordLocked(nil)
 }
 
 // discard lets go of everything that a session held; it is over, so that
@@ -196,7 +204,6 @@ func (s *session) discard() {
 		}
 		s.unkeepLocked(p)
 	}
-	s.unrecordLocked(nil)
 	s.mu.Unlock()
 	if will != nil {
 		will.timer.Stop()
