@@ -2,6 +2,7 @@ package broker_test
 
 import (
 	"context"
+	"maps"
 	"net"
 	"slices"
 	"strconv"
@@ -256,6 +257,38 @@ func TestQueueGoesOnAfterAFullOutput(t *testing.T) {
 			return
 		}
 	}
+}
+
+// What a crash leaves of a session that was replaced is not its successor's, and
+// what the successor gets is kept.
+func TestLeftoversOfAReplacedSession(t *testing.T) {
+	t.Parallel()
+	l := newLedger()
+	inWorld(t, topic.AWS, func(w *world) {
+		p, _ := w.attach(mqtt.V5, "c", false, resuming(3600))
+		p.grants(mqtt.Subscription{Filter: "a", QoS: 1})
+		p.drop()
+		pub := w.connect(mqtt.V5, "pub")
+		pub.publishNumbers("a", 0, 3)
+		synctest.Wait()
+		l.mu.Lock()
+		left := maps.Clone(l.messages[box{account, "c"}])
+		l.mu.Unlock()
+		p, _ = w.attach(mqtt.V5, "c", false, expiring(3600)) // a clean start
+		p.grants(mqtt.Subscription{Filter: "a", QoS: 1})
+		p.drop()
+		synctest.Wait()
+		l.mu.Lock()
+		l.messages[box{account, "c"}] = left // as if the crash came before they were dropped
+		l.mu.Unlock()
+		w.restart(true)
+		w.restart(true)
+		w.connect(mqtt.V5, "pub").publishNumbers("a", 9, 10)
+		synctest.Wait()
+		w.restart(true)
+		p, _ = w.attach(mqtt.V5, "c", true, resuming(3600))
+		p.hears("a 9")
+	}, keeping(l))
 }
 
 // receive reads the next packet of a connection that nobody else reads.

@@ -32,6 +32,9 @@ type session struct {
 	clientID string
 	id       string // the session identifier
 	version  mqtt.Version
+	// after is the number before its first message: what the keeper holds up to it
+	// was for a session before.
+	after uint64
 
 	// link is the current connection, nil while the client is away. It changes
 	// under mu and may be looked at without.
@@ -72,7 +75,7 @@ type absence struct {
 
 // newSession returns the session of an admitted connection.
 func (b *Broker) newSession(r *realm, c *connection, expiry uint32) *session {
-	s := &session{broker: b, realm: r, clientID: c.info.ClientID, id: c.info.SessionID, version: c.version, expiry: expiry}
+	s := &session{broker: b, realm: r, clientID: c.info.ClientID, id: c.info.SessionID, version: c.version, expiry: expiry, after: b.numbers.Load()}
 	s.expire.ring = s.lookAtExpiry
 	return s
 }
@@ -233,7 +236,7 @@ func (s *session) recordLocked(done func(error)) {
 		}
 		return
 	}
-	record := &SessionRecord{SessionID: s.id, Version: byte(s.version), Expiry: s.expiry}
+	record := &SessionRecord{SessionID: s.id, Version: byte(s.version), Expiry: s.expiry, After: s.after}
 	info := &SessionInfo{}
 	if c := s.link.Load(); c != nil {
 		info = &c.info

@@ -117,7 +117,7 @@ func TestRoundTrip(t *testing.T) {
 	t.Parallel()
 	k, _ := start(t)
 	session := &broker.SessionRecord{
-		SessionID: "s", Version: 5, Expiry: broker.NeverExpires, Principal: fleet.Principal{Kind: fleet.PrincipalCertificate, ID: "c"}, ThingName: "t", Indexed: true,
+		SessionID: "s", Version: 5, Expiry: broker.NeverExpires, After: 7, Principal: fleet.Principal{Kind: fleet.PrincipalCertificate, ID: "c"}, ThingName: "t", Indexed: true,
 		KeepAlive: 30, ConnectedAt: time.UnixMilli(1).UTC(), DisconnectedAt: time.UnixMilli(2).UTC(), Reason: broker.ReasonConnectionLost,
 		Subscriptions: []broker.SubscriptionRecord{{Filter: "a/+", QoS: 1, Identifier: 7, NoLocal: true, RetainAsPublished: true}},
 		Will:          &broker.WillRecord{Message: broker.Message{Topic: "w", Payload: []byte("gone"), QoS: 1, Retain: true}, Delay: 5, Due: time.UnixMilli(9).UTC()},
