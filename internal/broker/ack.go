@@ -92,7 +92,7 @@ func (c *connection) settled(slot *ackSlot, fine mqtt.ReasonCode, err error) {
 func (c *connection) waitForAcks(b *batch) *cause {
 	s := c.session
 	s.mu.Lock()
-	if len(c.acks)+len(s.received) < c.broker.limits.MaxInflight || len(c.acks) == 0 && c.version != mqtt.V5 {
+	if c.unacknowledgedLocked() < c.broker.limits.MaxInflight || len(c.acks) == 0 && c.version != mqtt.V5 {
 		s.mu.Unlock()
 		return nil
 	}
@@ -110,6 +110,18 @@ func (c *connection) waitForAcks(b *batch) *cause {
 	case <-c.gone:
 		return because(ReasonServerError) // the first cause has been recorded
 	}
+}
+
+// unacknowledgedLocked returns how many publishes the client waits for. One with
+// QoS 2 is among those received until it is released.
+func (c *connection) unacknowledgedLocked() int {
+	n := len(c.session.received)
+	for _, a := range c.acks {
+		if a.kind == mqtt.TypePuback {
+			n++
+		}
+	}
+	return n
 }
 
 // errWrongAck is an acknowledgement that does not fit the message's quality of
@@ -184,17 +196,21 @@ func (s *session) release2(id uint16) {
 	delete(s.received, id)
 }
 
-// repeated notes a QoS 2 message of the client and reports whether it is one
-// that was taken in before.
+// repeated reports whether a QoS 2 message of the client is one that was taken in
+// before.
 func (s *session) repeated(id uint16) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.received[id]; ok {
-		return true
-	}
+	_, ok := s.received[id]
+	return ok
+}
+
+// note remembers a QoS 2 message of the client until it is released.
+func (s *session) note(id uint16) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.received == nil {
 		s.received = make(map[uint16]struct{}, 1)
 	}
 	s.received[id] = struct{}{}
-	return false
 }

@@ -83,11 +83,14 @@ func (b *Broker) Remove(account fleet.Account, clientID string, o RemoveOptions)
 	c := s.link.Load()
 	ended := c == nil && !s.over && o.EndSession
 	if ended {
-		s.over = true
+		s.endLocked()
 		if o.WithholdWill && s.away != nil && s.away.will != nil {
 			s.away.will.timer.Stop()
 			s.away.will = nil
 		}
+	}
+	if c != nil && o.EndSession {
+		s.expiry = 0 // the connection may be ending for another cause already
 	}
 	known := c != nil || s.away != nil || ended
 	s.mu.Unlock()
@@ -210,9 +213,8 @@ func (b *Broker) PublishDurably(ctx context.Context, account fleet.Account, m Me
 	}
 	r := b.realm(account)
 	all := newReceipt()
-	b.publishWith(r, &m, all)
-	if m.Retain && all.err != nil {
-		return all.err
+	if err := b.publishWith(r, &m, all); err != nil {
+		return err
 	}
 	stored := make(chan error, 1)
 	all.finish(func(err error) { stored <- err })
@@ -225,18 +227,19 @@ func (b *Broker) PublishDurably(ctx context.Context, account fleet.Account, m Me
 }
 
 // publishWith routes a message, with a claim on all for each thing to wait for.
-func (b *Broker) publishWith(r *realm, m *Message, all *receipt) {
+// An error means that it was refused.
+func (b *Broker) publishWith(r *realm, m *Message, all *receipt) error {
 	w := b.batch()
 	defer b.release(w)
 	w.begin(m)
 	w.acknowledged, w.receipt = true, all
 	if m.Retain {
 		if err := w.retain(r, all.claim()); err != nil {
-			all.fail(err)
-			return
+			return err
 		}
 	}
 	w.route(r.router)
+	return nil
 }
 
 // Retained returns the message that a topic retains.

@@ -132,16 +132,51 @@ func (b *Broker) retention(k *Kept) *Kept {
 	return &bounded
 }
 
-// pop takes the oldest message that waits.
-func (g *group) pop() (parcel, bool) {
+// maxRefusals is how many members are asked for one message, and how many
+// messages that a member may not receive it looks behind.
+const maxRefusals = 100
+
+// pop takes the oldest message that waits and that the member may receive as far
+// as is known.
+func (g *group) pop(s *session) (parcel, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if len(g.queue.items) == 0 {
-		return parcel{}, false
+	for i := range min(len(g.queue.items), maxRefusals) {
+		if _, refused := g.queue.items[i].refused[s]; !refused {
+			p := g.queue.take(i)
+			g.broker.queued.Add(-int64(p.bytes()))
+			return p, true
+		}
 	}
-	p := g.queue.pop()
-	g.broker.queued.Add(-int64(p.bytes()))
-	return p, true
+	return parcel{}, false
+}
+
+// refuse queues a message again that a member may not receive, for the others.
+// It reports false when there is nobody left to ask.
+func (g *group) refuse(p parcel, by *session) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if p.refused == nil {
+		p.refused = make(map[*session]struct{}, 1)
+	}
+	p.refused[by] = struct{}{}
+	others := false
+	for i := range g.members {
+		_, refused := p.refused[g.members[i].session]
+		others = others || !refused
+	}
+	if !others || len(p.refused) >= maxRefusals {
+		return false
+	}
+	g.requeueLocked(p)
+	return true
+}
+
+// requeueLocked puts a message that a member had back at its place.
+func (g *group) requeueLocked(p parcel) {
+	fresh := parcel{message: p.message, qos: p.message.QoS, box: g, seq: p.seq, stored: p.stored, refused: p.refused}
+	g.broker.queued.Add(int64(fresh.bytes()))
+	g.queue.insert(fresh)
 }
 
 // takeBack queues a message again whose member has left without acknowledging
@@ -153,9 +188,7 @@ func (g *group) takeBack(p parcel) {
 		g.mu.Unlock()
 		return
 	}
-	fresh := parcel{message: p.message, qos: p.message.QoS, box: g, seq: p.seq, stored: p.stored}
-	g.broker.queued.Add(int64(fresh.bytes()))
-	g.queue.insert(fresh)
+	g.requeueLocked(p)
 	g.mu.Unlock()
 	g.wake(nil)
 }
@@ -163,8 +196,8 @@ func (g *group) takeBack(p parcel) {
 // wake lets connected members take what waits.
 func (g *group) wake(b *batch) {
 	for _, m := range g.all() {
-		if c := m.session.link.Load(); c != nil && m.session.refill(b) && b == nil {
-			c.flush()
+		if m.session.link.Load() != nil {
+			m.session.refill(b)
 		}
 	}
 }

@@ -89,6 +89,9 @@ type SessionRecord struct {
 	// NeverExpires for ever.
 	Expiry    uint32
 	Principal fleet.Principal
+	// After is the number of the newest message that may be left of a session
+	// before with the same client id; this one has none up to it.
+	After     uint64
 	ThingName string
 	Indexed   bool
 	KeepAlive uint16

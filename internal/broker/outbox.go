@@ -90,7 +90,11 @@ func (c *connection) flush() {
 			c.startWriter(out)
 			return
 		}
+		full := len(out.b) >= c.broker.limits.MaxPending
 		c.broker.recycle(out)
+		if full {
+			c.session.refill(nil) // others had to wait behind it
+		}
 		c.session.mu.Lock()
 	}
 	out := c.detachLocked()

@@ -35,6 +35,10 @@ func (c *connection) publish(b *batch, packet []byte) *cause {
 	if why != nil {
 		return why
 	}
+	if p.QoS == 2 && c.session.repeated(p.PacketID) {
+		c.acknowledge(b, mqtt.TypePubrec, p.PacketID, mqtt.Success)
+		return nil
+	}
 	if c.allowance != nil {
 		if over, why := c.overQuota(b, p); over {
 			return why
@@ -45,9 +49,8 @@ func (c *connection) publish(b *batch, packet []byte) *cause {
 			return why
 		}
 	}
-	if p.QoS == 2 && c.session.repeated(p.PacketID) {
-		c.acknowledge(b, mqtt.TypePubrec, p.PacketID, mqtt.Success)
-		return nil
+	if p.QoS == 2 {
+		c.session.note(p.PacketID)
 	}
 	if !c.guard.CanPublish(name, p.Retain) {
 		return c.refusePublish(b, p, name)

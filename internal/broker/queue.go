@@ -28,6 +28,8 @@ type parcel struct {
 	// onWire says that the current connection was sent it, repeat that an
 	// earlier one was.
 	onWire, repeat bool
+	// refused are the members of the box that may not receive the message.
+	refused map[*session]struct{}
 	// released is a QoS 2 message that the client has, whose id is not free yet.
 	released bool
 }
@@ -57,6 +59,17 @@ func (q *queue) pop() parcel {
 	if q.items = q.items[1:]; len(q.items) == 0 {
 		q.items = nil
 	}
+	q.bytes -= p.bytes()
+	return p
+}
+
+// take removes the message at a place.
+func (q *queue) take(i int) parcel {
+	if i == 0 {
+		return q.pop()
+	}
+	p := q.items[i]
+	q.items = slices.Delete(q.items, i, i+1)
 	q.bytes -= p.bytes()
 	return p
 }

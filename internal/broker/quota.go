@@ -308,8 +308,8 @@ func (c *connection) goOn() {
 	c.session.mu.Lock()
 	c.allowance.waiting = false
 	c.session.mu.Unlock()
-	if c.session.link.Load() == c && c.session.refill(nil) {
-		c.flush()
+	if c.session.link.Load() == c {
+		c.session.refill(nil)
 	}
 }
 

@@ -61,9 +61,7 @@ func (r *realm) join(c *connection, expiry uint32, tell func(), enter func(j *jo
 			return j
 		}
 		if !old.over {
-			old.over = true
-			// Before the successor writes its own record under the same key.
-			old.unrecordLocked(nil)
+			old.endLocked()
 			j.replaced, j.before = old, old.link.Load()
 		}
 		old.mu.Unlock()

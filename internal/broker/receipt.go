@@ -46,12 +46,3 @@ func (r *receipt) finish(done func(error)) {
 	r.mu.Unlock()
 	r.settle(nil)
 }
-
-// fail records an error without settling a claim.
-func (r *receipt) fail(err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.err == nil {
-		r.err = err
-	}
-}

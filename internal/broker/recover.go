@@ -59,7 +59,8 @@ func (r *realm) restore(clientID string, record *SessionRecord, now time.Time) {
 		Indexed: record.Indexed, Version: record.Version, SessionExpiry: record.Expiry, KeepAlive: record.KeepAlive, ConnectedAt: record.ConnectedAt,
 	}
 	s := b.newSession(r, c, record.Expiry)
-	s.recorded = true
+	s.recorded, s.after = true, record.After
+	b.numbers.Store(max(b.numbers.Load(), record.After)) // nobody else counts yet
 	s.away = &absence{info: c.info, at: record.DisconnectedAt, reason: record.Reason}
 	if record.DisconnectedAt.IsZero() {
 		s.away.at, s.away.reason = now, ReasonServerError
@@ -83,7 +84,7 @@ func (r *realm) restore(clientID string, record *SessionRecord, now time.Time) {
 }
 
 // restoreMessage brings back a message that waits for a session or a group;
-// one whose box is gone is dropped.
+// one whose box is gone, or that is left of a session before, is dropped.
 func (r *realm) restoreMessage(c *Change) {
 	b := r.router.broker
 	b.numbers.Store(max(b.numbers.Load(), c.Seq)) // nobody else counts yet
@@ -96,7 +97,7 @@ func (r *realm) restoreMessage(c *Change) {
 			g.mu.Unlock()
 			return
 		}
-	} else if s := r.find(c.Box); s != nil {
+	} else if s := r.find(c.Box); s != nil && c.Seq > s.after {
 		s.mu.Lock()
 		p := parcel{message: c.Message, qos: max(1, min(c.Message.QoS, s.subscribedQoSLocked(c.Message.Topic))), seq: c.Seq, stored: true, retain: c.Retain}
 		s.queue.push(p)

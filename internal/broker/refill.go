@@ -9,17 +9,32 @@ import (
 
 // refill moves messages from the queue, and from shared groups, into the window
 // as far as window and pending output have room. Permission to receive is asked
-// for each, under no lock. It reports whether something waits to be flushed;
-// with a batch the batch flushes.
-func (s *session) refill(b *batch) bool {
+// for each, under no lock. The batch flushes what was moved; without one, refill
+// does: it may be another connection's than the caller knew.
+func (s *session) refill(b *batch) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.refilling {
-		return false
+		s.mu.Unlock()
+		return
 	}
 	s.refilling = true
-	moved := false
-	var touched *connection
+	touched, refused := s.moveLocked()
+	s.refilling = false
+	if touched != nil && b != nil {
+		touched.touchLocked(b)
+	}
+	s.mu.Unlock()
+	if touched != nil && b == nil {
+		touched.flush()
+	}
+	for _, g := range refused {
+		g.wake(b)
+	}
+}
+
+// moveLocked does the work of refill. It returns the connection whose output has
+// grown, and the groups that got back what this client may not receive.
+func (s *session) moveLocked() (touched *connection, refused []*group) {
 	for {
 		c, order, name := s.takeNextLocked()
 		if c == nil {
@@ -33,26 +48,28 @@ func (s *session) refill(b *batch) bool {
 			}
 			s.mu.Lock()
 		}
-		if s.link.Load() != c {
-			continue // taken back into the queue by whoever came
+		if s.link.Load() != c || c.dead {
+			continue // taken back into the queue by whoever came, or comes
 		}
 		i := s.byOrderLocked(order)
 		if i < 0 {
 			continue // acknowledged before it was sent, or the session is over
 		}
+		p := s.inflight[i]
 		switch {
+		case !allowed && p.box != nil && p.box.refuse(p, s):
+			s.removeLocked(i)
+			if !slices.Contains(refused, p.box) {
+				refused = append(refused, p.box)
+			}
 		case !allowed:
-			s.forgetLocked(&s.inflight[i], dropDenied)
+			s.forgetLocked(&p, dropDenied)
 			s.removeLocked(i)
 		case s.sendParcelLocked(c, i):
-			moved, touched = true, c
+			touched = c
 		}
 	}
-	s.refilling = false
-	if moved && b != nil {
-		touched.touchLocked(b)
-	}
-	return moved
+	return touched, refused
 }
 
 // takeNextLocked reserves a place in the window for the next message that is
@@ -98,7 +115,7 @@ func (s *session) takeNextLocked() (c *connection, order uint64, name string) {
 // the session.
 func (s *session) takeSharedLocked(into *parcel) (found bool) {
 	s.sharesLocked(func(sub *subscription) bool {
-		p, ok := sub.group.pop()
+		p, ok := sub.group.pop(s)
 		if !ok {
 			return false
 		}
@@ -278,7 +295,8 @@ func (c *connection) lookAtRetries(now int64) (again int64) {
 		again = min(again, max(due, now+1))
 	}
 	s.mu.Unlock()
-	if s.refill(nil) || resent {
+	s.refill(nil)
+	if resent {
 		c.flush()
 	}
 	return again

@@ -32,6 +32,9 @@ type session struct {
 	clientID string
 	id       string // the session identifier
 	version  mqtt.Version
+	// after is the number before its first message: what the keeper holds up to it
+	// was for a session before.
+	after uint64
 
 	// link is the current connection, nil while the client is away. It changes
 	// under mu and may be looked at without.
@@ -72,7 +75,7 @@ type absence struct {
 
 // newSession returns the session of an admitted connection.
 func (b *Broker) newSession(r *realm, c *connection, expiry uint32) *session {
-	s := &session{broker: b, realm: r, clientID: c.info.ClientID, id: c.info.SessionID, version: c.version, expiry: expiry}
+	s := &session{broker: b, realm: r, clientID: c.info.ClientID, id: c.info.SessionID, version: c.version, expiry: expiry, after: b.numbers.Load()}
 	s.expire.ring = s.lookAtExpiry
 	return s
 }
@@ -96,6 +99,7 @@ func (s *session) attachLocked(c *connection) (before *connection) {
 	for i := range s.inflight {
 		p := &s.inflight[i]
 		p.repeat, p.onWire = p.repeat || p.onWire, false
+		p.since, p.tries = 0, 0 // patience begins anew
 		s.broker.queued.Add(int64(p.bytes()))
 	}
 	s.queue.restore(s.inflight)
@@ -126,7 +130,7 @@ func (s *session) detach(c *connection, final *cause, at time.Time) (current boo
 		return true
 	}
 	if !s.persistentLocked() || final.endSession {
-		s.over = true
+		s.endLocked()
 		s.mu.Unlock()
 		s.discard()
 		return true
@@ -167,11 +171,18 @@ func (s *session) lookAtExpiry(now int64) (again int64) {
 		s.mu.Unlock()
 		return now + int64(left/tickLength) + 1
 	}
-	s.over = true
+	s.endLocked()
 	s.mu.Unlock()
 	s.realm.leave(s)
 	s.discard()
 	return 0
+}
+
+// endLocked makes the session take nothing any more; discard is to follow. Its
+// record goes at once, before a successor writes its own under the same key.
+func (s *session) endLocked() {
+	s.over = true
+	s.unrecordLocked(nil)
 }
 
 // discard lets go of everything that a session held; it is over, so that
@@ -196,7 +207,6 @@ func (s *session) discard() {
 		}
 		s.unkeepLocked(p)
 	}
-	s.unrecordLocked(nil)
 	s.mu.Unlock()
 	if will != nil {
 		will.timer.Stop()
@@ -226,7 +236,7 @@ func (s *session) recordLocked(done func(error)) {
 		}
 		return
 	}
-	record := &SessionRecord{SessionID: s.id, Version: byte(s.version), Expiry: s.expiry}
+	record := &SessionRecord{SessionID: s.id, Version: byte(s.version), Expiry: s.expiry, After: s.after}
 	info := &SessionInfo{}
 	if c := s.link.Load(); c != nil {
 		info = &c.info

@@ -39,8 +39,8 @@ func (a *admission) start(rest []byte) (string, error) {
 		func(j *joined) { c.sendLocked(a.connack(j.resumed)) })
 	c.arm(a.admitted.Until, a.admitted.UntilReason)
 	c.flush()
-	if j.resumed && c.session.refill(nil) {
-		c.flush()
+	if j.resumed {
+		c.session.refill(nil)
 	}
 	if b.stopped() || b.draining.Load() != nil { // Shutdown may have listed the connections before this one
 		c.end(because(ReasonServerInitiated))

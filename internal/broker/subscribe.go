@@ -20,8 +20,11 @@ type subscribing struct {
 	answer     mqtt.Suback
 	granted    []string
 	// fresh are the filters that were not held before.
-	fresh    []string
-	retained []parcel
+	fresh []string
+	// retained are those that get what their topics retain.
+	retained []string
+	qos      []byte
+	id       uint32
 }
 
 // subscribe answers a SUBSCRIBE, filter by filter: at once, or for a persistent
@@ -40,12 +43,12 @@ func (c *connection) subscribe(b *batch, packet []byte) *cause {
 	}
 	limits := &c.broker.limits
 	tooMany := limits.MaxFilters > 0 && len(p.Subscriptions) > limits.MaxFilters
-	w := &subscribing{connection: c, answer: mqtt.Suback{PacketID: p.PacketID, Reasons: make([]mqtt.ReasonCode, len(p.Subscriptions))}}
+	w := &subscribing{connection: c, id: id, answer: mqtt.Suback{PacketID: p.PacketID, Reasons: make([]mqtt.ReasonCode, len(p.Subscriptions))}}
 	for i := range p.Subscriptions {
 		code := mqtt.QuotaExceeded
 		if !tooMany {
 			var why *cause
-			if code, why = w.one(&p.Subscriptions[i], id); why != nil {
+			if code, why = w.one(&p.Subscriptions[i]); why != nil {
 				return why
 			}
 		}
@@ -101,8 +104,16 @@ func (w *subscribing) granting(b *batch) {
 		return
 	}
 	c.broker.observer.Subscribed(&c.info, w.granted, c.broker.now())
-	for i := range w.retained {
-		c.sendRetained(b, w.retained[i])
+	// Only now: what was retained when the subscription was asked for may be older
+	// than what has been delivered to it since.
+	for i, filter := range w.retained {
+		for _, k := range c.session.realm.retained.match(filter) {
+			p := parcel{message: k, qos: w.qos[i], retain: true}
+			if w.id != 0 {
+				p.ids = []uint32{w.id}
+			}
+			c.sendRetained(b, p)
+		}
 	}
 	c.session.refill(b)
 }
@@ -127,7 +138,7 @@ func (c *connection) sendRetained(b *batch, p parcel) {
 }
 
 // one decides on one filter and takes it in.
-func (w *subscribing) one(want *mqtt.Subscription, id uint32) (mqtt.ReasonCode, *cause) {
+func (w *subscribing) one(want *mqtt.Subscription) (mqtt.ReasonCode, *cause) {
 	c := w.connection
 	err := topic.ValidateFilter(want.Filter, c.broker.limits.Topic)
 	switch {
@@ -148,7 +159,7 @@ func (w *subscribing) one(want *mqtt.Subscription, id uint32) (mqtt.ReasonCode, 
 	case topic.Reserved(want.Filter) && !c.broker.service.CanSubscribeReserved(withoutShare(want.Filter)):
 		return 0, clientError(mqtt.TopicFilterInvalid, errReservedTopic)
 	}
-	code, fresh := c.hold(want, id)
+	code, fresh := c.hold(want, w.id)
 	if code.Failed() {
 		return code, nil
 	}
@@ -158,13 +169,7 @@ func (w *subscribing) one(want *mqtt.Subscription, id uint32) (mqtt.ReasonCode, 
 	}
 	const always, ifNew = 0, 1
 	if !shared && (want.RetainHandling == always || want.RetainHandling == ifNew && fresh) {
-		for _, k := range c.session.realm.retained.match(want.Filter) {
-			p := parcel{message: k, qos: want.QoS, retain: true}
-			if id != 0 {
-				p.ids = []uint32{id}
-			}
-			w.retained = append(w.retained, p)
-		}
+		w.retained, w.qos = append(w.retained, want.Filter), append(w.qos, want.QoS)
 	}
 	return code, nil
 }

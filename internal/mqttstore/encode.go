@@ -78,6 +78,7 @@ type session struct {
 	SessionID      string          `json:"sessionId"`
 	Version        byte            `json:"version"`
 	Expiry         uint32          `json:"expiry"`
+	After          uint64          `json:"after,omitempty"`
 	Principal      fleet.Principal `json:"principal"`
 	ThingName      string          `json:"thingName,omitempty"`
 	Indexed        bool            `json:"indexed,omitempty"`
@@ -106,7 +107,7 @@ type subscription struct {
 // encodeSession writes a session's record.
 func encodeSession(s *broker.SessionRecord) ([]byte, error) {
 	stored := session{
-		Schema: schema, SessionID: s.SessionID, Version: s.Version, Expiry: s.Expiry, Principal: s.Principal, ThingName: s.ThingName,
+		Schema: schema, SessionID: s.SessionID, Version: s.Version, Expiry: s.Expiry, After: s.After, Principal: s.Principal, ThingName: s.ThingName,
 		Indexed: s.Indexed, KeepAlive: s.KeepAlive, ConnectedAt: millis(s.ConnectedAt), DisconnectedAt: millis(s.DisconnectedAt), Reason: string(s.Reason),
 		Subscriptions: make([]subscription, len(s.Subscriptions)),
 	}
@@ -135,7 +136,7 @@ func decodeSession(value []byte) (*broker.SessionRecord, error) {
 		return nil, errSchema(stored.Schema)
 	}
 	s := &broker.SessionRecord{
-		SessionID: stored.SessionID, Version: stored.Version, Expiry: stored.Expiry, Principal: stored.Principal, ThingName: stored.ThingName,
+		SessionID: stored.SessionID, Version: stored.Version, Expiry: stored.Expiry, After: stored.After, Principal: stored.Principal, ThingName: stored.ThingName,
 		Indexed: stored.Indexed, KeepAlive: stored.KeepAlive, ConnectedAt: moment(stored.ConnectedAt), DisconnectedAt: moment(stored.DisconnectedAt),
 		Reason: broker.DisconnectReason(stored.Reason), Subscriptions: make([]broker.SubscriptionRecord, len(stored.Subscriptions)),
 	}

@@ -52,6 +52,8 @@ type waiting struct {
 	change broker.Change
 	bytes  int
 	done   []func(error)
+	// tried says that a commit has failed, which may have written it all the same.
+	tried bool
 }
 
 // Keeper is the durable side of a broker. It is safe for concurrent use.
@@ -118,7 +120,10 @@ func (k *Keeper) Save(c broker.Change, done func(error)) {
 	defer k.mu.Unlock()
 	defer k.nudge()
 	before := k.line[key]
-	if before == nil && k.bytes+size > k.most && puts(c.Kind) {
+	// A session that nobody waits for is taken all the same: there is one for each
+	// client, and without it its messages mean nothing.
+	unwaited := c.Kind == broker.PutSession && done == nil
+	if before == nil && k.bytes+size > k.most && puts(c.Kind) && !unwaited {
 		k.dropped.Inc()
 		if done != nil {
 			k.spent = append(k.spent, func(error) { done(errBusy) })
@@ -129,7 +134,7 @@ func (k *Keeper) Save(c broker.Change, done func(error)) {
 		before = &waiting{}
 		k.line[key] = before
 		k.order = append(k.order, key)
-	} else if before.change.Kind == broker.PutMessage && c.Kind == broker.DropMessage {
+	} else if before.change.Kind == broker.PutMessage && c.Kind == broker.DropMessage && !before.tried {
 		// Numbers are used once: nothing of it has been written.
 		k.spared.Inc()
 		k.bytes -= before.bytes
@@ -267,7 +272,7 @@ func (k *Keeper) settle(batch []*waiting, keys []store.Key, err error) {
 		}
 		k.mu.Lock()
 		if k.line[keys[i]] == nil {
-			w.done = nil
+			w.done, w.tried = nil, true
 			k.line[keys[i]] = w
 			k.order = append(k.order, keys[i])
 			k.bytes += w.bytes

@@ -32,15 +32,22 @@ type gate struct {
 	fail    error
 	hold    chan struct{}
 	commits int
+	// lost makes commits succeed that are told to fail.
+	lost bool
 }
 
 func (g *gate) Commit(ctx context.Context, b store.Batch) (store.Position, error) {
 	g.mu.Lock()
-	hold, fail := g.hold, g.fail
+	hold, fail, lost := g.hold, g.fail, g.lost
 	g.commits++
 	g.mu.Unlock()
 	if hold != nil {
 		<-hold
+	}
+	if lost {
+		if at, err := g.Store.Commit(ctx, b); err != nil {
+			return at, err
+		}
 	}
 	if fail != nil {
 		return store.Position{}, fail
@@ -110,7 +117,7 @@ func TestRoundTrip(t *testing.T) {
 	t.Parallel()
 	k, _ := start(t)
 	session := &broker.SessionRecord{
-		SessionID: "s", Version: 5, Expiry: broker.NeverExpires, Principal: fleet.Principal{Kind: fleet.PrincipalCertificate, ID: "c"}, ThingName: "t", Indexed: true,
+		SessionID: "s", Version: 5, Expiry: broker.NeverExpires, After: 7, Principal: fleet.Principal{Kind: fleet.PrincipalCertificate, ID: "c"}, ThingName: "t", Indexed: true,
 		KeepAlive: 30, ConnectedAt: time.UnixMilli(1).UTC(), DisconnectedAt: time.UnixMilli(2).UTC(), Reason: broker.ReasonConnectionLost,
 		Subscriptions: []broker.SubscriptionRecord{{Filter: "a/+", QoS: 1, Identifier: 7, NoLocal: true, RetainAsPublished: true}},
 		Will:          &broker.WillRecord{Message: broker.Message{Topic: "w", Payload: []byte("gone"), QoS: 1, Retain: true}, Delay: 5, Due: time.UnixMilli(9).UTC()},
@@ -224,6 +231,54 @@ func TestBounded(t *testing.T) {
 	}
 	if refused == 0 || refused > 310 {
 		t.Errorf("%d refused of 400 that take 10 KiB each, with room for 1 MiB", refused)
+	}
+}
+
+// A commit that is said to have failed may have been made: what it wrote is
+// removed again.
+func TestAnswerOfACommitIsLost(t *testing.T) {
+	t.Parallel()
+	k, g := start(t)
+	g.set(errors.New("connection lost"), nil)
+	g.mu.Lock()
+	g.lost = true
+	g.mu.Unlock()
+	k.Save(broker.Change{Kind: broker.PutMessage, Account: account, Box: "c", Seq: 1, Message: message("a", "1")}, nil)
+	within(t, "several commits", func() bool { return g.begun() > 3 })
+	k.Save(broker.Change{Kind: broker.DropMessage, Account: account, Box: "c", Seq: 1}, nil)
+	g.set(nil, nil)
+	g.mu.Lock()
+	g.lost = false
+	g.mu.Unlock()
+	if err := k.Drain(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if got := load(t, k); len(got) != 0 {
+		t.Errorf("kept %+v", got)
+	}
+}
+
+// Sessions find room when messages have taken all of it.
+func TestSessionsFindRoom(t *testing.T) {
+	t.Parallel()
+	k, g := start(t)
+	hold := make(chan struct{})
+	g.set(nil, hold)
+	big := string(make([]byte, 10<<10))
+	for seq := range uint64(400) {
+		k.Save(broker.Change{Kind: broker.PutMessage, Account: account, Box: "c", Seq: seq + 1, Message: message("a", big)}, nil)
+	}
+	for seq := range uint64(100) {
+		k.Save(broker.Change{Kind: broker.PutMessage, Account: account, Box: "c", Seq: seq + 401, Message: message("a", "")}, nil)
+	}
+	k.Save(broker.Change{Kind: broker.PutSession, Account: account, Box: "c", Session: &broker.SessionRecord{SessionID: "s"}}, nil)
+	g.set(nil, nil)
+	close(hold)
+	if err := k.Drain(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if got := load(t, k); len(got) == 0 || got[0].Kind != broker.PutSession {
+		t.Errorf("%d changes kept, no session", len(got))
 	}
 }
 
