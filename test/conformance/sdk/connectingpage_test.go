@@ -7,9 +7,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/muster-iot/muster/internal/testkit"
 )
@@ -62,4 +65,43 @@ func runBlock(ctx context.Context, t *testing.T, language, text string) *exec.Cm
 		t.Fatal(err)
 	}
 	return exec.CommandContext(ctx, "go", "run", file)
+}
+
+// TestConnectingTable compares the table of docs/connecting.md with what
+// TestClients does.
+func TestConnectingTable(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile(filepath.Join(testkit.Root(t), "docs", "connecting.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	columns := []string{"mosquitto", "mqttjs", "paho.golang", "sdk-v2", "sdk-v1"}
+	want := map[string][]string{}
+	for _, w := range every() {
+		cells := make([]string, len(columns))
+		for i, column := range columns {
+			var versions []string
+			for _, m := range matrices() {
+				if strings.HasPrefix(m.name, column) && slices.ContainsFunc(m.ways, func(x way) bool { return x.name == w.name }) {
+					versions = append(versions, map[int]string{4: "3.1.1", 5: "5"}[m.version])
+				}
+			}
+			if cells[i] = strings.Join(versions, ", "); cells[i] == "" {
+				cells[i] = "–"
+			}
+		}
+		if before, ok := want[w.row]; ok && !slices.Equal(before, cells) {
+			t.Errorf("%s: ways of one row are tested with different clients: %q and %q", w.row, before, cells)
+		}
+		want[w.row] = cells
+	}
+	got := map[string][]string{}
+	for line := range strings.Lines(string(page)) {
+		if cells := strings.Split(strings.Trim(line, "| \n"), " | "); len(cells) == len(columns)+1 && cells[0] != "Way" {
+			got[cells[0]] = cells[1:]
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the table of the page (-tested +page):\n%s", diff)
+	}
 }

@@ -31,7 +31,9 @@ const (
 
 // way is one listener, and one manner to prove who one is on it.
 type way struct {
-	name   string
+	name string
+	// row is that of docs/connecting.md; ways may share one.
+	row    string
 	scheme string
 	addr   func(*testkit.Server) string
 	proof  proof
@@ -48,23 +50,23 @@ func tlsAddr(s *testkit.Server) string   { return s.TLSAddr }
 func plainAddr(s *testkit.Server) string { return s.PlainMQTTAddr }
 func httpAddr(s *testkit.Server) string  { return s.HTTPAddr }
 
-// The ways there are. docs/connecting.md has the same table.
+// The ways there are.
 //
 //nolint:gochecknoglobals // constants of a kind that Go has not.
 var (
-	overMQTT            = way{name: "8883 mTLS", scheme: "mqtts", addr: mqttAddr, proof: byMutualTLS}
-	overALPN            = way{name: "shared ALPN x-amzn-mqtt-ca mTLS", scheme: "mqtts", addr: tlsAddr, proof: byMutualTLS, alpn: "x-amzn-mqtt-ca"}
-	overShared          = way{name: "shared without ALPN mTLS", scheme: "mqtts", addr: tlsAddr, proof: byMutualTLS}
-	overPlain           = way{name: "plain", scheme: "mqtt", addr: plainAddr}
-	customMQTT          = way{name: "shared ALPN mqtt authorizer", scheme: "mqtts", addr: tlsAddr, proof: byAuthorizer, alpn: "mqtt"}
-	customMQTTSigned    = way{name: "shared ALPN mqtt authorizer with signed token", scheme: "mqtts", addr: tlsAddr, proof: byAuthorizer, alpn: "mqtt", signed: true}
-	signedQuery         = way{name: "WebSocket SigV4 query", scheme: "wss", addr: tlsAddr, proof: bySignature, inQuery: true}
-	signedHeader        = way{name: "WebSocket SigV4 header", scheme: "wss", addr: tlsAddr, proof: bySignature, inHeader: true}
-	signedWithoutTLS    = way{name: "WebSocket without TLS SigV4 query", scheme: "ws", addr: httpAddr, proof: bySignature, inQuery: true}
-	customHeader        = way{name: "WebSocket authorizer in headers", scheme: "wss", addr: tlsAddr, proof: byAuthorizer, inHeader: true, signed: true}
-	customQuery         = way{name: "WebSocket authorizer in query", scheme: "wss", addr: tlsAddr, proof: byAuthorizer, inQuery: true, signed: true}
-	customUsername      = way{name: "WebSocket authorizer in user name", scheme: "wss", addr: tlsAddr, proof: byAuthorizer}
-	customUsernameToken = way{name: "WebSocket authorizer in user name with signed token", scheme: "wss", addr: tlsAddr, proof: byAuthorizer, signed: true}
+	overMQTT            = way{name: "8883 mTLS", row: "`mqtt-addr`, certificate", scheme: "mqtts", addr: mqttAddr, proof: byMutualTLS}
+	overALPN            = way{name: "shared ALPN x-amzn-mqtt-ca mTLS", row: "`tls-addr`, ALPN `x-amzn-mqtt-ca`, certificate", scheme: "mqtts", addr: tlsAddr, proof: byMutualTLS, alpn: "x-amzn-mqtt-ca"}
+	overShared          = way{name: "shared without ALPN mTLS", row: "`tls-addr`, no ALPN, certificate", scheme: "mqtts", addr: tlsAddr, proof: byMutualTLS}
+	overPlain           = way{name: "plain", row: "`mqtt-insecure-addr`, nobody (benchmarks)", scheme: "mqtt", addr: plainAddr}
+	customMQTT          = way{name: "shared ALPN mqtt authorizer", row: "`tls-addr`, ALPN `mqtt`, authorizer, with and without signed token", scheme: "mqtts", addr: tlsAddr, proof: byAuthorizer, alpn: "mqtt"}
+	customMQTTSigned    = way{name: "shared ALPN mqtt authorizer with signed token", row: "`tls-addr`, ALPN `mqtt`, authorizer, with and without signed token", scheme: "mqtts", addr: tlsAddr, proof: byAuthorizer, alpn: "mqtt", signed: true}
+	signedQuery         = way{name: "WebSocket SigV4 query", row: "WebSocket, SigV4 in the query", scheme: "wss", addr: tlsAddr, proof: bySignature, inQuery: true}
+	signedHeader        = way{name: "WebSocket SigV4 header", row: "WebSocket, SigV4 in a header", scheme: "wss", addr: tlsAddr, proof: bySignature, inHeader: true}
+	signedWithoutTLS    = way{name: "WebSocket without TLS SigV4 query", row: "WebSocket on `http-addr`, SigV4 in the query", scheme: "ws", addr: httpAddr, proof: bySignature, inQuery: true}
+	customHeader        = way{name: "WebSocket authorizer in headers", row: "WebSocket, authorizer in headers, in the query", scheme: "wss", addr: tlsAddr, proof: byAuthorizer, inHeader: true, signed: true}
+	customQuery         = way{name: "WebSocket authorizer in query", row: "WebSocket, authorizer in headers, in the query", scheme: "wss", addr: tlsAddr, proof: byAuthorizer, inQuery: true, signed: true}
+	customUsername      = way{name: "WebSocket authorizer in user name", row: "WebSocket, authorizer in the user name, with and without signed token", scheme: "wss", addr: tlsAddr, proof: byAuthorizer}
+	customUsernameToken = way{name: "WebSocket authorizer in user name with signed token", row: "WebSocket, authorizer in the user name, with and without signed token", scheme: "wss", addr: tlsAddr, proof: byAuthorizer, signed: true}
 )
 
 // opening is everything that a client needs to connect, as the program in
