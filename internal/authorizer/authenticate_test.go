@@ -281,6 +281,14 @@ func TestMalformedQueries(t *testing.T) {
 	if err != nil || c.Authorizer() != "" {
 		t.Errorf("%q, %v", c.Authorizer(), err)
 	}
+	// A device SDK says what it is, with semicolons.
+	described := "SDK=NodeJSv2&Metadata=(Version=1;Feature=F/5,I/6)&x-amz-customauthorizer-name=gate"
+	if c, err := FromUsername("u?" + described); err != nil || c.Authorizer() != "gate" {
+		t.Errorf("%q, %v", c.Authorizer(), err)
+	}
+	if c, err := FromHTTP(nil, described); err != nil || c.Authorizer() != "gate" {
+		t.Errorf("%q, %v", c.Authorizer(), err)
+	}
 	more, err := FromUsername("u?x-amz-customauthorizer-name=later")
 	if err != nil || c.Or(more).Authorizer() != "later" {
 		t.Errorf("%v", err)

@@ -35,17 +35,23 @@ func FromUsername(username string) (Credentials, error) {
 	if !found {
 		return Credentials{}, nil
 	}
-	values, err := url.ParseQuery(query)
+	values, err := parseQuery(query)
 	if err != nil {
 		return Credentials{}, fault.Wrap(fault.Unauthorized, err, "The query string in the user name is malformed")
 	}
 	return Credentials{lookups: []func(string) string{values.Get}}, nil
 }
 
+// parseQuery takes semicolons for ordinary characters: the device SDKs put some
+// into what they say about themselves.
+func parseQuery(raw string) (url.Values, error) {
+	return url.ParseQuery(strings.ReplaceAll(raw, ";", "%3B")) //nolint:wrapcheck // the callers say what was parsed
+}
+
 // FromHTTP reads headers, under canonical names or not, and query parameters of
 // a request. A header wins over a parameter.
 func FromHTTP(header map[string][]string, rawQuery string) (Credentials, error) {
-	values, err := url.ParseQuery(rawQuery)
+	values, err := parseQuery(rawQuery)
 	if err != nil {
 		return Credentials{}, fault.Wrap(fault.Unauthorized, err, "The query string is malformed")
 	}
