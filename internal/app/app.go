@@ -88,6 +88,8 @@ type App struct {
 	// limit bounds the connections of the listeners with TLS, localLimit those
 	// of the one on loopback; from Start on.
 	limit, localLimit *inlet.Limit
+	// thrift spends processor time on memory while a crowd comes back.
+	thrift inlet.Thrift
 
 	// gatekeeper admits connections to the broker.
 	gatekeeper *gatekeeper

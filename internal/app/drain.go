@@ -38,7 +38,9 @@ func (a *App) quotas() broker.Quotas {
 
 // admission is the pace at which devices are let in.
 func (a *App) admission() broker.AdmissionOptions {
-	o := broker.AdmissionOptions{ConnectsPerSecond: a.settings.Admission.ConnectsPerSecond, WaitingRoom: a.settings.Admission.WaitingRoom}
+	o := broker.AdmissionOptions{
+		ConnectsPerSecond: a.settings.Admission.ConnectsPerSecond, WaitingRoom: a.settings.Admission.WaitingRoom, Storm: a.thrift.Storm,
+	}
 	if o.ConnectsPerSecond == 0 {
 		o.ConnectsPerSecond = connectsPerCore * runtime.GOMAXPROCS(0)
 	}

@@ -32,6 +32,9 @@ type AdmissionOptions struct {
 	// those whose CONNECT has come, for a second: they cost more memory, and those
 	// who find no room there are told when to come back.
 	WaitingRoom int
+	// Storm is told when a stage begins to make clients wait, and when it is over,
+	// from any goroutine; nil for nobody.
+	Storm func(began bool)
 }
 
 const (
@@ -97,13 +100,19 @@ func newDoor(o AdmissionOptions, now func() time.Time, logger *slog.Logger, r pr
 			Name: "muster_broker_admissions_total", Help: "Turns that connections came for, by stage, class and outcome.",
 		}, []string{"stage", "class", "outcome"}),
 	}
+	told := o.Storm
+	if told == nil {
+		told = func(bool) {}
+	}
 	pace := func(stage string, o inlet.PaceOptions) *inlet.Pace {
 		o.Patience, o.Now = admissionPatience, now
 		o.Began = func() {
+			told(true)
 			logger.Warn("more connections come than are admitted at once, they wait for their turn",
 				slog.String("stage", stage), slog.Int("per_second", o.PerSecond))
 		}
 		o.Ended = func(s inlet.Storm) {
+			told(false)
 			logger.Info("connections are admitted at once again", slog.String("stage", stage), slog.Duration("took", s.Took),
 				slog.Int("admitted", s.Admitted), slog.Int("refused", s.Refused), slog.Int("waited", s.Waited))
 		}

@@ -180,17 +180,15 @@ func (g *group) requeueLocked(p parcel) {
 }
 
 // takeBack queues a message again whose member has left without acknowledging
-// it, at its place, and offers it to the others.
+// it, at its place. Call wake when all have been taken back.
 func (g *group) takeBack(p parcel) {
 	g.mu.Lock()
+	defer g.mu.Unlock()
 	if len(g.members) == 0 {
 		g.unkeepLocked(&p)
-		g.mu.Unlock()
 		return
 	}
 	g.requeueLocked(p)
-	g.mu.Unlock()
-	g.wake(nil)
 }
 
 // wake lets connected members take what waits.

@@ -127,9 +127,11 @@ func (r *realm) begin(now time.Time) {
 				left := s.away.at.Add(time.Duration(s.expiry) * time.Second).Sub(now)
 				b.wheel.add(&s.expire, b.wheel.now.Load()+int64(left/tickLength)+1)
 			}
-			// The end is on record now, so that another crash does not begin the
-			// absence anew.
-			s.recordLocked(nil)
+			if s.away.at.Equal(now) {
+				// The end is on record now, so that another crash does not begin the
+				// absence anew.
+				s.recordLocked(nil)
+			}
 		}
 		s.mu.Unlock()
 	}

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -217,8 +218,15 @@ func (s *session) discard() {
 	}
 	s.broker.metrics.subscriptions.Sub(float64(len(subs)))
 	s.realm.usage.subscriptions.Add(-int64(len(subs)))
+	var woken []*group
 	for i := range returned {
 		returned[i].box.takeBack(returned[i])
+		if !slices.Contains(woken, returned[i].box) {
+			woken = append(woken, returned[i].box)
+		}
+	}
+	for _, g := range woken {
+		g.wake(nil)
 	}
 }
 

@@ -29,6 +29,7 @@ import (
 	"github.com/muster-iot/muster/internal/broker"
 	"github.com/muster-iot/muster/internal/deviceauth"
 	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/inlet"
 	"github.com/muster-iot/muster/internal/mqtt"
 	"github.com/muster-iot/muster/internal/topic"
 )
@@ -147,7 +148,7 @@ func newStorm(t *testing.T) *storm {
 	}
 	s.broker = broker.New(broker.Options{
 		Profile: topic.AWS, Gatekeeper: &stormGate{devices}, Logger: logger, Now: time.Now,
-		Admission: broker.AdmissionOptions{ConnectsPerSecond: 1000 * runtime.GOMAXPROCS(0)},
+		Admission: broker.AdmissionOptions{ConnectsPerSecond: 1000 * runtime.GOMAXPROCS(0), Storm: new(inlet.Thrift).Storm},
 	})
 	return s
 }
