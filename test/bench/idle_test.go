@@ -86,7 +86,7 @@ func TestIdle(t *testing.T) {
 	certificate := newServerCertificate(t, false)
 	table(fmt.Sprintf("idle: %d connections with one subscription to $aws/things/(id)/shadow/update/delta, resident KB each", n),
 		"connection", "muster", "muster, after a collection", "mosquitto", "ratio", "bar", "", "idle CPU muster / mosquitto, % of a core")
-	print := func(name string, bar float64, ours, peers idle) {
+	write := func(name string, bar float64, ours, peers idle) {
 		row(name, number(ours.residentKB, 1), number(ours.collectedKB, 1), number(peers.residentKB, 1), against(ours.residentKB, peers.residentKB),
 			fmt.Sprintf("≤%.0f KB", bar), verdict(ours.residentKB, bar), fmt.Sprintf("%.2f / %.2f", ours.corePercent, peers.corePercent))
 	}
@@ -94,7 +94,7 @@ func TestIdle(t *testing.T) {
 		peer, peerPID := mosquitto(t, on)
 		ours := muster(t, on, t.TempDir())
 		peers := rest(t, &link{addr: peer, pid: peerPID}, n, nil)
-		print("plain TCP", 8, rest(t, &link{addr: ours.PlainMQTTAddr, pid: ours.PID()}, n, ours), peers)
+		write("plain TCP", 8, rest(t, &link{addr: ours.PlainMQTTAddr, pid: ours.PID()}, n, ours), peers)
 	})
 	t.Run("mutual TLS", func(t *testing.T) {
 		dir := t.TempDir()
@@ -104,6 +104,6 @@ func TestIdle(t *testing.T) {
 		ours := muster(t, on, dir, certificate.flags()...)
 		peer, peerPID := mosquitto(t, on, mutualTLS(t, certificate, dir)...)
 		peers := rest(t, &link{addr: peer, pid: peerPID, tls: certificate.client, devices: devices}, n, nil)
-		print("mutual TLS 1.3", 26, rest(t, &link{addr: ours.MQTTAddr, pid: ours.PID(), tls: certificate.client, devices: devices}, n, ours), peers)
+		write("mutual TLS 1.3", 26, rest(t, &link{addr: ours.MQTTAddr, pid: ours.PID(), tls: certificate.client, devices: devices}, n, ours), peers)
 	})
 }

@@ -325,7 +325,7 @@ func TestPolicy(t *testing.T) {
 	}
 	table(fmt.Sprintf("policy: QoS 1 over %d pairs, 100-byte payload, median of 3; bar for clean sessions ≥20,000 in and out, p99 ≤20 ms", pairs),
 		"load", "offered/s", "in/s", "out/s", "p50 / p99", "server CPU µs a message", "bar", "", "load's CPU, % of a core")
-	print := func(name, offered string, p passage, barred bool) {
+	write := func(name, offered string, p passage, barred bool) {
 		bar, met := "reported", ""
 		if barred {
 			bar, met = "≥20 k, ≤20 ms", "met"
@@ -343,7 +343,7 @@ func TestPolicy(t *testing.T) {
 	}
 	most := rounds(t, loads, "most")
 	for i, p := range most {
-		print(kinds[i].name, fmt.Sprintf("window %d", loads[i].window), p, false)
+		write(kinds[i].name, fmt.Sprintf("window %d", loads[i].window), p, false)
 		loads[i].rate = policyTarget
 		if p.out < policyTarget*1.05 {
 			// What it cannot bear would only show how a queue grows.
@@ -351,6 +351,6 @@ func TestPolicy(t *testing.T) {
 		}
 	}
 	for i, p := range rounds(t, loads, "paced") {
-		print(kinds[i].name, fmt.Sprint(loads[i].rate), p, strings.HasPrefix(kinds[i].name, "muster, mutual TLS, policy, clean"))
+		write(kinds[i].name, fmt.Sprint(loads[i].rate), p, strings.HasPrefix(kinds[i].name, "muster, mutual TLS, policy, clean"))
 	}
 }
