@@ -17,8 +17,10 @@ type batch struct {
 	// topicBytes is scratch for encoding.
 	topicBytes []byte
 
-	// message being routed
-	message routed
+	// message being routed; forwarded are the properties of one that a client
+	// published.
+	message   routed
+	forwarded mqtt.Properties
 	// acknowledged says that somebody waits until the message is safe; receipt
 	// is then made when something has to be waited for.
 	acknowledged bool
@@ -39,7 +41,7 @@ func (b *Broker) batch() *batch {
 func (b *Broker) release(w *batch) {
 	w.flush()
 	w.count()
-	w.in = mqtt.Publish{}
+	w.in, w.forwarded = mqtt.Publish{}, mqtt.Properties{}
 	w.message.clear()
 	w.acknowledged, w.receipt = false, nil
 	w.found.reset()

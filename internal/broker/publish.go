@@ -155,16 +155,16 @@ func (c *connection) refuse(b *batch, p *mqtt.Publish, code mqtt.ReasonCode) {
 // accept hands a permitted message to the service of its topic, to what is
 // retained and to subscribers, and acknowledges it when all that is done.
 func (c *connection) accept(b *batch, p *mqtt.Publish, name string) *cause {
-	forwarded := c.broker.forward(&p.Properties)
+	b.forwarded = c.broker.forward(&p.Properties)
 	m := &b.message
 	m.clear()
-	m.topic, m.payload, m.qos, m.properties, m.from = name, p.Payload, p.QoS, &forwarded, c
+	m.topic, m.payload, m.qos, m.properties, m.from = name, p.Payload, p.QoS, &b.forwarded, c
 	m.retain = p.Retain
 	b.acknowledged = p.QoS > 0
 	defer func() { b.acknowledged, b.receipt = false, nil }()
 	reserved := strings.HasPrefix(name, "$")
 	if reserved {
-		if why := c.reserved(b, p, name, forwarded); why != nil {
+		if why := c.reserved(b, p, name); why != nil {
 			return why
 		}
 	}
@@ -221,11 +221,11 @@ func (b *batch) retain(r *realm, done func(error)) error {
 }
 
 // reserved asks the service about a message to a `$` topic.
-func (c *connection) reserved(b *batch, p *mqtt.Publish, name string, properties mqtt.Properties) *cause {
+func (c *connection) reserved(b *batch, p *mqtt.Publish, name string) *cause {
 	request := &Publish{
 		Account: c.info.Account, Principal: c.info.Principal, ClientID: c.info.ClientID, SessionID: c.info.SessionID,
 		ThingName: c.info.ThingName, RemoteAddr: c.info.RemoteAddr, Topic: name, Payload: append([]byte{}, p.Payload...),
-		QoS: p.QoS, Properties: properties, ReplyTo: c.reply,
+		QoS: p.QoS, Properties: b.forwarded, ReplyTo: c.reply,
 	}
 	done := func(error) {}
 	var taken *receipt
