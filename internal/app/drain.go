@@ -14,9 +14,9 @@ import (
 
 const (
 	// connectsPerCore is how many devices one core lets in per second and has
-	// time left for those that are connected: a handshake and all that a CONNECT
-	// causes take 0.7 ms.
-	connectsPerCore = 1000
+	// half of its time left for those that are connected: a handshake and all that
+	// a CONNECT causes take 0.7 ms.
+	connectsPerCore = 700
 	// leavesPerSecond is how many devices are told to leave per second at least
 	// when the server stops.
 	leavesPerSecond = 1000

@@ -203,7 +203,7 @@ func fields() []field {
 			func(s *Settings) value { return (*count)(&s.Limits.AccountRetained) },
 		},
 		{
-			"admission.connects-per-second", "0", "pace at which devices are let in when more come; 0 for 1000 per core", false,
+			"admission.connects-per-second", "0", "pace at which devices are let in when more come; 0 for 700 per core", false,
 			func(s *Settings) value { return (*count)(&s.Admission.ConnectsPerSecond) },
 		},
 		{
