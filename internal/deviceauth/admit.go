@@ -62,7 +62,7 @@ func (s *Service) Admit(ctx context.Context, r Request) (Admission, error) {
 		s.logStranger(ctx, &r, err)
 		return Admission{}, err
 	}
-	g := s.newGuard(ctx, id, &r)
+	g := s.newGuard(id, &r)
 	c, err := g.refresh(ctx, nil)
 	if err != nil {
 		s.turnedAway(&g.id, &r, err)
@@ -89,21 +89,12 @@ func (s *Service) admitAnonymous(r Request) (Admission, error) {
 		return Admission{}, fault.Wrap(fault.Unauthorized, err, "The server name selects no account")
 	}
 	principal := fleet.Principal{Kind: fleet.PrincipalAnonymous}
-	guard := &Guard{service: s, open: true}
-	return Admission{Account: account, Principal: principal, Guard: guard}, nil
+	return Admission{Account: account, Principal: principal, Guard: &s.open}, nil
 }
 
 // newGuard returns a guard that is subject to events and knows nothing yet.
-func (s *Service) newGuard(ctx context.Context, id Identity, r *Request) *Guard {
-	connection := context.WithoutCancel(ctx)
-	g := &Guard{
-		service: s,
-		id:      id,
-		caller:  callerOf(r),
-		loading: func() (context.Context, context.CancelFunc) {
-			return context.WithTimeout(connection, loadTimeout)
-		},
-	}
+func (s *Service) newGuard(id Identity, r *Request) *Guard {
+	g := &Guard{service: s, id: id, caller: callerOf(r)}
 	s.sessions.add(g)
 	return g
 }

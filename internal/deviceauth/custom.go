@@ -44,11 +44,7 @@ func (g *given) get() []iotpolicy.PolicyRef {
 // permissions are needed, and refusals are told in the same way. No event of
 // the registry concerns the connection.
 func (s *Service) AdmitCustom(ctx context.Context, c Custom, r Request) (Admission, error) {
-	connection := context.WithoutCancel(ctx)
-	g := &Guard{
-		service: s, id: c.identity(), caller: callerOf(&r), given: &given{policies: c.Policies}, accountEpoch: &atomic.Uint64{},
-		loading: func() (context.Context, context.CancelFunc) { return context.WithTimeout(connection, loadTimeout) },
-	}
+	g := &Guard{service: s, id: c.identity(), caller: callerOf(&r), given: &given{policies: c.Policies}, accountEpoch: &atomic.Uint64{}}
 	compiled, err := g.refresh(ctx, nil)
 	if err == nil {
 		err = s.mayConnect(ctx, g, compiled, &r)

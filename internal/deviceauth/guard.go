@@ -26,9 +26,6 @@ type Guard struct {
 	// given are the policies of a connection that the registry has none for; nil
 	// for all others.
 	given *given
-	// loading returns a context for reading the registry on behalf of a
-	// packet: it has the values of the connection's, and its own deadline.
-	loading func() (context.Context, context.CancelFunc)
 
 	// epoch and accountEpoch only grow; their sum dates the compiled set.
 	epoch        atomic.Uint64
@@ -50,6 +47,13 @@ type caller struct {
 	clientID   string
 	sourceIP   netip.Addr
 	attributes []string
+}
+
+// loading returns a context for reading the registry on behalf of a packet. A
+// packet bears none, and that of its connection would keep in memory, as long as
+// the connection lasts, all that its admission had.
+func loading() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), loadTimeout) //nolint:forbidigo // see above
 }
 
 // compiled is a set with the answers that it gave.
@@ -170,7 +174,7 @@ func (g *Guard) report(c *compiled, a *answer) {
 		return
 	}
 	suppressed += others
-	ctx, cancel := g.loading()
+	ctx, cancel := loading()
 	defer cancel()
 	g.service.logDenial(ctx, g.service.deny(g.subject(c), q), suppressed)
 }
@@ -182,7 +186,7 @@ func (g *Guard) current() *compiled {
 	if c != nil && c.epoch == g.now() && !c.expired(g.service) && g.service.lag() <= maxLag {
 		return c
 	}
-	ctx, cancel := g.loading()
+	ctx, cancel := loading()
 	defer cancel()
 	c, err := g.refresh(ctx, c)
 	if err != nil {

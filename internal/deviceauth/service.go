@@ -112,9 +112,11 @@ type Service struct {
 	now            func() time.Time
 	log            *slog.Logger
 	metrics        *metrics
-	seed           maphash.Seed
-	documents      documents
-	sessions       sessions
+	// open is the guard of all anonymous connections.
+	open      Guard
+	seed      maphash.Seed
+	documents documents
+	sessions  sessions
 	// told and strangers bound what refusals write to the log, for certificates
 	// in good state and for everybody else.
 	told, strangers *inlet.Quota
@@ -148,7 +150,7 @@ func New(o Options) (*Service, error) {
 	if o.Lag == nil {
 		o.Lag = func() time.Duration { return 0 }
 	}
-	return &Service{
+	s := &Service{
 		registry:       o.Registry,
 		region:         o.Region,
 		account:        o.Account,
@@ -166,7 +168,9 @@ func New(o Options) (*Service, error) {
 		connected:      o.Connected,
 		known:          newLedger(knownBytes),
 		strange:        newLedger(strangeBytes),
-	}, nil
+	}
+	s.open.service, s.open.open = s, true
+	return s, nil
 }
 
 // scope is the region and account in which an account's names are meant.
