@@ -35,6 +35,9 @@ const (
 	longestPause    = 2 * time.Second
 	// overhead is what a waiting change costs beside its payload.
 	overhead = 256
+	// subscriptionOverhead is what one subscription of a waiting record costs
+	// beside its filter.
+	subscriptionOverhead = 40
 )
 
 // Options of New; Store and Logger are required.
@@ -112,10 +115,7 @@ var errBusy = fault.New(fault.Throttling, "Too many messages wait for the store"
 // Save implements broker.Keeper.
 func (k *Keeper) Save(c broker.Change, done func(error)) {
 	key := keyOf(&c)
-	size := overhead
-	if c.Message != nil {
-		size += len(c.Message.Payload) + len(c.Message.Topic)
-	}
+	size := sizeOf(&c)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	defer k.nudge()
@@ -150,6 +150,23 @@ func (k *Keeper) Save(c broker.Change, done func(error)) {
 	if done != nil {
 		before.done = append(before.done, done)
 	}
+}
+
+// sizeOf is what a change counts for while it waits.
+func sizeOf(c *broker.Change) int {
+	size := overhead
+	if c.Message != nil {
+		size += len(c.Message.Payload) + len(c.Message.Topic)
+	}
+	if c.Session != nil {
+		for i := range c.Session.Subscriptions {
+			size += len(c.Session.Subscriptions[i].Filter) + subscriptionOverhead
+		}
+		if c.Session.Will != nil {
+			size += len(c.Session.Will.Message.Payload)
+		}
+	}
+	return size
 }
 
 // puts reports whether a change adds something.
