@@ -55,7 +55,7 @@ func newWaiter(conn net.Conn, pool *sync.Pool) *waiter {
 func (w *waiter) attempt(fd uintptr) bool {
 	buf, _ := w.pool.Get().(*[]byte)
 	for {
-		w.n, w.err = syscall.Read(int(fd), *buf)
+		w.n, w.err = readNow(fd, *buf)
 		if !errors.Is(w.err, syscall.EINTR) {
 			break
 		}
@@ -101,7 +101,7 @@ func newTryWriter(conn net.Conn) *tryWriter {
 // attempt writes once; it never asks to wait.
 func (w *tryWriter) attempt(fd uintptr) bool {
 	for {
-		w.n, w.err = syscall.Write(int(fd), w.b)
+		w.n, w.err = writeNow(fd, w.b)
 		if !errors.Is(w.err, syscall.EINTR) {
 			return true
 		}
