@@ -226,18 +226,25 @@ func (c *Client) Close() error {
 
 // Disconnect leaves in good order: the server publishes no will.
 func (c *Client) Disconnect() error {
+	// The server may close before send returns: that is no loss.
+	c.because(ErrClosed)
 	err := c.send(&mqtt.Disconnect{})
 	return errors.Join(err, c.Close())
 }
 
 // end keeps the first reason and closes the connection, which ends the reader.
 func (c *Client) end(err error) {
+	c.because(err)
+	_ = c.conn.Close()
+}
+
+// because keeps the first reason of an end.
+func (c *Client) because(err error) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.err == nil {
 		c.err = err
 	}
-	c.mu.Unlock()
-	_ = c.conn.Close()
 }
 
 // send encodes and writes one packet.
