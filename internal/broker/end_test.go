@@ -270,3 +270,43 @@ func TestShutdown(t *testing.T) {
 		}
 	})
 }
+
+// lifelong admits for a time that the gatekeeper sets.
+type lifelong struct {
+	*gate
+	life   time.Duration
+	reason broker.DisconnectReason
+}
+
+func (g lifelong) Admit(ctx context.Context, c *broker.ConnectRequest) (broker.Admission, error) {
+	a, err := g.gate.Admit(ctx, c)
+	a.Until, a.UntilReason = time.Now().Add(g.life), g.reason
+	return a, err
+}
+
+// A connection ends when its gatekeeper said, for the reason it gave, whatever
+// the client sends meanwhile; its will is published.
+func TestLifetimes(t *testing.T) {
+	t.Parallel()
+	for _, reason := range []broker.DisconnectReason{broker.ReasonCustomAuthorExpired, broker.ReasonWebSocketExpired} {
+		inWorld(t, topic.AWS, func(w *world) {
+			t := w.t
+			p := w.connect(mqtt.V5, "c", withWill("$aws/things/x/will"))
+			time.Sleep(299 * time.Second)
+			p.send(&mqtt.Pingreq{})
+			if p.isClosed() {
+				t.Fatal("ended too early")
+			}
+			p.all()
+			time.Sleep(2 * time.Second)
+			if got, ok := p.next().(*mqtt.Disconnect); !ok || got.Reason != mqtt.MaximumConnectTime || !p.isClosed() {
+				t.Errorf("%s: farewell %+v", reason, got)
+			}
+			if diff := cmp.Diff([]ending{{"c", reason, false}}, w.seen.ends()); diff != "" {
+				t.Errorf("ends (-want +got):\n%s", diff)
+			}
+		}, func(o *broker.Options) {
+			o.Gatekeeper = lifelong{o.Gatekeeper.(*gate), 300 * time.Second, reason}
+		})
+	}
+}
