@@ -51,7 +51,12 @@ func (s *Service) apply(account fleet.Account, fact event.Event) {
 	case event.ThingCreated, event.ThingTypeCreated, event.ThingTypeUpdated, event.ThingTypeDeleted,
 		event.ThingGroupCreated, event.ThingGroupUpdated, event.CertificateCreated, event.AuthorizerChanged,
 		event.ShadowUpdated, event.ShadowDeleted,
-		event.DeviceConnected, event.DeviceDisconnected, event.ConnectRefused, event.SubscriptionsChanged:
+		event.DeviceConnected, event.DeviceDisconnected, event.ConnectRefused, event.SubscriptionsChanged,
+		event.BillingGroupCreated, event.BillingGroupUpdated, event.BillingGroupDeleted,
+		event.BillingGroupMembershipChanged, event.ThingDecommissioned, event.AttributeRulesChanged, event.TagsChanged,
+		event.EventConfigurationsChanged, event.CACertificateChanged, event.RegistrationCodeChanged,
+		event.RevocationListImported, event.CertificateTransferChanged, event.OperatorChanged, event.AccountChanged,
+		event.APICalled, event.ConfigurationChanged:
 		// Nothing that a permission depends on: a new thing, group or
 		// certificate is attached to nothing, and parents of groups never
 		// change. Custom authorizers are asked again when their answer is old.

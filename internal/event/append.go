@@ -43,6 +43,7 @@ func appendActor(dst []byte, a *fleet.Actor) []byte {
 	dst = appendOptional(dst, `,"id":`, a.Principal.ID)
 	dst = append(appendOptional(dst, `,"arn":`, a.Principal.ARN), '}')
 	dst = appendOptional(dst, `,"sourceAddress":`, a.SourceAddress)
+	dst = appendOptional(dst, `,"accessKeyId":`, a.AccessKeyID)
 	dst = appendOptional(dst, `,"requestId":`, a.RequestID)
 	dst = appendOptional(dst, `,"clientId":`, a.ClientID)
 	return append(appendOptional(dst, `,"trace":`, a.Trace), '}')

@@ -52,6 +52,22 @@ func kinds() []Event {
 		DeviceDisconnected{},
 		ConnectRefused{},
 		SubscriptionsChanged{},
+		BillingGroupCreated{},
+		BillingGroupUpdated{},
+		BillingGroupDeleted{},
+		BillingGroupMembershipChanged{},
+		ThingDecommissioned{},
+		AttributeRulesChanged{},
+		TagsChanged{},
+		EventConfigurationsChanged{},
+		CACertificateChanged{},
+		RegistrationCodeChanged{},
+		RevocationListImported{},
+		CertificateTransferChanged{},
+		OperatorChanged{},
+		AccountChanged{},
+		APICalled{},
+		ConfigurationChanged{},
 	}
 }
 

@@ -36,7 +36,9 @@ func fill(v reflect.Value) {
 			v.Set(reflect.ValueOf(json.RawMessage(`{"a":1}`)))
 			return
 		}
-		v.Set(reflect.ValueOf([]string{"x"}))
+		one := reflect.MakeSlice(v.Type(), 1, 1)
+		fill(one.Index(0))
+		v.Set(one)
 	default:
 		panic("fill: kind " + v.Kind().String())
 	}

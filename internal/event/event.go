@@ -66,9 +66,20 @@ type ThingType struct {
 	TypeID               string   `json:"typeId"`
 	Description          string   `json:"description,omitempty"`
 	SearchableAttributes []string `json:"searchableAttributes,omitempty"`
-	Deprecated           bool     `json:"deprecated,omitempty"`
+	// Propagating are the user properties that messages of the type's things
+	// gain, in the type's order.
+	Propagating []PropagatingAttribute `json:"propagating,omitempty"`
+	Deprecated  bool                   `json:"deprecated,omitempty"`
 	// DeprecationDate is zero unless Deprecated.
 	DeprecationDate time.Time `json:"deprecationDate,omitzero"`
+}
+
+// PropagatingAttribute is one user property that a message gains; one of the
+// two sources is set.
+type PropagatingAttribute struct {
+	UserPropertyKey     string `json:"userPropertyKey"`
+	ThingAttribute      string `json:"thingAttribute,omitempty"`
+	ConnectionAttribute string `json:"connectionAttribute,omitempty"`
 }
 
 // ThingTypeCreated reports a new type.
@@ -298,28 +309,216 @@ type SubscriptionsChanged struct {
 	Filters    []string `json:"filters"`
 }
 
-func (ThingCreated) isEvent()             {}
-func (ThingUpdated) isEvent()             {}
-func (ThingDeleted) isEvent()             {}
-func (ThingTypeCreated) isEvent()         {}
-func (ThingTypeUpdated) isEvent()         {}
-func (ThingTypeDeleted) isEvent()         {}
-func (ThingGroupCreated) isEvent()        {}
-func (ThingGroupUpdated) isEvent()        {}
-func (ThingGroupDeleted) isEvent()        {}
-func (MembershipChanged) isEvent()        {}
-func (PrincipalAttached) isEvent()        {}
-func (PrincipalDetached) isEvent()        {}
-func (PolicyChanged) isEvent()            {}
-func (PolicyAttached) isEvent()           {}
-func (PolicyDetached) isEvent()           {}
-func (CertificateCreated) isEvent()       {}
-func (CertificateStatusChanged) isEvent() {}
-func (CertificateDeleted) isEvent()       {}
-func (AuthorizerChanged) isEvent()        {}
-func (ShadowUpdated) isEvent()            {}
-func (ShadowDeleted) isEvent()            {}
-func (DeviceConnected) isEvent()          {}
-func (DeviceDisconnected) isEvent()       {}
-func (ConnectRefused) isEvent()           {}
-func (SubscriptionsChanged) isEvent()     {}
+// BillingGroup state carried by the billing group events.
+type BillingGroup struct {
+	BillingGroup   string `json:"billingGroup"`
+	BillingGroupID string `json:"billingGroupId"`
+	Description    string `json:"description,omitempty"`
+	Version        int64  `json:"version"`
+}
+
+// BillingGroupCreated reports a new billing group.
+type BillingGroupCreated struct{ BillingGroup }
+
+// BillingGroupUpdated reports the group as it is after the change.
+type BillingGroupUpdated struct{ BillingGroup }
+
+// BillingGroupDeleted reports that a group is gone; its things lost it before.
+type BillingGroupDeleted struct {
+	BillingGroup   string `json:"billingGroup"`
+	BillingGroupID string `json:"billingGroupId"`
+}
+
+// BillingGroupMembershipChanged reports that a thing entered or left a billing
+// group after its creation. It changes no version of the thing.
+type BillingGroupMembershipChanged struct {
+	BillingGroup string `json:"billingGroup"`
+	Thing        string `json:"thing"`
+	Added        bool   `json:"added"`
+}
+
+// ThingDecommissioned reports that a thing was taken out of service in one act.
+// The events of what that ended are in the same commit or before it.
+type ThingDecommissioned struct {
+	Thing   string `json:"thing"`
+	ThingID string `json:"thingId"`
+	// Certificates are the ids of those that were revoked with it.
+	Certificates []string `json:"certificates,omitempty"`
+	Reason       string   `json:"reason,omitempty"`
+}
+
+// AttributeRulesChanged reports that the attributes of a type's things are
+// checked by other rules, or by none.
+type AttributeRulesChanged struct {
+	TypeName string `json:"typeName"`
+	Removed  bool   `json:"removed,omitempty"`
+}
+
+// TagsChanged reports the tags that a resource gained and lost.
+type TagsChanged struct {
+	ResourceARN string            `json:"resourceArn"`
+	Set         map[string]string `json:"set,omitempty"`
+	Removed     []string          `json:"removed,omitempty"`
+}
+
+// EventConfigurationsChanged reports which kinds of registry events are
+// published from now on.
+type EventConfigurationsChanged struct {
+	Enabled []string `json:"enabled,omitempty"`
+}
+
+// CACertificateChanged reports a registered authority as it is after the
+// change; after a deletion only its id holds.
+type CACertificateChanged struct {
+	CACertificateID  string              `json:"caCertificateId"`
+	Change           CACertificateChange `json:"change"`
+	Status           string              `json:"status,omitempty"`
+	AutoRegistration bool                `json:"autoRegistration,omitempty"`
+	Mode             string              `json:"mode,omitempty"`
+}
+
+// CACertificateChange says what happened to an authority.
+type CACertificateChange string
+
+// Changes of authorities.
+const (
+	CACertificateRegistered CACertificateChange = "REGISTERED"
+	CACertificateUpdated    CACertificateChange = "UPDATED"
+	CACertificateDeleted    CACertificateChange = "DELETED"
+)
+
+// RegistrationCodeChanged reports that an account's registration code was made
+// or is void.
+type RegistrationCodeChanged struct {
+	Deleted bool `json:"deleted,omitempty"`
+}
+
+// RevocationListImported reports that an authority's list of revoked
+// certificates was taken over; the certificates that it revoked have events of
+// their own.
+type RevocationListImported struct {
+	CACertificateID string `json:"caCertificateId"`
+	// Number is the list's CRL number, 0 when it has none.
+	Number  int64 `json:"number,omitempty"`
+	Entries int   `json:"entries"`
+}
+
+// CertificateTransferChanged reports a step of a certificate's way from one
+// account to another; each of the two accounts has the event.
+type CertificateTransferChanged struct {
+	CertificateID string              `json:"certificateId"`
+	Change        CertificateTransfer `json:"change"`
+	From          fleet.Account       `json:"from"`
+	To            fleet.Account       `json:"to"`
+}
+
+// CertificateTransfer is a step of a transfer.
+type CertificateTransfer string
+
+// Steps of a transfer.
+const (
+	CertificateTransferRequested CertificateTransfer = "REQUESTED"
+	CertificateTransferAccepted  CertificateTransfer = "ACCEPTED"
+	CertificateTransferRejected  CertificateTransfer = "REJECTED"
+	CertificateTransferCancelled CertificateTransfer = "CANCELLED"
+)
+
+// OperatorChanged reports a change of who may operate the account or of what
+// they may do. It carries no secret.
+type OperatorChanged struct {
+	Kind OperatorKind `json:"kind"`
+	// Name is the user's, group's, role's or policy's name, or the key's id.
+	Name   string `json:"name"`
+	Change string `json:"change"`
+}
+
+// OperatorKind is what an OperatorChanged is about.
+type OperatorKind string
+
+// Kinds of OperatorChanged.
+const (
+	OperatorUser      OperatorKind = "user"
+	OperatorGroup     OperatorKind = "group"
+	OperatorRole      OperatorKind = "role"
+	OperatorPolicy    OperatorKind = "policy"
+	OperatorAccessKey OperatorKind = "access-key"
+	OperatorSession   OperatorKind = "session"
+)
+
+// AccountChanged reports a new account or a changed one; it is in the log of
+// the account itself.
+type AccountChanged struct {
+	Name   string `json:"name,omitempty"`
+	Status string `json:"status"`
+}
+
+// APICalled reports one call of an operator or of a device over HTTPS, whether
+// it was granted or not; the envelope's actor says who called. A call that
+// changed something is reported in the commit of its first change.
+type APICalled struct {
+	// Source is the service called, for example iot.amazonaws.com.
+	Source string `json:"source"`
+	// Name is the operation, for example CreateThing.
+	Name      string `json:"name"`
+	ReadOnly  bool   `json:"readOnly,omitempty"`
+	UserAgent string `json:"userAgent,omitempty"`
+	// Parameters are the request's, without secrets.
+	Parameters json.RawMessage `json:"parameters"`
+	// Resources are the ARNs that the call named or made.
+	Resources []string `json:"resources,omitempty"`
+	// ErrorCode is empty for a call that was granted.
+	ErrorCode    string `json:"errorCode,omitempty"`
+	ErrorMessage string `json:"errorMessage,omitempty"`
+	TLSVersion   string `json:"tlsVersion,omitempty"`
+	CipherSuite  string `json:"cipherSuite,omitempty"`
+	ServerName   string `json:"serverName,omitempty"`
+}
+
+// ConfigurationChanged reports that the server runs with other settings than
+// before: their names with the new values, without secrets.
+type ConfigurationChanged struct {
+	Settings map[string]string `json:"settings,omitempty"`
+	Version  string            `json:"version,omitempty"`
+}
+
+func (ThingCreated) isEvent()                  {}
+func (ThingUpdated) isEvent()                  {}
+func (ThingDeleted) isEvent()                  {}
+func (ThingTypeCreated) isEvent()              {}
+func (ThingTypeUpdated) isEvent()              {}
+func (ThingTypeDeleted) isEvent()              {}
+func (ThingGroupCreated) isEvent()             {}
+func (ThingGroupUpdated) isEvent()             {}
+func (ThingGroupDeleted) isEvent()             {}
+func (MembershipChanged) isEvent()             {}
+func (PrincipalAttached) isEvent()             {}
+func (PrincipalDetached) isEvent()             {}
+func (PolicyChanged) isEvent()                 {}
+func (PolicyAttached) isEvent()                {}
+func (PolicyDetached) isEvent()                {}
+func (CertificateCreated) isEvent()            {}
+func (CertificateStatusChanged) isEvent()      {}
+func (CertificateDeleted) isEvent()            {}
+func (AuthorizerChanged) isEvent()             {}
+func (ShadowUpdated) isEvent()                 {}
+func (ShadowDeleted) isEvent()                 {}
+func (DeviceConnected) isEvent()               {}
+func (DeviceDisconnected) isEvent()            {}
+func (ConnectRefused) isEvent()                {}
+func (SubscriptionsChanged) isEvent()          {}
+func (BillingGroupCreated) isEvent()           {}
+func (BillingGroupUpdated) isEvent()           {}
+func (BillingGroupDeleted) isEvent()           {}
+func (BillingGroupMembershipChanged) isEvent() {}
+func (ThingDecommissioned) isEvent()           {}
+func (AttributeRulesChanged) isEvent()         {}
+func (TagsChanged) isEvent()                   {}
+func (EventConfigurationsChanged) isEvent()    {}
+func (CACertificateChanged) isEvent()          {}
+func (RegistrationCodeChanged) isEvent()       {}
+func (RevocationListImported) isEvent()        {}
+func (CertificateTransferChanged) isEvent()    {}
+func (OperatorChanged) isEvent()               {}
+func (AccountChanged) isEvent()                {}
+func (APICalled) isEvent()                     {}
+func (ConfigurationChanged) isEvent()          {}

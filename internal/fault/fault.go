@@ -27,9 +27,16 @@ const (
 	CertificateState      Code = "CertificateState"
 	CertificateValidation Code = "CertificateValidation"
 	CertificateConflict   Code = "CertificateConflict"
-	LimitExceeded         Code = "LimitExceeded"
-	IndexNotReady         Code = "IndexNotReady"
-	NotConfigured         Code = "NotConfigured"
+	// RegistrationCodeValidation is a verification certificate that does not
+	// carry the account's registration code.
+	RegistrationCodeValidation Code = "RegistrationCodeValidation"
+	// TransferConflict is a certificate whose transfer would meet another.
+	TransferConflict Code = "TransferConflict"
+	// TransferAlreadyCompleted is a step of a transfer that is over.
+	TransferAlreadyCompleted Code = "TransferAlreadyCompleted"
+	LimitExceeded            Code = "LimitExceeded"
+	IndexNotReady            Code = "IndexNotReady"
+	NotConfigured            Code = "NotConfigured"
 	// Conflict is the shadow's "Version conflict" on the data plane.
 	Conflict Code = "Conflict"
 	// RequestEntityTooLarge is a document over its size limit.

@@ -6,6 +6,9 @@ import "context"
 const (
 	// PrincipalUser is a caller that signed its request with an access key.
 	PrincipalUser = "user"
+	// PrincipalRole is a caller that signed with the credentials of a session in
+	// a role.
+	PrincipalRole = "role"
 	// PrincipalCertificate is a device that presented a registered certificate.
 	PrincipalCertificate = "certificate"
 	// PrincipalCustom is a device that a custom authorizer vouched for.
@@ -33,6 +36,8 @@ type Actor struct {
 	Principal Principal `json:"principal"`
 	// SourceAddress is the peer's IP address without port.
 	SourceAddress string `json:"sourceAddress,omitempty"`
+	// AccessKeyID is what the caller signed with; empty for other proofs.
+	AccessKeyID string `json:"accessKeyId,omitempty"`
 	// RequestID is the id that the reply carries.
 	RequestID string `json:"requestId,omitempty"`
 	// ClientID is the MQTT client id, when the act came over MQTT.

@@ -138,7 +138,12 @@ func (x *Index) applyOne(s *shard, e event.Envelope, states map[thingKey]State) 
 		event.PrincipalAttached, event.PrincipalDetached,
 		event.PolicyChanged, event.PolicyAttached, event.PolicyDetached,
 		event.CertificateCreated, event.CertificateStatusChanged, event.CertificateDeleted, event.AuthorizerChanged,
-		event.ConnectRefused, event.SubscriptionsChanged:
+		event.ConnectRefused, event.SubscriptionsChanged,
+		event.BillingGroupCreated, event.BillingGroupUpdated, event.BillingGroupDeleted,
+		event.BillingGroupMembershipChanged, event.ThingDecommissioned, event.AttributeRulesChanged, event.TagsChanged,
+		event.EventConfigurationsChanged, event.CACertificateChanged, event.RegistrationCodeChanged,
+		event.RevocationListImported, event.CertificateTransferChanged, event.OperatorChanged, event.AccountChanged,
+		event.APICalled, event.ConfigurationChanged:
 		// Nothing of these is searchable.
 	}
 	return nil

@@ -71,7 +71,12 @@ func (h *Handler) Apply(ctx context.Context, events []event.Envelope) error {
 			event.PrincipalAttached, event.PrincipalDetached,
 			event.PolicyChanged, event.PolicyAttached, event.PolicyDetached,
 			event.CertificateCreated, event.CertificateStatusChanged, event.CertificateDeleted, event.AuthorizerChanged,
-			event.ShadowUpdated, event.ShadowDeleted:
+			event.ShadowUpdated, event.ShadowDeleted,
+			event.BillingGroupCreated, event.BillingGroupUpdated, event.BillingGroupDeleted,
+			event.BillingGroupMembershipChanged, event.ThingDecommissioned, event.AttributeRulesChanged, event.TagsChanged,
+			event.EventConfigurationsChanged, event.CACertificateChanged, event.RegistrationCodeChanged,
+			event.RevocationListImported, event.CertificateTransferChanged, event.OperatorChanged, event.AccountChanged,
+			event.APICalled, event.ConfigurationChanged:
 			// Registry events are off until they can be switched on; shadow
 			// answers are published by the request itself.
 		}
