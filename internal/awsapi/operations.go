@@ -37,6 +37,12 @@ func (s *Server) WriteOperations(w io.Writer) error {
 	return nil
 }
 
+// Offers reports whether an adapter is registered for an operation.
+func (s *Server) Offers(service catalog.Service, name string) bool {
+	op, ok := s.options.Catalog.Operation(service, name)
+	return ok && s.handlers[op] != nil
+}
+
 // state words what is offered of an operation.
 func (s *Server) state(op *catalog.Operation) string {
 	h := s.handlers[op]

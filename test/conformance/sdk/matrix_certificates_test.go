@@ -1,0 +1,4 @@
+package sdk
+
+// certificateAnswers are the cases of certificates and authorities.
+func certificateAnswers() []answerCase { return nil }

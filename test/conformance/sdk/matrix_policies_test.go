@@ -1,0 +1,4 @@
+package sdk
+
+// policyAnswers are the cases of policies.
+func policyAnswers() []answerCase { return nil }
