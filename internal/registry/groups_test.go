@@ -113,8 +113,8 @@ func TestDeleteThingGroup(t *testing.T) {
 	mark := len(r.store.log())
 	ok(t, r.DeleteThingGroup(ctx, acct, "c", nil))
 	wantEqual(t, r.eventsAfter(mark), []event.Event{
-		event.MembershipChanged{Group: "c", Thing: "T"},
-		event.ThingGroupDeleted{Group: "c", GroupID: "id-2", Parent: "p"},
+		event.MembershipChanged{Group: "c", GroupID: "id-2", Thing: "T", ThingID: "id-3"},
+		event.ThingGroupDeleted{Group: "c", GroupID: "id-2", Parent: "p", Version: 1, Ancestors: []string{"p"}, AncestorIDs: []string{"id-1"}},
 	})
 	wantEqual(t, len(must[Thing](t)(r.DescribeThing(ctx, acct, "T")).Groups), 0)
 	targets := must[Listed[string]](t)(r.ListTargetsForPolicy(ctx, acct, "P", Page{}))
@@ -293,9 +293,9 @@ func TestCommitMembership(t *testing.T) {
 		{Account: acct, Group: "d", Thing: "T", Added: true},
 	}))
 	wantEqual(t, r.eventsAfter(mark), []event.Event{
-		event.MembershipChanged{Group: "d", Thing: "T", Added: true, Dynamic: true},
-		event.MembershipChanged{Group: "d", Thing: "U", Added: true, Dynamic: true},
-		event.MembershipChanged{Group: "d", Thing: "U", Dynamic: true},
+		event.MembershipChanged{Group: "d", GroupID: "id-1", Thing: "T", ThingID: "id-3", Added: true, Dynamic: true},
+		event.MembershipChanged{Group: "d", GroupID: "id-1", Thing: "U", ThingID: "id-4", Added: true, Dynamic: true},
+		event.MembershipChanged{Group: "d", GroupID: "id-1", Thing: "U", ThingID: "id-4", Dynamic: true},
 	})
 	wantEqual(t, must[Thing](t)(r.DescribeThing(ctx, acct, "T")).Groups, []Membership{{Group: "d", Dynamic: true}})
 	members := must[Listed[string]](t)(r.ListThingsInThingGroup(ctx, acct, "d", false, Page{}))
