@@ -33,7 +33,7 @@ type Options struct {
 	Region string
 	Now    func() time.Time
 	Logger *slog.Logger
-	Limits  ExecutorLimits
+	Limits ExecutorLimits
 	// Registerer takes the metrics; nil keeps them private.
 	Registerer prometheus.Registerer
 }

@@ -207,7 +207,9 @@ func (m *messages) id(topic string) string {
 }
 
 // derived is a UUID that stands for a text.
-func derived(text string) string { return uuid.NewSHA1(uuid.NameSpaceOID, []byte("muster "+text)).String() }
+func derived(text string) string {
+	return uuid.NewSHA1(uuid.NameSpaceOID, []byte("muster "+text)).String()
+}
 
 // known is a member that is null when it is not known.
 func known(text string) *string {

@@ -44,7 +44,8 @@ func TestCreateBillingGroup(t *testing.T) {
 		}
 	}
 	for _, bad := range []CreateBillingGroupCommand{
-		{Name: ""}, {Name: "a b"},
+		{Name: ""},
+		{Name: "a b"},
 		{Name: strings.Repeat("n", 129)},
 		{Name: "x", Description: strings.Repeat("d", 2029)},
 		{Name: "x", Description: "ü"},
@@ -219,8 +220,12 @@ func TestRaceForABillingGroup(t *testing.T) {
 		r.addBillingGroup(t, "b")
 		r.addThing(t, "T")
 		errs := together(
-			func() error { return r.AddThingToBillingGroup(ctx, acct, ThingAndGroup{ThingName: "T", GroupName: "a"}) },
-			func() error { return r.AddThingToBillingGroup(ctx, acct, ThingAndGroup{ThingName: "T", GroupName: "b"}) },
+			func() error {
+				return r.AddThingToBillingGroup(ctx, acct, ThingAndGroup{ThingName: "T", GroupName: "a"})
+			},
+			func() error {
+				return r.AddThingToBillingGroup(ctx, acct, ThingAndGroup{ThingName: "T", GroupName: "b"})
+			},
 			func() error { return r.DeleteBillingGroup(ctx, acct, "a", nil) },
 			func() error {
 				_, err := r.CreateThing(ctx, acct, CreateThingCommand{Name: "U", BillingGroup: "a"})
@@ -239,16 +244,13 @@ func TestRaceForABillingGroup(t *testing.T) {
 		for _, name := range []string{"T", "U"} {
 			in := ""
 			for _, e := range r.store.log() {
-				switch e := e.(type) {
-				case event.ThingCreated:
-					if e.Thing.Thing == name {
-						in = e.BillingGroup
-					}
-				case event.BillingGroupMembershipChanged:
-					if e.Thing == name && e.Added {
-						in = e.BillingGroup
-					} else if e.Thing == name {
-						in = ""
+				if born, is := e.(event.ThingCreated); is && born.Thing.Thing == name {
+					in = born.BillingGroup
+				}
+				if m, is := e.(event.BillingGroupMembershipChanged); is && m.Thing == name {
+					in = ""
+					if m.Added {
+						in = m.BillingGroup
 					}
 				}
 			}

@@ -70,9 +70,7 @@ func (s *Service) UpdateEventConfigurations(ctx context.Context, account fleet.A
 		for _, kind := range record.Enabled {
 			enabled[kind] = true
 		}
-		for kind, on := range changes {
-			enabled[kind] = on
-		}
+		maps.Copy(enabled, changes)
 		maps.DeleteFunc(enabled, func(_ string, on bool) bool { return !on })
 		after := slices.Sorted(maps.Keys(enabled))
 		if !first && slices.Equal(after, record.Enabled) {

@@ -18,6 +18,10 @@ func TestCreateThingGroup(t *testing.T) {
 	r.addGroup(t, "north", "all")
 	c := CreateThingGroupCommand{Name: "pumps", Parent: "north", Description: "d", Attributes: map[string]string{"owner": "n"}}
 	created := must[Group](t)(r.CreateThingGroup(ctx, acct, c))
+	log := r.store.log()
+	if e := log[len(log)-1].(event.ThingGroupCreated); fmt.Sprint(e.AncestorIDs) != "[id-1 id-2]" {
+		t.Fatal(e)
+	}
 	wantEqual(t, created, Group{
 		Name: "pumps", ID: "id-3", ARN: "arn:aws:iot:us-east-1:000000000000:thinggroup/pumps", Description: "d",
 		Attributes: map[string]string{"owner": "n"}, Version: 1, Created: start, Ancestors: []string{"all", "north"},
@@ -152,6 +156,8 @@ func TestDeleteThingGroupResumes(t *testing.T) {
 	err := r.AddThingToThingGroup(ctx, acct, ThingAndGroup{ThingName: "late", GroupName: "G"}, false)
 	wantCode(t, err, fault.InvalidRequest)
 	_, err = r.CreateThingGroup(ctx, acct, CreateThingGroupCommand{Name: "child", Parent: "G"})
+	wantCode(t, err, fault.InvalidRequest)
+	_, err = r.CreateThingGroup(ctx, acct, CreateThingGroupCommand{Name: "G"})
 	wantCode(t, err, fault.InvalidRequest)
 	ok(t, r.DeleteThingGroup(ctx, acct, "G", nil))
 	_, err = r.DescribeThingGroup(ctx, acct, "G")

@@ -20,7 +20,7 @@ import (
 
 const (
 	account fleet.Account = "000000000000"
-	arn                   = "arn:aws:iot:us-east-1:000000000000:box/b"
+	arn     string        = "arn:aws:iot:us-east-1:000000000000:box/b"
 )
 
 func instant() time.Time { return time.Unix(1_750_000_000, 0).UTC() }
