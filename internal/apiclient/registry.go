@@ -14,6 +14,7 @@ type Thing struct {
 	ThingARN      string            `json:"thingArn,omitempty"`
 	ThingID       string            `json:"thingId,omitempty"`
 	Attributes    map[string]string `json:"attributes,omitempty"`
+	BillingGroup  string            `json:"billingGroupName,omitempty"`
 	Version       int64             `json:"version,omitempty"`
 }
 

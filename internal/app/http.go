@@ -51,8 +51,13 @@ func (a *App) joinAPI(context.Context) error {
 	if err != nil {
 		return err
 	}
+	tags, err := a.tags()
+	if err != nil {
+		return err
+	}
 	awsiot.Register(a.api, awsiot.Deps{
 		Registry: a.registry, Index: a.index, Shadows: a.shadows, Connections: connections{a.presence}, Authorizers: a.authorizers,
+		Tags: tags,
 	})
 	iotdata.Register(a.api, iotdata.Deps{
 		Shadows: a.shadows, Publisher: a.broker, Topics: a.topics, Retained: a.broker, Sessions: a.broker, Now: now,

@@ -54,7 +54,8 @@ func (l *loader) fill(ctx context.Context, r store.Reader, b *index.Builder) err
 				}
 			}
 			return b.PutThing(account, index.Thing{
-				Name: t.Name, ID: t.ID, TypeName: t.TypeName, Attributes: t.Attributes, Version: t.Version,
+				Name: t.Name, ID: t.ID, TypeName: t.TypeName, Attributes: t.Attributes,
+				BillingGroup: t.BillingGroup, Version: t.Version,
 			}, groups, index.State{})
 		}),
 		registry.EachDynamicMembership(ctx, r, func(account fleet.Account, group, thing string) error {

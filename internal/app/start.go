@@ -51,7 +51,7 @@ func (a *App) joinDevicePlane(context.Context) error {
 	}
 	a.custom = a.joinCustom()
 	a.topics = mqttapi.New(mqttapi.Options{
-		Shadows: a.shadows, Now: now, Logger: a.component("mqttapi"), Registerer: a.metrics,
+		Shadows: a.shadows, Region: a.settings.Region, Now: now, Logger: a.component("mqttapi"), Registerer: a.metrics,
 		Publish: func(ctx context.Context, of fleet.Account, m broker.Message) error {
 			return a.broker.Publish(ctx, of, m)
 		},
@@ -164,7 +164,7 @@ func (a *App) joinFollowers(context.Context) error {
 				return nil
 			},
 		}},
-		{&a.followers.topics, eventlog.Consumer{Name: "mqttapi", Apply: a.topics.Apply}},
+		{&a.followers.topics, eventlog.Consumer{Name: "mqttapi", Apply: a.topics.Apply, Rebuild: a.loadEventConfigurations}},
 		{&a.followers.history, a.historyConsumer()},
 	}
 	for _, c := range consumers {

@@ -11,6 +11,7 @@ import (
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/store"
+	"github.com/muster-iot/muster/internal/tag"
 )
 
 // States of an authorizer. Devices are refused while it is INACTIVE.
@@ -61,6 +62,7 @@ type CreateCommand struct {
 	// SigningDisabled never changes later.
 	SigningDisabled bool
 	CacheHTTP       bool
+	Tags            []tag.Tag
 }
 
 // Create adds an authorizer. It is not repeatable.
@@ -77,7 +79,11 @@ func (s *Service) Create(ctx context.Context, account fleet.Account, c CreateCom
 	if err := s.check(account, &made); err != nil {
 		return Authorizer{}, err
 	}
-	err := s.change(ctx, account, c.Name, func(a *attempt) error {
+	tags, err := tag.Check(c.Tags)
+	if err != nil {
+		return Authorizer{}, err
+	}
+	err = s.change(ctx, account, c.Name, func(a *attempt) error {
 		if a.one != nil {
 			taken := fault.New(fault.ResourceAlreadyExists, "authorizer %s already exists", c.Name)
 			taken.ResourceID, taken.ResourceARN = c.Name, s.scope(account).ARN(fleet.ARNAuthorizer, c.Name)
@@ -95,6 +101,9 @@ func (s *Service) Create(ctx context.Context, account fleet.Account, c CreateCom
 		a.all.Names = append(a.all.Names, c.Name)
 		slices.Sort(a.all.Names)
 		a.emit(c.Name, event.AuthorizerCreated)
+		if err := tag.Attach(&a.batch, event.Envelope{}, s.resource(account, c.Name), tags); err != nil {
+			return err
+		}
 		if err := a.saveAll(); err != nil {
 			return err
 		}
@@ -190,6 +199,7 @@ func (s *Service) Delete(ctx context.Context, account fleet.Account, name string
 		}
 		a.all.Names = slices.DeleteFunc(a.all.Names, func(n string) bool { return n == name })
 		a.batch.Writes = append(a.batch.Writes, store.Write{Key: authorizerKey(account, name), Delete: true})
+		tag.Remove(&a.batch, s.resource(account, name))
 		a.emit(name, event.AuthorizerDeleted)
 		return a.saveAll()
 	})

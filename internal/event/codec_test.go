@@ -180,3 +180,24 @@ func TestDecodeRefusesWhatItDoesNotKnow(t *testing.T) {
 		}
 	}
 }
+
+// Events that have gained members are still read as earlier programs wrote them.
+func TestDecodeReadsEarlierForms(t *testing.T) {
+	t.Parallel()
+	for data, want := range map[string]Event{
+		`{"v":1,"type":"ThingTypeDeleted","event":{"typeName":"Pump","typeId":"t"}}`:          ThingTypeDeleted{ThingType: ThingType{TypeName: "Pump", TypeID: "t"}},
+		`{"v":1,"type":"ThingGroupDeleted","event":{"group":"G","groupId":"g","parent":"P"}}`: ThingGroupDeleted{Group: "G", GroupID: "g", Parent: "P"},
+		`{"v":1,"type":"MembershipChanged","event":{"group":"G","thing":"T","added":true}}`:   MembershipChanged{Group: "G", Thing: "T", Added: true},
+		`{"v":1,"type":"ThingDeleted","event":{"thing":"T","thingId":"t","version":2,"groups":["G"]}}`: ThingDeleted{
+			Thing: "T", ThingID: "t", Version: 2, Groups: []string{"G"},
+		},
+	} {
+		got, err := Decode([]byte(data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got.Event); diff != "" {
+			t.Errorf("-want +got\n%s", diff)
+		}
+	}
+}

@@ -56,8 +56,16 @@ type ThingDeleted struct {
 	Thing   string `json:"thing"`
 	ThingID string `json:"thingId"`
 	Version int64  `json:"version"`
+	// TypeName and Attributes are what it had.
+	TypeName   string            `json:"typeName,omitempty"`
+	Attributes map[string]string `json:"attributes,omitempty"`
+	// BillingGroup is empty for a thing that was in none.
+	BillingGroup string `json:"billingGroup,omitempty"`
 	// Groups are the groups, static and dynamic, that it was in.
 	Groups []string `json:"groups,omitempty"`
+	// GroupIDs are the ids of Groups, in the same order; events of earlier
+	// programs lack them.
+	GroupIDs []string `json:"groupIds,omitempty"`
 }
 
 // ThingType state carried by the thing type events.
@@ -88,11 +96,9 @@ type ThingTypeCreated struct{ ThingType }
 // ThingTypeUpdated reports a changed, deprecated or undeprecated type.
 type ThingTypeUpdated struct{ ThingType }
 
-// ThingTypeDeleted reports that a type is gone.
-type ThingTypeDeleted struct {
-	TypeName string `json:"typeName"`
-	TypeID   string `json:"typeId"`
-}
+// ThingTypeDeleted reports that a type is gone, with what it was; events of
+// earlier programs have its name and id only.
+type ThingTypeDeleted struct{ ThingType }
 
 // ThingGroup state carried by the group events.
 type ThingGroup struct {
@@ -104,6 +110,9 @@ type ThingGroup struct {
 	Version     int64             `json:"version"`
 	// Ancestors runs from the root to the direct parent.
 	Ancestors []string `json:"ancestors,omitempty"`
+	// AncestorIDs are the ids of Ancestors, in the same order; events of earlier
+	// programs lack them.
+	AncestorIDs []string `json:"ancestorIds,omitempty"`
 	// Query is the definition of a dynamic group and empty for a static one.
 	Query string `json:"query,omitempty"`
 	// CreatedAt orders dynamic groups by age (ten-group rule).
@@ -123,6 +132,13 @@ type ThingGroupDeleted struct {
 	GroupID string `json:"groupId"`
 	Parent  string `json:"parent,omitempty"`
 	Dynamic bool   `json:"dynamic,omitempty"`
+	// Description, Attributes and Version are what it had.
+	Description string            `json:"description,omitempty"`
+	Attributes  map[string]string `json:"attributes,omitempty"`
+	Version     int64             `json:"version,omitempty"`
+	// Ancestors runs from the root to Parent; AncestorIDs are their ids.
+	Ancestors   []string `json:"ancestors,omitempty"`
+	AncestorIDs []string `json:"ancestorIds,omitempty"`
 }
 
 // MembershipChanged reports that a thing entered or left a group.
@@ -131,6 +147,9 @@ type MembershipChanged struct {
 	Thing   string `json:"thing"`
 	Added   bool   `json:"added"`
 	Dynamic bool   `json:"dynamic,omitempty"`
+	// GroupID and ThingID are empty in events of earlier programs.
+	GroupID string `json:"groupId,omitempty"`
+	ThingID string `json:"thingId,omitempty"`
 }
 
 // PrincipalAttached reports that a principal may act as a thing.

@@ -124,6 +124,8 @@ func (x *Index) applyOne(s *shard, e event.Envelope, states map[thingKey]State) 
 		if !v.Dynamic {
 			s.setGroup(v.Thing, v.Group, v.Added)
 		}
+	case event.BillingGroupMembershipChanged:
+		s.changeBilling(v.Thing, v.BillingGroup, v.Added)
 	case event.ShadowUpdated:
 		return s.patchShadow(shadowPatch{
 			thing: v.Thing, shadow: v.Shadow, version: v.Version, state: v.Patch, delta: v.Delta, timestamp: v.Timestamp,
@@ -140,7 +142,7 @@ func (x *Index) applyOne(s *shard, e event.Envelope, states map[thingKey]State) 
 		event.CertificateCreated, event.CertificateStatusChanged, event.CertificateDeleted, event.AuthorizerChanged,
 		event.ConnectRefused, event.SubscriptionsChanged,
 		event.BillingGroupCreated, event.BillingGroupUpdated, event.BillingGroupDeleted,
-		event.BillingGroupMembershipChanged, event.ThingDecommissioned, event.AttributeRulesChanged, event.TagsChanged,
+		event.ThingDecommissioned, event.AttributeRulesChanged, event.TagsChanged,
 		event.EventConfigurationsChanged, event.CACertificateChanged, event.RegistrationCodeChanged,
 		event.RevocationListImported, event.CertificateTransferChanged, event.OperatorChanged, event.AccountChanged,
 		event.APICalled, event.ConfigurationChanged:

@@ -317,6 +317,30 @@ func TestBillingGroupTakesNoPlace(t *testing.T) {
 	expect(t, x, "thingGroupNames:cost thingGroupNames:all", "a")
 }
 
+// TestBillingGroupChanges: a thing that enters or leaves a billing group is
+// found by its name, and dynamic groups follow, without a new version of the
+// thing.
+func TestBillingGroupChanges(t *testing.T) {
+	t.Parallel()
+	m := newModel(1)
+	x := newIndex(t, m)
+	m.apply(t, x, thing("a"), thing("b"), dynamic("billed", "thingGroupNames:cost", 1),
+		event.MembershipChanged{Group: "static", Thing: "a", Added: true},
+		event.BillingGroupMembershipChanged{BillingGroup: "cost", Thing: "a", Added: true},
+		event.BillingGroupMembershipChanged{BillingGroup: "cost", Thing: "unknown", Added: true})
+	expect(t, x, "thingGroupNames:cost", "a")
+	expect(t, x, "thingGroupNames:cost thingGroupNames:static", "a")
+	expect(t, x, "thingGroupNames:billed", "a")
+	m.apply(t, x, event.BillingGroupMembershipChanged{BillingGroup: "cost", Thing: "a"},
+		event.BillingGroupMembershipChanged{BillingGroup: "other", Thing: "a", Added: true})
+	expect(t, x, "thingGroupNames:cost", "")
+	expect(t, x, "thingGroupNames:billed", "")
+	expect(t, x, "thingGroupNames:other thingGroupNames:static", "a")
+	if diff := cmp.Diff(map[string]map[string]bool{"billed": {}}, m.committed); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // TestRestart: after a restart only the memberships that really changed are
 // committed, those of things and groups that are gone included.
 func TestRestart(t *testing.T) {

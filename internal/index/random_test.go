@@ -35,6 +35,8 @@ func (m *model) change(fleetSize int) []event.Envelope {
 		return m.deleteThing(name)
 	case roll < 92:
 		return m.updateThing(name)
+	case roll < 94:
+		return m.changeBilling(name)
 	}
 	group := one(m, "north", "South", "east-1", "dyn-3")
 	in := !thing.groups[group]
@@ -62,6 +64,19 @@ func (m *model) updateThing(name string) []event.Envelope {
 	v.Attributes = m.attributes()
 	v.BillingGroup = one(m, "", "Cost-1", "cost-2", v.BillingGroup)
 	return []event.Envelope{m.envelope(event.ThingUpdated{Thing: *v})}
+}
+
+// changeBilling moves a thing out of its billing group or into one.
+func (m *model) changeBilling(name string) []event.Envelope {
+	v := &m.things[name].Thing
+	change := event.BillingGroupMembershipChanged{BillingGroup: v.BillingGroup, Thing: name}
+	if v.BillingGroup == "" {
+		change.BillingGroup, change.Added = one(m, "Cost-1", "cost-2"), true
+		v.BillingGroup = change.BillingGroup
+	} else {
+		v.BillingGroup = ""
+	}
+	return []event.Envelope{m.envelope(change)}
 }
 
 func (m *model) deleteThing(name string) []event.Envelope {

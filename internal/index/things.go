@@ -140,6 +140,20 @@ func (s *shard) setBilling(doc uint32, name string) {
 	s.billing.set(doc, s.groupID(name))
 }
 
+// changeBilling puts a thing that exists into a billing group or takes it out.
+// The group is one of its group names and takes none of its places in groups.
+func (s *shard) changeBilling(thing, group string, in bool) {
+	doc, ok := s.things.doc(thing)
+	if !ok {
+		return
+	}
+	if !in {
+		group = ""
+	}
+	s.setBilling(doc, group)
+	s.regroup(doc)
+}
+
 // setGroups replaces the static groups of a thing that exists.
 func (s *shard) setGroups(thing string, names []string) {
 	doc, ok := s.things.doc(thing)

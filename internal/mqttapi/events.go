@@ -65,20 +65,25 @@ func (h *Handler) Apply(ctx context.Context, events []event.Envelope) error {
 			})
 		case event.SubscriptionsChanged:
 			h.subscriptions(ctx, env, e)
+		case event.EventConfigurationsChanged:
+			h.registryEvents.enable(env.Account, e.Enabled)
 		case event.ThingCreated, event.ThingUpdated, event.ThingDeleted,
 			event.ThingTypeCreated, event.ThingTypeUpdated, event.ThingTypeDeleted,
-			event.ThingGroupCreated, event.ThingGroupUpdated, event.ThingGroupDeleted, event.MembershipChanged,
-			event.PrincipalAttached, event.PrincipalDetached,
+			event.ThingGroupCreated, event.ThingGroupUpdated, event.ThingGroupDeleted, event.MembershipChanged:
+			for _, m := range h.registryEvents.of(env) {
+				h.lifecycle(ctx, env, m.topic, m.payload)
+			}
+		case event.PrincipalAttached, event.PrincipalDetached,
 			event.PolicyChanged, event.PolicyAttached, event.PolicyDetached,
 			event.CertificateCreated, event.CertificateStatusChanged, event.CertificateDeleted, event.AuthorizerChanged,
 			event.ShadowUpdated, event.ShadowDeleted,
 			event.BillingGroupCreated, event.BillingGroupUpdated, event.BillingGroupDeleted,
 			event.BillingGroupMembershipChanged, event.ThingDecommissioned, event.AttributeRulesChanged, event.TagsChanged,
-			event.EventConfigurationsChanged, event.CACertificateChanged, event.RegistrationCodeChanged,
+			event.CACertificateChanged, event.RegistrationCodeChanged,
 			event.RevocationListImported, event.CertificateTransferChanged, event.OperatorChanged, event.AccountChanged,
 			event.APICalled, event.ConfigurationChanged:
-			// Registry events are off until they can be switched on; shadow
-			// answers are published by the request itself.
+			// Nothing of these is published as an event; shadow answers are
+			// published by the request itself.
 		}
 	}
 	return nil

@@ -29,9 +29,11 @@ type Options struct {
 	Shadows Shadows
 	// Publish sends a message of the server to subscribers. It must not block.
 	Publish func(ctx context.Context, account fleet.Account, m broker.Message) error
-	Now     func() time.Time
-	Logger  *slog.Logger
-	Limits  ExecutorLimits
+	// Region is the one region of this installation, a part of every ARN.
+	Region string
+	Now    func() time.Time
+	Logger *slog.Logger
+	Limits ExecutorLimits
 	// Registerer takes the metrics; nil keeps them private.
 	Registerer prometheus.Registerer
 }
@@ -47,6 +49,9 @@ type Handler struct {
 	warned   []atomic.Bool
 	executor *executor
 	requests *prometheus.CounterVec
+	// registryEvents belongs to the goroutine that calls Apply and
+	// LoadEventConfigurations.
+	registryEvents registryEvents
 }
 
 var _ broker.Service = (*Handler)(nil)
@@ -66,6 +71,7 @@ func New(o Options) *Handler {
 			Name: "muster_shadow_mqtt_requests_total",
 			Help: "Shadow requests by MQTT, by operation and the code of the answer.",
 		}, []string{"operation", "code"}),
+		registryEvents: registryEvents{region: o.Region},
 	}
 	if o.Registerer != nil {
 		o.Registerer.MustRegister(waiting, h.requests)

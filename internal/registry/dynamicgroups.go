@@ -6,6 +6,7 @@ import (
 
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/tag"
 )
 
 // CreateDynamicThingGroupCommand asks for a new dynamic group.
@@ -17,6 +18,7 @@ type CreateDynamicThingGroupCommand struct {
 	// IndexName and QueryVersion may be empty for the only ones there are.
 	IndexName    string
 	QueryVersion string
+	Tags         []tag.Tag
 }
 
 // CreateDynamicThingGroup adds a dynamic group's definition; the index fills
@@ -29,6 +31,10 @@ func (s *Service) CreateDynamicThingGroup(ctx context.Context, account fleet.Acc
 	if err := s.checkDefinition(c.Query, c.IndexName, c.QueryVersion); err != nil {
 		return Group{}, err
 	}
+	tags, err := tag.Check(c.Tags)
+	if err != nil {
+		return Group{}, err
+	}
 	wanted.Query = c.Query
 	var created Group
 	err = s.change(ctx, account, func(ctx context.Context, a *attempt) error {
@@ -39,7 +45,7 @@ func (s *Service) CreateDynamicThingGroup(ctx context.Context, account fleet.Acc
 		record := wanted
 		if present != nil {
 			created = s.group(account, c.Name, present)
-			return sameGroup(created, &record, "")
+			return sameGroup(ctx, a, present, created, &record, "", tags)
 		}
 		count, err := countDynamicGroups(ctx, a, 1)
 		if err != nil {
@@ -48,7 +54,7 @@ func (s *Service) CreateDynamicThingGroup(ctx context.Context, account fleet.Acc
 		if s.limits.DynamicGroups > 0 && count > s.limits.DynamicGroups {
 			return fault.New(fault.LimitExceeded, "an account may have at most %d dynamic groups", s.limits.DynamicGroups)
 		}
-		created, err = s.addGroup(a, c.Name, record)
+		created, err = s.addGroup(ctx, a, c.Name, record, tags)
 		return err
 	})
 	return created, err

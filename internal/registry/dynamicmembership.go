@@ -63,7 +63,7 @@ func applyMembership(ctx context.Context, a *attempt, changes []MembershipChange
 		if thing == nil || group == nil || group.Query == "" || group.Deleting {
 			continue
 		}
-		if applyOne(a, thing, c) {
+		if applyOne(a, thing, group, c) {
 			changed[c.Thing] = true
 		}
 	}
@@ -78,7 +78,7 @@ func applyMembership(ctx context.Context, a *attempt, changes []MembershipChange
 }
 
 // applyOne changes one membership; false when there was nothing to change.
-func applyOne(a *attempt, thing *thingRecord, c MembershipChange) bool {
+func applyOne(a *attempt, thing *thingRecord, group *groupRecord, c MembershipChange) bool {
 	link := groupLink{Group: c.Group, Dynamic: true}
 	if c.Added {
 		if !join(thing, link) {
@@ -87,7 +87,7 @@ func applyOne(a *attempt, thing *thingRecord, c MembershipChange) bool {
 	} else if _, ok := leave(thing, c.Group); !ok {
 		return false
 	}
-	writeLinks(a, c.Thing, []groupLink{link}, c.Added)
+	writeLinks(a, c.Thing, thing, []changedLink{{link, group.ID}}, c.Added)
 	return true
 }
 

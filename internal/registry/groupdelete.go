@@ -81,6 +81,10 @@ func decideDeleteGroup(name string, r *groupRecord, expected *int64, dynamic boo
 func (s *Service) removeMembers(ctx context.Context, account fleet.Account, group string) (bool, error) {
 	more := false
 	err := s.change(ctx, account, func(ctx context.Context, a *attempt) error {
+		ids, err := groupIDs(ctx, a, []string{group})
+		if err != nil {
+			return err
+		}
 		rows, rest, err := keysOf(ctx, a.reader, under(kindGroupThing, account, group), "", membersPerBatch)
 		if err != nil {
 			return err
@@ -104,7 +108,7 @@ func (s *Service) removeMembers(ctx context.Context, account fleet.Account, grou
 				continue
 			}
 			a.devices = true
-			a.emit(event.MembershipChanged{Group: group, Thing: rows[i].Last(), Dynamic: link.Dynamic})
+			a.emit(membershipChanged(rows[i].Last(), thing, link, ids[0], false))
 			if err := save(a, owners[i], thing); err != nil {
 				return err
 			}
@@ -131,8 +135,16 @@ func (s *Service) removeGroup(ctx context.Context, account fleet.Account, name s
 		}
 		a.remove(key(kindGroupChild, account, parent, name))
 		a.remove(key(kindGroup, account, name))
+		a.removeTags(fleet.ARNThingGroup, name)
 		a.devices = true
-		a.emit(event.ThingGroupDeleted{Group: name, GroupID: record.ID, Parent: parent, Dynamic: record.Query != ""})
+		state, err := groupEvent(ctx, a, name, record)
+		if err != nil {
+			return err
+		}
+		a.emit(event.ThingGroupDeleted{
+			Group: name, GroupID: record.ID, Parent: parent, Dynamic: record.Query != "", Description: state.Description,
+			Attributes: state.Attributes, Version: state.Version, Ancestors: state.Ancestors, AncestorIDs: state.AncestorIDs,
+		})
 		return nil
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/store"
+	"github.com/muster-iot/muster/internal/tag"
 )
 
 // The one index and query language that dynamic groups are defined with.
@@ -62,11 +63,36 @@ func groupOf(name string, r *groupRecord) Group {
 }
 
 // groupEvent is the state that group events carry.
-func groupEvent(name string, r *groupRecord) event.ThingGroup {
+func groupEvent(ctx context.Context, a *attempt, name string, r *groupRecord) (event.ThingGroup, error) {
+	ids, err := groupIDs(ctx, a, r.Ancestors)
 	return event.ThingGroup{
 		Group: name, GroupID: r.ID, Parent: parentOf(r.Ancestors), Description: r.Description, Attributes: r.Attributes,
-		Version: r.Version, Ancestors: r.Ancestors, Query: r.Query, CreatedAt: moment(r.Created),
+		Version: r.Version, Ancestors: r.Ancestors, AncestorIDs: ids, Query: r.Query, CreatedAt: moment(r.Created),
+	}, err
+}
+
+// groupIDs returns the ids of groups that cannot go meanwhile: those above a
+// group, or those of a thing, whose records the attempt expects. They are not
+// expected themselves, since an id never changes.
+func groupIDs(ctx context.Context, a *attempt, names []string) ([]string, error) {
+	if len(names) == 0 {
+		return nil, nil
 	}
+	keys := make([]store.Key, len(names))
+	for i, name := range names {
+		keys[i] = key(kindGroup, a.account, name)
+	}
+	records, _, err := getMany[groupRecord](ctx, a.reader, keys)
+	if err != nil {
+		return nil, err
+	}
+	ids := make([]string, len(names))
+	for i, record := range records {
+		if record != nil {
+			ids[i] = record.ID
+		}
+	}
+	return ids, nil
 }
 
 // CreateThingGroupCommand asks for a new static group.
@@ -76,6 +102,7 @@ type CreateThingGroupCommand struct {
 	Parent      string
 	Description string
 	Attributes  map[string]string
+	Tags        []tag.Tag
 }
 
 // CreateThingGroup adds a static group; the same command again answers the
@@ -90,6 +117,10 @@ func (s *Service) CreateThingGroup(ctx context.Context, account fleet.Account, c
 			return Group{}, err
 		}
 	}
+	tags, err := tag.Check(c.Tags)
+	if err != nil {
+		return Group{}, err
+	}
 	var created Group
 	err = s.change(ctx, account, func(ctx context.Context, a *attempt) error {
 		present, err := load[groupRecord](ctx, a, key(kindGroup, account, c.Name))
@@ -99,12 +130,12 @@ func (s *Service) CreateThingGroup(ctx context.Context, account fleet.Account, c
 		record := wanted
 		if present != nil {
 			created = s.group(account, c.Name, present)
-			return sameGroup(created, &record, c.Parent)
+			return sameGroup(ctx, a, present, created, &record, c.Parent, tags)
 		}
 		if record.Ancestors, err = s.joinHierarchy(ctx, a, c.Parent); err != nil {
 			return err
 		}
-		created, err = s.addGroup(a, c.Name, record)
+		created, err = s.addGroup(ctx, a, c.Name, record, tags)
 		return err
 	})
 	return created, err
@@ -133,20 +164,35 @@ func checkGroupAttributes(attributes map[string]string) error {
 	return nil
 }
 
-// sameGroup tells whether a creation repeats what there is.
-func sameGroup(present Group, wanted *groupRecord, parent string) error {
-	if present.Description == wanted.Description && maps.Equal(present.Attributes, wanted.Attributes) &&
-		present.Query == wanted.Query && present.Parent() == parent {
+// sameGroup tells whether a creation repeats what there is. A group that is
+// being deleted is there no more and still in the way.
+func sameGroup(ctx context.Context, a *attempt, present *groupRecord, known Group, wanted *groupRecord, parent string, tags tag.Set) error {
+	if present.Deleting {
+		return beingDeleted(known.Name)
+	}
+	tagged, err := a.hasTags(ctx, fleet.ARNThingGroup, known.Name, tags)
+	if err != nil {
+		return err
+	}
+	if tagged && present.Description == wanted.Description && maps.Equal(present.Attributes, wanted.Attributes) &&
+		present.Query == wanted.Query && known.Parent() == parent {
 		return nil
 	}
-	return exists("thing group", present.Name, present.ID, present.ARN)
+	return exists("thing group", known.Name, known.ID, known.ARN)
 }
 
 // addGroup writes a new group.
-func (s *Service) addGroup(a *attempt, name string, record groupRecord) (Group, error) {
+func (s *Service) addGroup(ctx context.Context, a *attempt, name string, record groupRecord, tags tag.Set) (Group, error) {
 	record.ID, record.Version, record.Created = s.newID(), 1, millis(a.now)
+	state, err := groupEvent(ctx, a, name, &record)
+	if err != nil {
+		return Group{}, err
+	}
 	a.row(key(kindGroupChild, a.account, parentOf(record.Ancestors), name))
-	a.emit(event.ThingGroupCreated{ThingGroup: groupEvent(name, &record)})
+	a.emit(event.ThingGroupCreated{ThingGroup: state})
+	if err := a.attachTags(fleet.ARNThingGroup, name, tags); err != nil {
+		return Group{}, err
+	}
 	return s.group(a.account, name, &record), save(a, key(kindGroup, a.account, name), &record)
 }
 
@@ -218,7 +264,11 @@ func (s *Service) updateGroup(
 			return err
 		}
 		version = record.Version
-		a.emit(event.ThingGroupUpdated{ThingGroup: groupEvent(name, record)})
+		state, err := groupEvent(ctx, a, name, record)
+		if err != nil {
+			return err
+		}
+		a.emit(event.ThingGroupUpdated{ThingGroup: state})
 		return save(a, key(kindGroup, account, name), record)
 	})
 	return version, err

@@ -18,6 +18,10 @@ func TestCreateThingGroup(t *testing.T) {
 	r.addGroup(t, "north", "all")
 	c := CreateThingGroupCommand{Name: "pumps", Parent: "north", Description: "d", Attributes: map[string]string{"owner": "n"}}
 	created := must[Group](t)(r.CreateThingGroup(ctx, acct, c))
+	log := r.store.log()
+	if e := log[len(log)-1].(event.ThingGroupCreated); fmt.Sprint(e.AncestorIDs) != "[id-1 id-2]" {
+		t.Fatal(e)
+	}
 	wantEqual(t, created, Group{
 		Name: "pumps", ID: "id-3", ARN: "arn:aws:iot:us-east-1:000000000000:thinggroup/pumps", Description: "d",
 		Attributes: map[string]string{"owner": "n"}, Version: 1, Created: start, Ancestors: []string{"all", "north"},
@@ -113,8 +117,8 @@ func TestDeleteThingGroup(t *testing.T) {
 	mark := len(r.store.log())
 	ok(t, r.DeleteThingGroup(ctx, acct, "c", nil))
 	wantEqual(t, r.eventsAfter(mark), []event.Event{
-		event.MembershipChanged{Group: "c", Thing: "T"},
-		event.ThingGroupDeleted{Group: "c", GroupID: "id-2", Parent: "p"},
+		event.MembershipChanged{Group: "c", GroupID: "id-2", Thing: "T", ThingID: "id-3"},
+		event.ThingGroupDeleted{Group: "c", GroupID: "id-2", Parent: "p", Version: 1, Ancestors: []string{"p"}, AncestorIDs: []string{"id-1"}},
 	})
 	wantEqual(t, len(must[Thing](t)(r.DescribeThing(ctx, acct, "T")).Groups), 0)
 	targets := must[Listed[string]](t)(r.ListTargetsForPolicy(ctx, acct, "P", Page{}))
@@ -152,6 +156,8 @@ func TestDeleteThingGroupResumes(t *testing.T) {
 	err := r.AddThingToThingGroup(ctx, acct, ThingAndGroup{ThingName: "late", GroupName: "G"}, false)
 	wantCode(t, err, fault.InvalidRequest)
 	_, err = r.CreateThingGroup(ctx, acct, CreateThingGroupCommand{Name: "child", Parent: "G"})
+	wantCode(t, err, fault.InvalidRequest)
+	_, err = r.CreateThingGroup(ctx, acct, CreateThingGroupCommand{Name: "G"})
 	wantCode(t, err, fault.InvalidRequest)
 	ok(t, r.DeleteThingGroup(ctx, acct, "G", nil))
 	_, err = r.DescribeThingGroup(ctx, acct, "G")
@@ -293,9 +299,9 @@ func TestCommitMembership(t *testing.T) {
 		{Account: acct, Group: "d", Thing: "T", Added: true},
 	}))
 	wantEqual(t, r.eventsAfter(mark), []event.Event{
-		event.MembershipChanged{Group: "d", Thing: "T", Added: true, Dynamic: true},
-		event.MembershipChanged{Group: "d", Thing: "U", Added: true, Dynamic: true},
-		event.MembershipChanged{Group: "d", Thing: "U", Dynamic: true},
+		event.MembershipChanged{Group: "d", GroupID: "id-1", Thing: "T", ThingID: "id-3", Added: true, Dynamic: true},
+		event.MembershipChanged{Group: "d", GroupID: "id-1", Thing: "U", ThingID: "id-4", Added: true, Dynamic: true},
+		event.MembershipChanged{Group: "d", GroupID: "id-1", Thing: "U", ThingID: "id-4", Dynamic: true},
 	})
 	wantEqual(t, must[Thing](t)(r.DescribeThing(ctx, acct, "T")).Groups, []Membership{{Group: "d", Dynamic: true}})
 	members := must[Listed[string]](t)(r.ListThingsInThingGroup(ctx, acct, "d", false, Page{}))

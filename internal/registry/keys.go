@@ -16,6 +16,9 @@ import (
 //	thing-by-type/A/<type>/<thing>         row
 //	thing-by-attribute/A/<name>/<value>/<thing>  row
 //	thing-type/A/<type>                    record
+//	billing-group/A/<group>                record: description, version
+//	billing-group-thing/A/<group>/<thing>  row; the other way round is in the thing's record
+//	event-configurations/A                 record: which kinds of registry events are published
 //	group/A/<group>                        record: parent, ancestors, properties, query, policies, number of children
 //	group-child/A/<parent>/<group>         row; the parent of a root is empty
 //	group-thing/A/<group>/<thing>          row that says whether the index decided it
@@ -38,6 +41,9 @@ const (
 	kindThingByType       = "thing-by-type"
 	kindThingByAttribute  = "thing-by-attribute"
 	kindThingType         = "thing-type"
+	kindBillingGroup      = "billing-group"
+	kindBillingGroupThing = "billing-group-thing"
+	kindEventConfig       = "event-configurations"
 	kindGroup             = "group"
 	kindGroupChild        = "group-child"
 	kindGroupThing        = "group-thing"

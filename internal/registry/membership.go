@@ -103,8 +103,8 @@ func (s *Service) updateGroupsForThing(ctx context.Context, account fleet.Accoun
 		if len(removed)+len(added) == 0 {
 			return nil
 		}
-		writeLinks(a, c.Thing, removed, false)
-		writeLinks(a, c.Thing, added, true)
+		writeLinks(a, c.Thing, thing, removed, false)
+		writeLinks(a, c.Thing, thing, added, true)
 		a.devices = true
 		return save(a, key(kindThing, account, c.Thing), thing)
 	})
@@ -112,22 +112,23 @@ func (s *Service) updateGroupsForThing(ctx context.Context, account fleet.Accoun
 
 // removeLinks takes static groups out of the thing's record and returns what
 // was there.
-func removeLinks(ctx context.Context, a *attempt, thing *thingRecord, names []string) ([]groupLink, error) {
-	var removed []groupLink
+func removeLinks(ctx context.Context, a *attempt, thing *thingRecord, names []string) ([]changedLink, error) {
+	var removed []changedLink
 	for _, name := range names {
-		if _, err := loadStaticGroup(ctx, a, name); err != nil {
+		group, err := loadStaticGroup(ctx, a, name)
+		if err != nil {
 			return nil, err
 		}
 		if link, ok := leave(thing, name); ok {
-			removed = append(removed, link)
+			removed = append(removed, changedLink{link, group.ID})
 		}
 	}
 	return removed, nil
 }
 
 // addLinks puts static groups into the thing's record and returns what is new.
-func addLinks(ctx context.Context, a *attempt, thing *thingRecord, names []string) ([]groupLink, error) {
-	var added []groupLink
+func addLinks(ctx context.Context, a *attempt, thing *thingRecord, names []string) ([]changedLink, error) {
+	var added []changedLink
 	for _, name := range names {
 		group, err := loadStaticGroup(ctx, a, name)
 		if err != nil {
@@ -138,7 +139,7 @@ func addLinks(ctx context.Context, a *attempt, thing *thingRecord, names []strin
 			return nil, err
 		}
 		if join(thing, link) {
-			added = append(added, link)
+			added = append(added, changedLink{link, group.ID})
 		}
 	}
 	return added, nil
@@ -222,16 +223,30 @@ func leave(thing *thingRecord, group string) (groupLink, bool) {
 // byGroup orders memberships by name.
 func byGroup(link groupLink, group string) int { return strings.Compare(link.Group, group) }
 
+// changedLink is a membership that begins or ends, with the group's id.
+type changedLink struct {
+	groupLink
+
+	groupID string
+}
+
 // writeLinks writes the groups' side of memberships and the events.
-func writeLinks(a *attempt, thing string, links []groupLink, added bool) {
+func writeLinks(a *attempt, name string, thing *thingRecord, links []changedLink, added bool) {
 	for _, link := range links {
-		k := key(kindGroupThing, a.account, link.Group, thing)
+		k := key(kindGroupThing, a.account, link.Group, name)
 		if added {
 			a.flagged(k, link.Dynamic)
 		} else {
 			a.remove(k)
 		}
-		a.emit(event.MembershipChanged{Group: link.Group, Thing: thing, Added: added, Dynamic: link.Dynamic})
+		a.emit(membershipChanged(name, thing, link.groupLink, link.groupID, added))
+	}
+}
+
+// membershipChanged is the event of a membership's begin or end.
+func membershipChanged(name string, thing *thingRecord, link groupLink, groupID string, added bool) event.MembershipChanged {
+	return event.MembershipChanged{
+		Group: link.Group, GroupID: groupID, Thing: name, ThingID: thing.ID, Added: added, Dynamic: link.Dynamic,
 	}
 }
 

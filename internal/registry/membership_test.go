@@ -22,7 +22,7 @@ func TestAddThingToThingGroup(t *testing.T) {
 	mark := len(r.store.log())
 	ok(t, r.AddThingToThingGroup(ctx, acct, ThingAndGroup{ThingARN: thing.ARN, GroupARN: north.ARN}, false))
 	r.joinGroup(t, "T", "north")
-	wantEqual(t, r.eventsAfter(mark), []event.Event{event.MembershipChanged{Group: "north", Thing: "T", Added: true}})
+	wantEqual(t, r.eventsAfter(mark), []event.Event{event.MembershipChanged{Group: "north", GroupID: north.ID, Thing: "T", ThingID: thing.ID, Added: true}})
 	r.joinGroup(t, "T", "other")
 	for name, c := range map[string]struct {
 		m    ThingAndGroup
@@ -58,7 +58,7 @@ func TestRemoveThingFromThingGroup(t *testing.T) {
 	r.joinGroup(t, "T", "G")
 	mark := len(r.store.log())
 	ok(t, r.RemoveThingFromThingGroup(ctx, acct, m))
-	wantEqual(t, r.eventsAfter(mark), []event.Event{event.MembershipChanged{Group: "G", Thing: "T"}})
+	wantEqual(t, r.eventsAfter(mark), []event.Event{event.MembershipChanged{Group: "G", GroupID: "id-1", Thing: "T", ThingID: "id-2"}})
 	wantEqual(t, len(must[Listed[string]](t)(r.ListThingsInThingGroup(ctx, acct, "G", false, Page{})).Items), 0)
 }
 
@@ -76,8 +76,8 @@ func TestUpdateThingGroupsForThing(t *testing.T) {
 	mark := len(r.store.log())
 	ok(t, r.UpdateThingGroupsForThing(ctx, acct, UpdateGroupsCommand{Thing: "T", Add: []string{"south", "south"}, Remove: []string{"north"}}))
 	wantEqual(t, r.eventsAfter(mark), []event.Event{
-		event.MembershipChanged{Group: "north", Thing: "T"},
-		event.MembershipChanged{Group: "south", Thing: "T", Added: true},
+		event.MembershipChanged{Group: "north", GroupID: "id-2", Thing: "T", ThingID: "id-4"},
+		event.MembershipChanged{Group: "south", GroupID: "id-3", Thing: "T", ThingID: "id-4", Added: true},
 	})
 	err := r.UpdateThingGroupsForThing(ctx, acct, UpdateGroupsCommand{Thing: "T", Add: []string{"None"}, Remove: []string{"south"}})
 	wantCode(t, err, fault.ResourceNotFound)
@@ -118,7 +118,7 @@ func TestTenGroups(t *testing.T) {
 		mark := len(r.store.log())
 		ok(t, r.AddThingToThingGroup(ctx, acct, m, true))
 		// The index tells which dynamic group gives way.
-		wantEqual(t, r.eventsAfter(mark), []event.Event{event.MembershipChanged{Group: "s8", Thing: "T", Added: true}})
+		wantEqual(t, r.eventsAfter(mark), []event.Event{event.MembershipChanged{Group: "s8", GroupID: "id-12", Thing: "T", ThingID: "id-1", Added: true}})
 		ok(t, r.CommitMembership(ctx, []MembershipChange{{acct, "young", "T", false}}))
 		r.addGroup(t, "s9", "")
 		ok(t, r.AddThingToThingGroup(ctx, acct, ThingAndGroup{ThingName: "T", GroupName: "s9"}, true))

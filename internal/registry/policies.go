@@ -12,6 +12,7 @@ import (
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/store"
+	"github.com/muster-iot/muster/internal/tag"
 )
 
 // Policy is a policy with the version in force.
@@ -55,16 +56,20 @@ func (r *policyRecord) add(document string, now time.Time) string {
 }
 
 // CreatePolicy adds a policy with version 1 in force. Unlike other creations
-// it is not repeatable.
-func (s *Service) CreatePolicy(ctx context.Context, account fleet.Account, name, document string) (Policy, error) {
+// it is not repeatable. list is the policy's tags.
+func (s *Service) CreatePolicy(ctx context.Context, account fleet.Account, name, document string, list ...tag.Tag) (Policy, error) {
 	if err := checkPolicyName(name); err != nil {
 		return Policy{}, err
 	}
 	if err := s.checkDocument(document); err != nil {
 		return Policy{}, err
 	}
+	tags, err := tag.Check(list)
+	if err != nil {
+		return Policy{}, err
+	}
 	var created Policy
-	err := s.change(ctx, account, func(ctx context.Context, a *attempt) error {
+	err = s.change(ctx, account, func(ctx context.Context, a *attempt) error {
 		k := key(kindPolicy, account, name)
 		present, err := load[policyRecord](ctx, a, k)
 		if err != nil {
@@ -82,6 +87,9 @@ func (s *Service) CreatePolicy(ctx context.Context, account fleet.Account, name,
 			a.row(row)
 		}
 		a.emit(policyEvent(name, event.PolicyCreated, record.Default, record))
+		if err := a.attachTags(fleet.ARNPolicy, name, tags); err != nil {
+			return err
+		}
 		return save(a, k, record)
 	})
 	if err == nil {
@@ -242,6 +250,7 @@ func (s *Service) deleteSealed(ctx context.Context, account fleet.Account, name 
 			a.remove(row)
 		}
 		a.remove(key(kindPolicy, account, name))
+		a.removeTags(fleet.ARNPolicy, name)
 		a.devices = true
 		a.emit(event.PolicyChanged{Policy: name, Change: event.PolicyDeleted, VersionID: record.Default})
 		deleted = true

@@ -206,6 +206,8 @@ func danglingRows(keys []string) []string {
 		switch p[0] {
 		case kindThingByType:
 			needs = []string{record(kindThingType, p[2]), record(kindThing, p[3])}
+		case kindBillingGroupThing:
+			needs = []string{record(kindBillingGroup, p[2]), record(kindThing, p[3])}
 		case kindGroupThing:
 			needs = []string{record(kindGroup, p[2]), record(kindThing, p[3])}
 		case kindGroupChild:

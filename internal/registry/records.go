@@ -54,9 +54,12 @@ type thingRecord struct {
 	// Version is the version that callers see; the record changes more often.
 	Version int64 `json:"version"`
 	// Groups are ordered by name.
-	Groups     []groupLink `json:"groups,omitempty"`
-	Principals int         `json:"principals,omitempty"`
-	Created    int64       `json:"created"`
+	Groups []groupLink `json:"groups,omitempty"`
+	// BillingGroup is empty for a thing that is in none; it is no group of
+	// Groups.
+	BillingGroup string `json:"billingGroup,omitempty"`
+	Principals   int    `json:"principals,omitempty"`
+	Created      int64  `json:"created"`
 }
 
 // groupLink is a membership as the thing sees it.
@@ -100,6 +103,28 @@ type groupRecord struct {
 	// Deleting is set by the first step of a deletion: from then on nothing
 	// may join, so that the members can be removed piece by piece.
 	Deleting bool `json:"deleting,omitempty"`
+}
+
+// billingGroupRecord is a billing group.
+type billingGroupRecord struct {
+	schema
+
+	ID          string `json:"id"`
+	Description string `json:"description,omitempty"`
+	Version     int64  `json:"version"`
+	Created     int64  `json:"created"`
+	// Deleting is set by the first step of a deletion, as that of a group.
+	Deleting bool `json:"deleting,omitempty"`
+}
+
+// eventConfigRecord says which kinds of registry events an account publishes.
+type eventConfigRecord struct {
+	schema
+
+	// Enabled are the kinds in order of their names.
+	Enabled  []string `json:"enabled,omitempty"`
+	Created  int64    `json:"created"`
+	Modified int64    `json:"modified"`
 }
 
 // dynamicGroupsRecord counts an account's dynamic groups.

@@ -20,6 +20,8 @@ type Thing struct {
 	Version    int64
 	// Groups are its direct groups, by name.
 	Groups []Membership
+	// BillingGroup is empty for a thing that is in none.
+	BillingGroup string
 }
 
 // Membership is a thing's place in one group.
@@ -44,13 +46,14 @@ func thingOf(name string, r *thingRecord) Thing {
 	}
 	return Thing{
 		Name: name, ID: r.ID, TypeName: r.TypeName, Attributes: r.Attributes, Version: r.Version, Groups: groups,
+		BillingGroup: r.BillingGroup,
 	}
 }
 
 // thingEvent is the state that thing events carry.
 func thingEvent(name string, r *thingRecord) event.Thing {
 	return event.Thing{
-		Thing: name, ThingID: r.ID, TypeName: r.TypeName, Attributes: r.Attributes, Version: r.Version,
+		Thing: name, ThingID: r.ID, TypeName: r.TypeName, Attributes: r.Attributes, BillingGroup: r.BillingGroup, Version: r.Version,
 	}
 }
 
@@ -59,7 +62,7 @@ type CreateThingCommand struct {
 	Name       string
 	TypeName   string
 	Attributes map[string]string
-	// BillingGroup is refused: billing groups are not modelled yet.
+	// BillingGroup is empty for a thing in none.
 	BillingGroup string
 }
 
@@ -78,7 +81,7 @@ func (s *Service) CreateThing(ctx context.Context, account fleet.Account, c Crea
 		}
 		if present != nil {
 			created = s.thing(account, c.Name, present)
-			if present.TypeName == c.TypeName && maps.Equal(present.Attributes, attributes) {
+			if present.TypeName == c.TypeName && present.BillingGroup == c.BillingGroup && maps.Equal(present.Attributes, attributes) {
 				return nil
 			}
 			return exists("thing", c.Name, created.ID, created.ARN)
@@ -86,8 +89,11 @@ func (s *Service) CreateThing(ctx context.Context, account fleet.Account, c Crea
 		if err := useType(ctx, a, c.TypeName); err != nil {
 			return err
 		}
+		if err := useBillingGroup(ctx, a, c.BillingGroup); err != nil {
+			return err
+		}
 		record := &thingRecord{
-			ID: s.newID(), TypeName: c.TypeName, Attributes: attributes, Version: 1, Created: millis(a.now),
+			ID: s.newID(), TypeName: c.TypeName, Attributes: attributes, BillingGroup: c.BillingGroup, Version: 1, Created: millis(a.now),
 		}
 		created = s.thing(account, c.Name, record)
 		a.emit(event.ThingCreated{Thing: thingEvent(c.Name, record)})
@@ -101,8 +107,10 @@ func checkCreateThing(c CreateThingCommand) (map[string]string, error) {
 	if err := checkName("thingName", c.Name); err != nil {
 		return nil, err
 	}
-	if err := refuseBillingGroup(c.BillingGroup); err != nil {
-		return nil, err
+	if c.BillingGroup != "" {
+		if err := checkName("billingGroupName", c.BillingGroup); err != nil {
+			return nil, err
+		}
 	}
 	if c.TypeName != "" {
 		if err := checkName("thingTypeName", c.TypeName); err != nil {
@@ -114,14 +122,6 @@ func checkCreateThing(c CreateThingCommand) (map[string]string, error) {
 	}
 	attributes := applyAttributes(nil, Attributes{Values: c.Attributes})
 	return attributes, checkThingAttributes(attributes, c.TypeName)
-}
-
-// refuseBillingGroup says that a billing group would not be kept.
-func refuseBillingGroup(name string) error {
-	if name == "" {
-		return nil
-	}
-	return fault.New(fault.NotOffered, "billingGroupName: billing groups are not offered by this version of Muster")
 }
 
 // useType expects the type to stay as it is and refuses an unknown or
@@ -144,7 +144,8 @@ func useType(ctx context.Context, a *attempt, name string) error {
 	return nil
 }
 
-// saveThing writes a thing and the rows that find it by type and attribute.
+// saveThing writes a thing and the rows that find it by type, billing group and
+// attribute.
 // before is nil for a new thing, after for a deleted one.
 func saveThing(a *attempt, name string, before, after *thingRecord) error {
 	var none thingRecord
@@ -161,6 +162,14 @@ func saveThing(a *attempt, name string, before, after *thingRecord) error {
 		}
 		if now.TypeName != "" {
 			a.row(key(kindThingByType, a.account, now.TypeName, name))
+		}
+	}
+	if old.BillingGroup != now.BillingGroup {
+		if old.BillingGroup != "" {
+			a.remove(key(kindBillingGroupThing, a.account, old.BillingGroup, name))
+		}
+		if now.BillingGroup != "" {
+			a.row(key(kindBillingGroupThing, a.account, now.BillingGroup, name))
 		}
 	}
 	for attribute, value := range old.Attributes {
@@ -285,15 +294,31 @@ func (s *Service) DeleteThing(ctx context.Context, account fleet.Account, name s
 		if record.Principals > 0 {
 			return fault.New(fault.InvalidRequest, "thing %s has %d attached principals; detach them first", name, record.Principals)
 		}
-		groups := make([]string, len(record.Groups))
-		for i, link := range record.Groups {
-			groups[i] = link.Group
-			a.remove(key(kindGroupThing, account, link.Group, name))
+		gone, err := thingDeleted(ctx, a, name, record)
+		if err != nil {
+			return err
+		}
+		for _, group := range gone.Groups {
+			a.remove(key(kindGroupThing, account, group, name))
 		}
 		a.devices = true
-		a.emit(event.ThingDeleted{Thing: name, ThingID: record.ID, Version: record.Version, Groups: groups})
+		a.emit(gone)
 		return saveThing(a, name, record, nil)
 	})
+}
+
+// thingDeleted is the event of a thing's end, with all that it had.
+func thingDeleted(ctx context.Context, a *attempt, name string, r *thingRecord) (event.ThingDeleted, error) {
+	gone := event.ThingDeleted{
+		Thing: name, ThingID: r.ID, Version: r.Version, TypeName: r.TypeName, Attributes: r.Attributes, BillingGroup: r.BillingGroup,
+		Groups: make([]string, len(r.Groups)),
+	}
+	for i, link := range r.Groups {
+		gone.Groups[i] = link.Group
+	}
+	var err error
+	gone.GroupIDs, err = groupIDs(ctx, a, gone.Groups)
+	return gone, err
 }
 
 // DescribeThing returns one thing.

@@ -62,7 +62,8 @@ func TestCreateThingRefuses(t *testing.T) {
 		"space in value":      {CreateThingCommand{Name: "T", Attributes: map[string]string{"a": "x y"}}, fault.InvalidRequest, `"a"`},
 		"long value":          {CreateThingCommand{Name: "T", Attributes: map[string]string{"a": strings.Repeat("x", 801)}}, fault.InvalidRequest, "800"},
 		"bad attribute name":  {CreateThingCommand{Name: "T", Attributes: map[string]string{"a b": "x"}}, fault.InvalidRequest, "attribute names"},
-		"billing group":       {CreateThingCommand{Name: "T", BillingGroup: "B"}, fault.NotOffered, "billingGroupName"},
+		"billing group":       {CreateThingCommand{Name: "T", BillingGroup: "B"}, fault.ResourceNotFound, "billing group B"},
+		"billing group name":  {CreateThingCommand{Name: "T", BillingGroup: "a b"}, fault.InvalidRequest, "billingGroupName"},
 		"zero byte in a name": {CreateThingCommand{Name: "T\x00"}, fault.InvalidRequest, "thingName"},
 	} {
 		_, err := r.CreateThing(t.Context(), acct, c.command)
@@ -178,7 +179,7 @@ func TestDeleteThing(t *testing.T) {
 	one := int64(1)
 	ok(t, r.DeleteThing(t.Context(), acct, "T", &one))
 	wantEqual(t, r.eventsAfter(mark), []event.Event{
-		event.ThingDeleted{Thing: "T", ThingID: "id-2", Version: 1, Groups: []string{"G"}},
+		event.ThingDeleted{Thing: "T", ThingID: "id-2", Version: 1, Attributes: map[string]string{"a": "1"}, Groups: []string{"G"}, GroupIDs: []string{"id-1"}},
 	})
 	for _, k := range r.store.left() {
 		if strings.Contains(k, "/T") {

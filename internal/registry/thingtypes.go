@@ -9,6 +9,7 @@ import (
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/store"
+	"github.com/muster-iot/muster/internal/tag"
 )
 
 // typeRestTime is how long a thing type must have been deprecated before it
@@ -55,6 +56,7 @@ type CreateThingTypeCommand struct {
 	Name                 string
 	Description          string
 	SearchableAttributes []string
+	Tags                 []tag.Tag
 }
 
 // CreateThingType adds a type; the same command again answers the existing one.
@@ -62,15 +64,23 @@ func (s *Service) CreateThingType(ctx context.Context, account fleet.Account, c 
 	if err := s.checkType(c); err != nil {
 		return ThingType{}, err
 	}
+	tags, err := tag.Check(c.Tags)
+	if err != nil {
+		return ThingType{}, err
+	}
 	var created ThingType
-	err := s.change(ctx, account, func(ctx context.Context, a *attempt) error {
+	err = s.change(ctx, account, func(ctx context.Context, a *attempt) error {
 		present, err := load[typeRecord](ctx, a, key(kindThingType, account, c.Name))
 		if err != nil {
 			return err
 		}
 		if present != nil {
 			created = s.thingType(account, c.Name, present)
-			if present.Description == c.Description && slices.Equal(present.SearchableAttributes, c.SearchableAttributes) {
+			tagged, err := a.hasTags(ctx, fleet.ARNThingType, c.Name, tags)
+			if err != nil {
+				return err
+			}
+			if tagged && present.Description == c.Description && slices.Equal(present.SearchableAttributes, c.SearchableAttributes) {
 				return nil
 			}
 			return exists("thing type", c.Name, created.ID, created.ARN)
@@ -80,6 +90,9 @@ func (s *Service) CreateThingType(ctx context.Context, account fleet.Account, c 
 		}
 		created = s.thingType(account, c.Name, record)
 		a.emit(event.ThingTypeCreated{ThingType: typeEvent(c.Name, record)})
+		if err := a.attachTags(fleet.ARNThingType, c.Name, tags); err != nil {
+			return err
+		}
 		return save(a, key(kindThingType, account, c.Name), record)
 	})
 	return created, err
@@ -198,7 +211,8 @@ func (s *Service) DeleteThingType(ctx context.Context, account fleet.Account, na
 			return fault.New(fault.InvalidRequest, "thing type %s still has things, for example %s", name, users[0].Last())
 		}
 		a.remove(key(kindThingType, account, name))
-		a.emit(event.ThingTypeDeleted{TypeName: name, TypeID: record.ID})
+		a.removeTags(fleet.ARNThingType, name)
+		a.emit(event.ThingTypeDeleted{ThingType: typeEvent(name, record)})
 		return nil
 	})
 }

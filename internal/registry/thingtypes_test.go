@@ -79,7 +79,9 @@ func TestThingTypeLifecycle(t *testing.T) {
 	ok(t, r.UpdateThing(ctx, acct, UpdateThingCommand{Name: "U", RemoveType: true}))
 	mark := len(r.store.log())
 	ok(t, r.DeleteThingType(ctx, acct, "Pump"))
-	wantEqual(t, r.eventsAfter(mark), []event.Event{event.ThingTypeDeleted{TypeName: "Pump", TypeID: "id-1"}})
+	wantEqual(t, r.eventsAfter(mark), []event.Event{event.ThingTypeDeleted{ThingType: event.ThingType{
+		TypeName: "Pump", TypeID: "id-1", Deprecated: true, DeprecationDate: start.Add(4 * time.Minute),
+	}}})
 	wantCode(t, r.DeleteThingType(ctx, acct, "Pump"), fault.ResourceNotFound)
 	_, err = r.DescribeThingType(ctx, acct, "Pump")
 	wantCode(t, err, fault.ResourceNotFound)

@@ -13,7 +13,7 @@ import (
 func (a *api) registerAuthorizers(s *awsapi.Server) {
 	const functions = "authorizerFunctionArn names a function of the setting function.target"
 	offer(s, "CreateAuthorizer", on(fleet.ARNAuthorizer, func(in *iotwire.CreateAuthorizerInput) string { return in.AuthorizerName }), a.createAuthorizer,
-		awsapi.Partial(noTags+"; "+functions))
+		awsapi.Partial(functions))
 	offer(s, "DescribeAuthorizer", on(fleet.ARNAuthorizer, func(in *iotwire.DescribeAuthorizerInput) string { return in.AuthorizerName }), a.describeAuthorizer)
 	offer(s, "UpdateAuthorizer", on(fleet.ARNAuthorizer, func(in *iotwire.UpdateAuthorizerInput) string { return in.AuthorizerName }), a.updateAuthorizer)
 	offer(s, "DeleteAuthorizer", on(fleet.ARNAuthorizer, func(in *iotwire.DeleteAuthorizerInput) string { return in.AuthorizerName }), a.deleteAuthorizer)
@@ -25,12 +25,10 @@ func (a *api) registerAuthorizers(s *awsapi.Server) {
 }
 
 func (a *api) createAuthorizer(ctx context.Context, c *awsapi.Call, in *iotwire.CreateAuthorizerInput) (*iotwire.CreateAuthorizerOutput, error) {
-	if err := refuse("tags", len(in.Tags) > 0); err != nil {
-		return nil, err
-	}
 	made, err := a.Authorizers.Create(ctx, c.Account, authorizer.CreateCommand{
 		Name: in.AuthorizerName, FunctionARN: in.AuthorizerFunctionARN, TokenKeyName: value(in.TokenKeyName), Keys: in.TokenSigningPublicKeys,
 		Status: value(in.Status), SigningDisabled: value(in.SigningDisabled), CacheHTTP: value(in.EnableCachingForHTTP),
+		Tags: tagsOf(in.Tags),
 	})
 	if err != nil {
 		return nil, err

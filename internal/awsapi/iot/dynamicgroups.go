@@ -12,7 +12,7 @@ import (
 // registerDynamicGroups offers the operations that define dynamic groups.
 func (a *api) registerDynamicGroups(s *awsapi.Server) {
 	offer(s, "CreateDynamicThingGroup", on(fleet.ARNThingGroup, func(in *iotwire.CreateDynamicThingGroupInput) string { return in.ThingGroupName }),
-		a.createDynamicThingGroup, awsapi.Partial(noTags))
+		a.createDynamicThingGroup)
 	offer(s, "UpdateDynamicThingGroup", on(fleet.ARNThingGroup, func(in *iotwire.UpdateDynamicThingGroupInput) string { return in.ThingGroupName }),
 		a.updateDynamicThingGroup)
 	offer(s, "DeleteDynamicThingGroup", on(fleet.ARNThingGroup, func(in *iotwire.DeleteDynamicThingGroupInput) string { return in.ThingGroupName }),
@@ -22,14 +22,12 @@ func (a *api) registerDynamicGroups(s *awsapi.Server) {
 func (a *api) createDynamicThingGroup(
 	ctx context.Context, c *awsapi.Call, in *iotwire.CreateDynamicThingGroupInput,
 ) (*iotwire.CreateDynamicThingGroupOutput, error) {
-	if err := refuse("tags", len(in.Tags) > 0); err != nil {
-		return nil, err
-	}
 	properties := value(in.ThingGroupProperties)
 	g, err := a.Registry.CreateDynamicThingGroup(ctx, c.Account, registry.CreateDynamicThingGroupCommand{
 		Name: in.ThingGroupName, Description: value(properties.ThingGroupDescription),
 		Attributes: attributesOf(properties.AttributePayload).Values,
 		Query:      in.QueryString, IndexName: value(in.IndexName), QueryVersion: value(in.QueryVersion),
+		Tags: tagsOf(in.Tags),
 	})
 	if err != nil {
 		return nil, err

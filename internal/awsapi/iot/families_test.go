@@ -21,7 +21,7 @@ func TestThings(t *testing.T) {
 	r.refuses("PATCH", "/things/pump%3A1", `{"expectedVersion":0}`, 409, "VersionConflictException")
 	r.answers("GET", "/things/pump%3A1", "", `{"thingName":"pump:1","defaultClientId":"pump:1","attributes":{"site":"oslo","fw":"2"},"version":2}`)
 	r.refuses("GET", "/things/none", "", 404, "ResourceNotFoundException")
-	r.refuses("POST", "/things/x", `{"billingGroupName":"B"}`, 400, "InvalidRequestException")
+	r.refuses("POST", "/things/x", `{"billingGroupName":"B"}`, 404, "ResourceNotFoundException")
 	r.refuses("POST", "/things/x", `{"thingTypeName":"None"}`, 404, "ResourceNotFoundException")
 	r.answers("POST", "/things/pump-2", "", `{"thingId":"*"}`)
 	r.answers("POST", "/things/pump-3", `{"attributePayload":{"attributes":{"site":"osaka"}}}`, `{"thingId":"*"}`)
@@ -40,7 +40,6 @@ func TestThingTypes(t *testing.T) {
 	r := newRig(t)
 	r.answers("POST", "/thing-types/Pump", `{"thingTypeProperties":{"thingTypeDescription":"a pump","searchableAttributes":["site"]}}`,
 		`{"thingTypeName":"Pump","thingTypeArn":"`+arnBase+`thingtype/Pump","thingTypeId":"id-1"}`)
-	r.refuses("POST", "/thing-types/X", `{"tags":[{"Key":"a","Value":"b"}]}`, 400, "InvalidRequestException")
 	r.refuses("POST", "/thing-types/X", `{"thingTypeProperties":{"mqtt5Configuration":{"propagatingAttributes":[]}}}`, 400, "InvalidRequestException")
 	r.answers("PATCH", "/thing-types/Pump", `{"thingTypeProperties":{"thingTypeDescription":"new"}}`, `{}`)
 	// fleet-management §0: times are JSON numbers in seconds with fraction.
@@ -130,7 +129,7 @@ func TestPolicies(t *testing.T) {
 	r.answers("POST", "/policies/P", `{"policyDocument":"`+allow+`"}`, `{"policyName":"P","policyArn":"`+arnBase+`policy/P","policyDocument":"*","policyVersionId":"1"}`)
 	r.refuses("POST", "/policies/P", `{"policyDocument":"`+allow+`"}`, 409, "ResourceAlreadyExistsException")
 	r.refuses("POST", "/policies/Q", `{"policyDocument":"{}"}`, 400, "MalformedPolicyException")
-	r.refuses("POST", "/policies/Q", `{"policyDocument":"`+allow+`","tags":[{"Key":"a"}]}`, 400, "InvalidRequestException")
+	r.refuses("POST", "/policies/Q", `{"policyDocument":"`+allow+`","tags":[{"Key":"aws:a"}]}`, 400, "InvalidRequestException")
 	r.answers("POST", "/policies/P/version?setAsDefault=true", `{"policyDocument":"`+allow+`"}`, `{"policyVersionId":"2","isDefaultVersion":true}`)
 	for range 3 {
 		r.answers("POST", "/policies/P/version", `{"policyDocument":"`+allow+`"}`, `{"isDefaultVersion":false}`)

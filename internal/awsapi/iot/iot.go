@@ -17,6 +17,7 @@ import (
 	"github.com/muster-iot/muster/internal/index"
 	"github.com/muster-iot/muster/internal/registry"
 	"github.com/muster-iot/muster/internal/shadow"
+	"github.com/muster-iot/muster/internal/tag"
 )
 
 // Index answers fleet queries with names in order.
@@ -40,6 +41,7 @@ type Deps struct {
 	Shadows     Shadows
 	Connections Connections
 	Authorizers *authorizer.Service
+	Tags        *tag.Service
 }
 
 // api holds the domains for the adapters.
@@ -59,6 +61,9 @@ func Register(s *awsapi.Server, d Deps) {
 	a.registerPrincipals(s)
 	a.registerIndex(s)
 	a.registerAuthorizers(s)
+	a.registerBillingGroups(s)
+	a.registerTags(s)
+	a.registerEventConfigurations(s)
 	offer(s, "DescribeEndpoint", awsapi.All, a.describeEndpoint)
 }
 

@@ -35,6 +35,11 @@ func (a *api) registerMembership(s *awsapi.Server) {
 // pair is the resources that a request names by name, by ARN or by both; the
 // domain refuses a request in which both differ.
 func pair(c *awsapi.Call, thing, thingARN, group, groupARN *string) []string {
+	return pairOf(c, fleet.ARNThingGroup, thing, thingARN, group, groupARN)
+}
+
+// pairOf is pair for groups of another kind.
+func pairOf(c *awsapi.Call, kind string, thing, thingARN, group, groupARN *string) []string {
 	var arns []string
 	for _, arn := range []*string{thingARN, groupARN} {
 		if arn != nil {
@@ -45,7 +50,7 @@ func pair(c *awsapi.Call, thing, thingARN, group, groupARN *string) []string {
 		arns = append(arns, c.ARN(fleet.ARNThing, *thing))
 	}
 	if group != nil {
-		arns = append(arns, c.ARN(fleet.ARNThingGroup, *group))
+		arns = append(arns, c.ARN(kind, *group))
 	}
 	if len(arns) == 0 {
 		return []string{awsapi.AnyResource}

@@ -11,7 +11,7 @@ import (
 
 // registerPolicies offers the operations on policies and their versions.
 func (a *api) registerPolicies(s *awsapi.Server) {
-	offer(s, "CreatePolicy", on(fleet.ARNPolicy, func(in *iotwire.CreatePolicyInput) string { return in.PolicyName }), a.createPolicy, awsapi.Partial(noTags))
+	offer(s, "CreatePolicy", on(fleet.ARNPolicy, func(in *iotwire.CreatePolicyInput) string { return in.PolicyName }), a.createPolicy)
 	offer(s, "GetPolicy", on(fleet.ARNPolicy, func(in *iotwire.GetPolicyInput) string { return in.PolicyName }), a.getPolicy)
 	offer(s, "DeletePolicy", on(fleet.ARNPolicy, func(in *iotwire.DeletePolicyInput) string { return in.PolicyName }), a.deletePolicy)
 	offer(s, "ListPolicies", awsapi.All, a.listPolicies)
@@ -24,10 +24,7 @@ func (a *api) registerPolicies(s *awsapi.Server) {
 }
 
 func (a *api) createPolicy(ctx context.Context, c *awsapi.Call, in *iotwire.CreatePolicyInput) (*iotwire.CreatePolicyOutput, error) {
-	if err := refuse("tags", len(in.Tags) > 0); err != nil {
-		return nil, err
-	}
-	p, err := a.Registry.CreatePolicy(ctx, c.Account, in.PolicyName, in.PolicyDocument)
+	p, err := a.Registry.CreatePolicy(ctx, c.Account, in.PolicyName, in.PolicyDocument, tagsOf(in.Tags)...)
 	if err != nil {
 		return nil, err
 	}

@@ -38,6 +38,7 @@ import (
 	"github.com/muster-iot/muster/internal/shadow"
 	"github.com/muster-iot/muster/internal/store"
 	"github.com/muster-iot/muster/internal/store/embedded"
+	"github.com/muster-iot/muster/internal/tag"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -174,7 +175,9 @@ func newRig(t *testing.T) *rig {
 		Now: now, Logger: log, Registerer: prometheus.NewRegistry(), Strict: true,
 	})
 	r.check(err)
-	Register(s, Deps{Registry: r.registry, Index: r.index, Shadows: r.shadows, Connections: r.sockets})
+	tags, err := tag.New(tag.Options{Store: r.engine, Region: "eu-local-1", Now: now, Finders: r.registry.TagFinders()})
+	r.check(err)
+	Register(s, Deps{Registry: r.registry, Index: r.index, Shadows: r.shadows, Connections: r.sockets, Tags: tags})
 	listener := httptest.NewServer(s)
 	t.Cleanup(func() {
 		http.DefaultTransport.(*http.Transport).CloseIdleConnections()

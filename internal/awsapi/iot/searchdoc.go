@@ -1,6 +1,7 @@
 package iot
 
 import (
+	"slices"
 	"strconv"
 
 	"github.com/muster-iot/muster/internal/awsapi/catalog/iotwire"
@@ -14,6 +15,9 @@ func document(thing registry.Thing, shadows []shadow.Document, c *Connectivity) 
 		ThingName: &thing.Name, ThingID: &thing.ID, ThingTypeName: optional(thing.TypeName),
 		Attributes: filled(thing.Attributes), Connectivity: connectivity(c),
 		ThingGroupNames: each(thing.Groups, func(m registry.Membership) string { return m.Group }),
+	}
+	if thing.BillingGroup != "" && !slices.Contains(d.ThingGroupNames, thing.BillingGroup) {
+		d.ThingGroupNames = append(d.ThingGroupNames, thing.BillingGroup)
 	}
 	if len(shadows) > 0 {
 		d.Shadow = new(string(shadowText(shadows)))

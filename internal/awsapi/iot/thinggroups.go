@@ -9,14 +9,11 @@ import (
 	"github.com/muster-iot/muster/internal/registry"
 )
 
-// noTags is the gap of the operations that take tags.
-const noTags = "tags are refused"
-
 // registerThingGroups offers the operations on static groups, of which those
 // that read serve dynamic groups too.
 func (a *api) registerThingGroups(s *awsapi.Server) {
 	offer(s, "CreateThingGroup", on(fleet.ARNThingGroup, func(in *iotwire.CreateThingGroupInput) string { return in.ThingGroupName }),
-		a.createThingGroup, awsapi.Partial(noTags))
+		a.createThingGroup)
 	offer(s, "UpdateThingGroup", on(fleet.ARNThingGroup, func(in *iotwire.UpdateThingGroupInput) string { return in.ThingGroupName }), a.updateThingGroup)
 	offer(s, "DeleteThingGroup", on(fleet.ARNThingGroup, func(in *iotwire.DeleteThingGroupInput) string { return in.ThingGroupName }), a.deleteThingGroup)
 	offer(s, "DescribeThingGroup", on(fleet.ARNThingGroup, func(in *iotwire.DescribeThingGroupInput) string { return in.ThingGroupName }), a.describeThingGroup)
@@ -24,13 +21,10 @@ func (a *api) registerThingGroups(s *awsapi.Server) {
 }
 
 func (a *api) createThingGroup(ctx context.Context, c *awsapi.Call, in *iotwire.CreateThingGroupInput) (*iotwire.CreateThingGroupOutput, error) {
-	if err := refuse("tags", len(in.Tags) > 0); err != nil {
-		return nil, err
-	}
 	properties := value(in.ThingGroupProperties)
 	g, err := a.Registry.CreateThingGroup(ctx, c.Account, registry.CreateThingGroupCommand{
 		Name: in.ThingGroupName, Parent: value(in.ParentGroupName), Description: value(properties.ThingGroupDescription),
-		Attributes: attributesOf(properties.AttributePayload).Values,
+		Attributes: attributesOf(properties.AttributePayload).Values, Tags: tagsOf(in.Tags),
 	})
 	if err != nil {
 		return nil, err

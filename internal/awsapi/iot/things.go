@@ -64,6 +64,7 @@ func (a *api) describeThing(ctx context.Context, c *awsapi.Call, in *iotwire.Des
 	return &iotwire.DescribeThingOutput{
 		DefaultClientID: &thing.Name, ThingName: &thing.Name, ThingID: &thing.ID, ThingARN: &thing.ARN,
 		ThingTypeName: optional(thing.TypeName), Attributes: filled(thing.Attributes), Version: &thing.Version,
+		BillingGroupName: optional(thing.BillingGroup),
 	}, nil
 }
 

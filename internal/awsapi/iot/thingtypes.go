@@ -10,14 +10,14 @@ import (
 )
 
 // noPropagation is the gap of the operations that take a message enrichment.
-const noPropagation = "tags and mqtt5Configuration are refused"
+const noPropagation = "mqtt5Configuration is refused"
 
 // registerThingTypes offers the operations on thing types.
 func (a *api) registerThingTypes(s *awsapi.Server) {
 	offer(s, "CreateThingType", on(fleet.ARNThingType, func(in *iotwire.CreateThingTypeInput) string { return in.ThingTypeName }),
 		a.createThingType, awsapi.Partial(noPropagation))
 	offer(s, "UpdateThingType", on(fleet.ARNThingType, func(in *iotwire.UpdateThingTypeInput) string { return in.ThingTypeName }),
-		a.updateThingType, awsapi.Partial("mqtt5Configuration is refused"))
+		a.updateThingType, awsapi.Partial(noPropagation))
 	offer(s, "DescribeThingType", on(fleet.ARNThingType, func(in *iotwire.DescribeThingTypeInput) string { return in.ThingTypeName }), a.describeThingType)
 	offer(s, "DeprecateThingType", on(fleet.ARNThingType, func(in *iotwire.DeprecateThingTypeInput) string { return in.ThingTypeName }), a.deprecateThingType)
 	offer(s, "DeleteThingType", on(fleet.ARNThingType, func(in *iotwire.DeleteThingTypeInput) string { return in.ThingTypeName }), a.deleteThingType)
@@ -25,15 +25,13 @@ func (a *api) registerThingTypes(s *awsapi.Server) {
 }
 
 func (a *api) createThingType(ctx context.Context, c *awsapi.Call, in *iotwire.CreateThingTypeInput) (*iotwire.CreateThingTypeOutput, error) {
-	if err := refuse("tags", len(in.Tags) > 0); err != nil {
-		return nil, err
-	}
 	properties := value(in.ThingTypeProperties)
 	if err := refuse("mqtt5Configuration", properties.Mqtt5Configuration != nil); err != nil {
 		return nil, err
 	}
 	created, err := a.Registry.CreateThingType(ctx, c.Account, registry.CreateThingTypeCommand{
 		Name: in.ThingTypeName, Description: value(properties.ThingTypeDescription), SearchableAttributes: properties.SearchableAttributes,
+		Tags: tagsOf(in.Tags),
 	})
 	if err != nil {
 		return nil, err

@@ -37,10 +37,12 @@ func answerCases() []answerCase {
 }
 
 // matrixDomains are the domains whose operations are all held to the model.
-func matrixDomains() []string { return []string{"endpoints"} }
+func matrixDomains() []string { return []string{"endpoints", "groups", "billing"} }
 
 // alsoInMatrix are operations of other domains that are held to it.
-func alsoInMatrix() []string { return nil }
+func alsoInMatrix() []string {
+	return []string{"TagResource", "UntagResource", "ListTagsForResource", "UpdateEventConfigurations", "DescribeEventConfigurations"}
+}
 
 // notFromOutside are exceptions that the models list for most operations and
 // that no request brings about by what it asks; where each is shown instead.
@@ -57,7 +59,10 @@ func notFromOutside() map[string]string {
 // notReached are documented exceptions of single operations that cannot come
 // about here, with the reason: "Operation Exception".
 func notReached() map[string]string {
-	return map[string]string{}
+	return map[string]string{
+		"CreateDynamicThingGroup ResourceNotFoundException": "a dynamic group refers to nothing that could be missing",
+		"ListBillingGroups ResourceNotFoundException":       "a list of the account's groups names no resource",
+	}
 }
 
 // named returns a fresh name with a readable beginning, at most 60 characters.
