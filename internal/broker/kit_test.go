@@ -84,6 +84,8 @@ type gate struct {
 	deny  map[string]bool
 	asked []broker.ConnectRequest
 	open  int
+	// gain is what messages of all connections gain.
+	gain []mqtt.UserProperty
 	// accountOf chooses the account by client id; nil for the default.
 	accountOf func(clientID string) fleet.Account
 }
@@ -117,6 +119,13 @@ func (g *gate) refuse(what ...string) {
 	}
 }
 
+// gains makes all messages gain user properties from now on.
+func (g *gate) gains(gain ...mqtt.UserProperty) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.gain = gain
+}
+
 // guards returns the number of guards that are not closed.
 func (g *gate) guards() int {
 	g.mu.Lock()
@@ -137,6 +146,13 @@ func (g *guard) CanPublish(name string, retain bool) bool {
 }
 func (g *guard) CanSubscribe(filter string) bool { return g.allowed("subscribe " + filter) }
 func (g *guard) CanReceive(name string) bool     { return g.allowed("receive " + name) }
+
+// Enrich adds what the gate's gain is at the moment.
+func (g *guard) Enrich(own []mqtt.UserProperty) []mqtt.UserProperty {
+	g.gate.mu.Lock()
+	defer g.gate.mu.Unlock()
+	return append(own, g.gate.gain...)
+}
 
 func (g *guard) Close() {
 	g.gate.mu.Lock()
