@@ -23,8 +23,8 @@ import (
 	"github.com/muster-iot/muster/internal/deviceauth"
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
-	"github.com/muster-iot/muster/internal/mqtt"
 	"github.com/muster-iot/muster/internal/function"
+	"github.com/muster-iot/muster/internal/mqtt"
 )
 
 const (

@@ -58,6 +58,12 @@ func (b *Broker) Connection(account fleet.Account, clientID string) (ConnectionI
 	if s == nil {
 		return ConnectionInfo{}, false
 	}
+	return s.describe()
+}
+
+// describe is the session's connection or, while the client is away, what is
+// stored; false when it is neither.
+func (s *session) describe() (ConnectionInfo, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch c := s.link.Load(); {
@@ -74,9 +80,27 @@ func (b *Broker) Connection(account fleet.Account, clientID string) (ConnectionI
 // stored session where that is wanted. It reports false when there was neither.
 func (b *Broker) Remove(account fleet.Account, clientID string, o RemoveOptions) bool {
 	s := b.sessionOf(account, clientID)
-	if s == nil {
-		return false
+	return s != nil && b.remove(s, o)
+}
+
+// RemovePrincipal is Remove for every client whose newest connection is, or
+// was, one of the principal. It returns what there was, in no order.
+func (b *Broker) RemovePrincipal(account fleet.Account, principalID string, o RemoveOptions) []ConnectionInfo {
+	r := b.realmIfAny(account)
+	if r == nil {
+		return nil
 	}
+	var removed []ConnectionInfo
+	for _, s := range r.all() {
+		if info, ok := s.describe(); ok && info.Principal.ID == principalID && b.remove(s, o) {
+			removed = append(removed, info)
+		}
+	}
+	return removed
+}
+
+// remove ends one session's connection and, if asked, the session.
+func (b *Broker) remove(s *session, o RemoveOptions) bool {
 	why := because(ReasonAPIInitiated)
 	why.noWill, why.endSession = o.WithholdWill, o.EndSession
 	s.mu.Lock()

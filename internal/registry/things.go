@@ -310,17 +310,22 @@ func (s *Service) DeleteThing(ctx context.Context, account fleet.Account, name s
 		if record.Principals > 0 {
 			return fault.New(fault.InvalidRequest, "thing %s has %d attached principals; detach them first", name, record.Principals)
 		}
-		gone, err := thingDeleted(ctx, a, name, record)
-		if err != nil {
-			return err
-		}
-		for _, group := range gone.Groups {
-			a.remove(key(kindGroupThing, account, group, name))
-		}
-		a.devices = true
-		a.emit(gone)
-		return saveThing(a, name, record, nil)
+		return dropThing(ctx, a, name, record)
 	})
+}
+
+// dropThing removes a thing that has no principals, with its memberships.
+func dropThing(ctx context.Context, a *attempt, name string, record *thingRecord) error {
+	gone, err := thingDeleted(ctx, a, name, record)
+	if err != nil {
+		return err
+	}
+	for _, group := range gone.Groups {
+		a.remove(key(kindGroupThing, a.account, group, name))
+	}
+	a.devices = true
+	a.emit(gone)
+	return saveThing(a, name, record, nil)
 }
 
 // thingDeleted is the event of a thing's end, with all that it had.
