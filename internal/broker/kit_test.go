@@ -86,6 +86,8 @@ type gate struct {
 	open  int
 	// gain is what messages of all connections gain.
 	gain []mqtt.UserProperty
+	// badge chooses the principal by client id; nil for one of each client's own.
+	badge func(clientID string) string
 	// accountOf chooses the account by client id; nil for the default.
 	accountOf func(clientID string) fleet.Account
 }
@@ -95,6 +97,9 @@ func (g *gate) Admit(_ context.Context, c *broker.ConnectRequest) (broker.Admiss
 	defer g.mu.Unlock()
 	g.asked = append(g.asked, *c)
 	a := broker.Admission{Account: account, Principal: fleet.Principal{Kind: fleet.PrincipalCertificate, ID: "cert-" + c.ClientID}, Guard: &guard{gate: g}}
+	if g.badge != nil {
+		a.Principal.ID = g.badge(c.ClientID)
+	}
 	if g.accountOf != nil {
 		a.Account = g.accountOf(c.ClientID)
 	}
