@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/muster-iot/muster/internal/broker"
 	"github.com/muster-iot/muster/internal/mqtt"
 	"github.com/muster-iot/muster/internal/mqtt/client"
 	"github.com/muster-iot/muster/internal/registry"
@@ -157,4 +158,30 @@ func TestEnrichmentOfWaitingMessages(t *testing.T) {
 	_, got := s.hears(other, persistent, "a")
 	s.wants("first", got, "a", mqtt.UserProperty{Key: "site", Value: "leeds"})
 	s.wants("second", got, "a", mqtt.UserProperty{Key: "site", Value: "osaka"})
+}
+
+// A connection that gains nothing pays nothing for the question.
+func TestEnrichmentOfNothingAllocatesNothing(t *testing.T) { //nolint:paralleltest // counts allocations
+	s := newSite(t)
+	b := s.badge(&x509.Certificate{})
+	s.policy("all", mayConnect, b.arn)
+	admitted, err := s.gatekeeper.Admit(t.Context(), &broker.ConnectRequest{
+		ClientID: "c", ListenerName: listenerMQTT, PeerCertificate: parsed(t, b),
+	})
+	s.need(err)
+	defer admitted.Guard.Close()
+	own := []mqtt.UserProperty{{Key: "own", Value: "1"}}
+	if n := testing.AllocsPerRun(100, func() { own = admitted.Guard.Enrich(own) }); n != 0 || len(own) != 1 {
+		t.Errorf("%v allocations, %v", n, own)
+	}
+}
+
+// parsed is the certificate of a badge.
+func parsed(t *testing.T, b badge) *x509.Certificate {
+	t.Helper()
+	c, err := x509.ParseCertificate(b.pair.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }

@@ -85,3 +85,12 @@ func TestGainAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+func BenchmarkGain(b *testing.B) {
+	w := newWorld(b, everything)
+	guard := w.connect(b, "pump-7").Guard
+	b.ReportAllocs()
+	for b.Loop() {
+		guard.Gain()
+	}
+}
