@@ -143,6 +143,7 @@ func (guard) CanSubscribe(filter string) bool { return filter != Forbidden }
 // CanReceive refuses nothing.
 func (guard) CanReceive(string) bool { return true }
 
+// Enrich implements broker.Guard.
 func (guard) Enrich(own []mqtt.UserProperty) []mqtt.UserProperty { return own }
 
 // Close has nothing to release.

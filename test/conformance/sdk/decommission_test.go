@@ -23,8 +23,9 @@ type pastLife struct {
 	CompletedAt  string            `json:"completedAt"`
 	Reason       string            `json:"reason"`
 	Certificates []struct {
-		CertificateID   string `json:"certificateId"`
-		Revoked, Shared bool
+		CertificateID string `json:"certificateId"`
+		Revoked       bool   `json:"revoked"`
+		Shared        bool   `json:"shared"`
 	} `json:"certificates"`
 }
 
