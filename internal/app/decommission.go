@@ -97,9 +97,12 @@ func (d *decommission) endSessions(ctx context.Context, account fleet.Account, p
 	defer cancel()
 	whole := broker.RemoveOptions{EndSession: true}
 	var ending []broker.ConnectionInfo
-	if info, ok := d.sessions.Connection(account, past.Name); ok && d.sessions.Remove(account, past.Name, whole) {
+	if info, ok := d.sessions.Connection(account, past.Name); ok {
 		ending = append(ending, info)
 	}
+	// Also when there is no connection any more: it may be about to end, and to
+	// leave its session behind.
+	d.sessions.Remove(account, past.Name, whole)
 	for _, c := range past.Certificates {
 		if !c.Shared {
 			ending = append(ending, d.sessions.RemovePrincipal(account, c.ID, whole)...)

@@ -92,11 +92,25 @@ func (b *Broker) RemovePrincipal(account fleet.Account, principalID string, o Re
 	}
 	var removed []ConnectionInfo
 	for _, s := range r.all() {
-		if info, ok := s.describe(); ok && info.Principal.ID == principalID && b.remove(s, o) {
+		if info := s.newest(); info.Principal.ID == principalID && b.remove(s, o) {
 			removed = append(removed, info)
 		}
 	}
 	return removed
+}
+
+// newest is the session's connection, one that is about to end too, or what is
+// stored of the last; without any it is empty.
+func (s *session) newest() ConnectionInfo {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.link.Load(); c != nil {
+		return ConnectionInfo{SessionInfo: c.info, Connected: !c.dead}
+	}
+	if s.away != nil {
+		return ConnectionInfo{SessionInfo: s.away.info, DisconnectedAt: s.away.at, Reason: s.away.reason}
+	}
+	return ConnectionInfo{}
 }
 
 // remove ends one session's connection and, if asked, the session.
@@ -115,6 +129,7 @@ func (b *Broker) remove(s *session, o RemoveOptions) bool {
 	}
 	if c != nil && o.EndSession {
 		s.expiry = 0 // the connection may be ending for another cause already
+		s.unrecordLocked(nil)
 	}
 	known := c != nil || s.away != nil || ended
 	s.mu.Unlock()

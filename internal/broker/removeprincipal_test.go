@@ -9,6 +9,7 @@ import (
 
 	"github.com/muster-iot/muster/internal/broker"
 	"github.com/muster-iot/muster/internal/mqtt"
+	"github.com/muster-iot/muster/internal/topic"
 )
 
 // All sessions of a principal end, those of clients that are away too, also
@@ -53,4 +54,30 @@ func TestRemovePrincipal(t *testing.T) {
 			w.t.Errorf("removed in another account: %v", got)
 		}
 	})
+}
+
+// Who has removed a session can wait for the keeper: what has to be forgotten
+// is in its line already, though the connection has still to end.
+func TestRemovedSessionIsInLine(t *testing.T) {
+	t.Parallel()
+	inWorld(t, topic.AWS, func(w *world) {
+		l, _ := w.options.Keeper.(*ledger)
+		w.attach(mqtt.V5, "c", false, resuming(3600))
+		synctest.Wait()
+		l.mu.Lock()
+		_, kept := l.sessions[box{account, "c"}]
+		l.busy = true // nothing becomes durable
+		l.mu.Unlock()
+		if !kept {
+			w.t.Fatal("the session is not kept")
+		}
+		w.broker.Remove(account, "c", broker.RemoveOptions{EndSession: true})
+		l.mu.Lock()
+		inLine := slices.ContainsFunc(l.waiting, func(e entry) bool { return e.change.Kind == broker.DropSession && e.change.Box == "c" })
+		l.busy = false
+		l.mu.Unlock()
+		if !inLine {
+			w.t.Error("a crash now would bring the session back")
+		}
+	}, keeping(newLedger()))
 }
