@@ -63,6 +63,9 @@ type Options struct {
 	Devices Devices
 	// History answers what became of connections.
 	History History
+	// Decommissioner and AttributeRules act on things and their types.
+	Decommissioner Decommissioner
+	AttributeRules AttributeRules
 	// Tokens seals the places where lists go on.
 	Tokens PageTokens
 	// Account is the caller's, from the context that Authorize returned.
@@ -81,6 +84,8 @@ func New(o Options) http.Handler {
 	mux.HandleFunc("GET "+Prefix+"doctor", h.doctor)
 	h.handleDenials(mux)
 	h.handleHistory(mux)
+	h.handleThings(mux)
+	h.handleAttributeRules(mux)
 	h.routeDrain(mux)
 	mux.HandleFunc(Prefix, func(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, fault.New(fault.ResourceNotFound, "%s %s is no operation of %s", r.Method, r.URL.Path, Prefix))
@@ -164,6 +169,8 @@ func status(code fault.Code) int {
 		return http.StatusNotFound
 	case fault.Conflict:
 		return http.StatusConflict
+	case fault.Throttling:
+		return http.StatusTooManyRequests
 	case fault.Unavailable:
 		return http.StatusServiceUnavailable
 	default:

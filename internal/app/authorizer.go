@@ -24,6 +24,7 @@ import (
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/function"
+	"github.com/muster-iot/muster/internal/mqtt"
 )
 
 const (
@@ -234,6 +235,10 @@ func (l *lease) schedule(after time.Duration) {
 		l.timer = time.AfterFunc(after, l.refresh)
 	}
 }
+
+// Enrich implements broker.Guard: whom an authorizer vouches for acts as no
+// thing.
+func (l *lease) Enrich(own []mqtt.UserProperty) []mqtt.UserProperty { return own }
 
 // Close ends the asking with the connection.
 func (l *lease) Close() {

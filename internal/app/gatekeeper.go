@@ -12,6 +12,7 @@ import (
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/iotpolicy"
+	"github.com/muster-iot/muster/internal/mqtt"
 	"github.com/muster-iot/muster/internal/registry"
 )
 
@@ -116,8 +117,25 @@ func (g *gatekeeper) admitDevice(ctx context.Context, c *broker.ConnectRequest, 
 		Principal: admitted.Principal,
 		ThingName: admitted.ThingName,
 		Indexed:   admitted.Indexed,
-		Guard:     admitted.Guard,
+		Guard:     deviceGuard{admitted.Guard},
 	}, nil
+}
+
+// deviceGuard speaks of user properties as the broker does.
+type deviceGuard struct{ *deviceauth.Guard }
+
+// Enrich implements broker.Guard.
+func (g deviceGuard) Enrich(own []mqtt.UserProperty) []mqtt.UserProperty {
+	gain := g.Gain()
+	if len(gain) == 0 {
+		return own
+	}
+	all := make([]mqtt.UserProperty, len(own), len(own)+len(gain))
+	copy(all, own)
+	for _, p := range gain {
+		all = append(all, mqtt.UserProperty(p))
+	}
+	return all
 }
 
 // admitSigned lets the permissions of an access key decide: on the CONNECT, the
@@ -177,6 +195,9 @@ func (g *signedGuard) CanReceive(topic string) bool {
 	return g.may(broker.ActionReceive, fleet.ARNTopic, topic)
 }
 
+// Enrich implements broker.Guard: an access key acts as no thing.
+func (g *signedGuard) Enrich(own []mqtt.UserProperty) []mqtt.UserProperty { return own }
+
 // Close implements broker.Guard.
 func (g *signedGuard) Close() {}
 
@@ -193,7 +214,15 @@ func (d deviceRegistry) Certificate(ctx context.Context, account fleet.Account, 
 // ConnectionThing implements deviceauth.Registry.
 func (d deviceRegistry) ConnectionThing(ctx context.Context, account fleet.Account, principalARN, clientID string) (deviceauth.Thing, bool, error) {
 	t, ok, err := d.Service.ConnectionThing(ctx, account, principalARN, clientID)
-	return deviceauth.Thing(t), ok, err
+	thing := deviceauth.Thing{
+		Name: t.Name, TypeName: t.TypeName, Attributes: t.Attributes, Exclusive: t.Exclusive, Attached: t.Attached, Version: t.Version,
+	}
+	for _, p := range t.Propagating {
+		thing.Propagating = append(thing.Propagating, deviceauth.Propagation{
+			Key: p.UserPropertyKey, ThingAttribute: p.ThingAttribute, ConnectionAttribute: p.ConnectionAttribute,
+		})
+	}
+	return thing, ok, err
 }
 
 // EffectivePolicies implements deviceauth.Registry.

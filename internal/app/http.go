@@ -57,7 +57,8 @@ func (a *App) joinAPI(context.Context) error {
 	}
 	awsiot.Register(a.api, awsiot.Deps{
 		Registry: a.registry, Index: a.index, Shadows: a.shadows, Connections: connections{a.presence}, Authorizers: a.authorizers,
-		Tags: tags,
+		Tags:        tags,
+		DeleteThing: a.deleteThing,
 	})
 	iotdata.Register(a.api, iotdata.Deps{
 		Shadows: a.shadows, Publisher: a.broker, Topics: a.topics, Retained: a.broker, Sessions: a.broker, Now: now,
@@ -130,7 +131,8 @@ func (a *App) deviceHandler(listener string) http.Handler {
 	admin := adminapi.New(adminapi.Options{
 		Authorize: a.authorizeOps, Backup: a.Backup, Doctor: a.Doctor, Logger: a.component("adminapi"),
 		StartDrain: a.StartDrain, DrainStatus: a.drainStatus, EndDrain: a.endDrain,
-		Devices: refusals{a.devices, a.settings.AccountID},
+		Devices:        refusals{a.devices, a.settings.AccountID},
+		Decommissioner: a.newDecommission(), AttributeRules: a.registry,
 		History: a.history, Tokens: a.tokens, Account: callerAccount, Now: now,
 	})
 	mqtt := a.webSocketHandler(listener)

@@ -431,7 +431,10 @@ type allGuard struct{}
 func (allGuard) CanPublish(string, bool) bool { return true }
 func (allGuard) CanSubscribe(string) bool     { return true }
 func (allGuard) CanReceive(string) bool       { return true }
-func (allGuard) Close()                       {}
+
+func (allGuard) Enrich(own []mqtt.UserProperty) []mqtt.UserProperty { return own }
+
+func (allGuard) Close() {}
 
 func (e customEveryone) Admit(_ context.Context, c *broker.ConnectRequest) (broker.Admission, error) {
 	opened, _ := c.Attachment.(*upgrade)

@@ -13,22 +13,25 @@ import (
 // change once it runs; the second is the reader's or has its own rule; the
 // third is guarded by the session's mu.
 type connection struct {
-	broker      *Broker
-	session     *session
-	conn        net.Conn
-	try         *tryWriter // nil when conn cannot be written without blocking
-	info        SessionInfo
-	guard       Guard
-	version     mqtt.Version
-	will        *Message
-	willDelay   uint32 // seconds
-	window      int    // unacknowledged messages that the client bears
-	maxPacket   int    // bytes of a packet that the client accepts
-	maxOutAlias uint16 // topic aliases that the client takes
-	idleTicks   int64
-	key         uint64        // what the door remembers the client by
-	allowance   *allowance    // nil when no quota can concern it
-	gone        chan struct{} // closed when the connection begins to end
+	broker    *Broker
+	session   *session
+	conn      net.Conn
+	try       *tryWriter // nil when conn cannot be written without blocking
+	info      SessionInfo
+	guard     Guard
+	version   mqtt.Version
+	will      *Message
+	willDelay uint32 // seconds
+	// willAsAdmitted is the will with what it gained at the CONNECT: what is left
+	// of it when the process ends before the connection.
+	willAsAdmitted *Message
+	window         int    // unacknowledged messages that the client bears
+	maxPacket      int    // bytes of a packet that the client accepts
+	maxOutAlias    uint16 // topic aliases that the client takes
+	idleTicks      int64
+	key            uint64        // what the door remembers the client by
+	allowance      *allowance    // nil when no quota can concern it
+	gone           chan struct{} // closed when the connection begins to end
 
 	in         input
 	aliases    []string
@@ -148,7 +151,9 @@ func (c *connection) end(why *cause) {
 // session, publishes the will and tells why it ended.
 func (c *connection) finish(readErr error) {
 	s, b := c.session, c.broker
+	will := enriched(c.will, c.guard)
 	s.mu.Lock()
+	c.will = will
 	final := finalCause(c.ended, readErr)
 	if c.ended == nil {
 		c.ended = &final

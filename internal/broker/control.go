@@ -58,6 +58,12 @@ func (b *Broker) Connection(account fleet.Account, clientID string) (ConnectionI
 	if s == nil {
 		return ConnectionInfo{}, false
 	}
+	return s.describe()
+}
+
+// describe is the session's connection or, while the client is away, what is
+// stored; false when it is neither.
+func (s *session) describe() (ConnectionInfo, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch c := s.link.Load(); {
@@ -74,9 +80,41 @@ func (b *Broker) Connection(account fleet.Account, clientID string) (ConnectionI
 // stored session where that is wanted. It reports false when there was neither.
 func (b *Broker) Remove(account fleet.Account, clientID string, o RemoveOptions) bool {
 	s := b.sessionOf(account, clientID)
-	if s == nil {
-		return false
+	return s != nil && b.remove(s, o)
+}
+
+// RemovePrincipal is Remove for every client whose newest connection is, or
+// was, one of the principal. It returns what there was, in no order.
+func (b *Broker) RemovePrincipal(account fleet.Account, principalID string, o RemoveOptions) []ConnectionInfo {
+	r := b.realmIfAny(account)
+	if r == nil {
+		return nil
 	}
+	var removed []ConnectionInfo
+	for _, s := range r.all() {
+		if info := s.newest(); info.Principal.ID == principalID && b.remove(s, o) {
+			removed = append(removed, info)
+		}
+	}
+	return removed
+}
+
+// newest is the session's connection, one that is about to end too, or what is
+// stored of the last; without any it is empty.
+func (s *session) newest() ConnectionInfo {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.link.Load(); c != nil {
+		return ConnectionInfo{SessionInfo: c.info, Connected: !c.dead}
+	}
+	if s.away != nil {
+		return ConnectionInfo{SessionInfo: s.away.info, DisconnectedAt: s.away.at, Reason: s.away.reason}
+	}
+	return ConnectionInfo{}
+}
+
+// remove ends one session's connection and, if asked, the session.
+func (b *Broker) remove(s *session, o RemoveOptions) bool {
 	why := because(ReasonAPIInitiated)
 	why.noWill, why.endSession = o.WithholdWill, o.EndSession
 	s.mu.Lock()
@@ -91,6 +129,7 @@ func (b *Broker) Remove(account fleet.Account, clientID string, o RemoveOptions)
 	}
 	if c != nil && o.EndSession {
 		s.expiry = 0 // the connection may be ending for another cause already
+		s.unrecordLocked(nil)
 	}
 	known := c != nil || s.away != nil || ended
 	s.mu.Unlock()

@@ -84,6 +84,10 @@ type gate struct {
 	deny  map[string]bool
 	asked []broker.ConnectRequest
 	open  int
+	// gain is what messages of all connections gain.
+	gain []mqtt.UserProperty
+	// badge chooses the principal by client id; nil for one of each client's own.
+	badge func(clientID string) string
 	// accountOf chooses the account by client id; nil for the default.
 	accountOf func(clientID string) fleet.Account
 }
@@ -93,6 +97,9 @@ func (g *gate) Admit(_ context.Context, c *broker.ConnectRequest) (broker.Admiss
 	defer g.mu.Unlock()
 	g.asked = append(g.asked, *c)
 	a := broker.Admission{Account: account, Principal: fleet.Principal{Kind: fleet.PrincipalCertificate, ID: "cert-" + c.ClientID}, Guard: &guard{gate: g}}
+	if g.badge != nil {
+		a.Principal.ID = g.badge(c.ClientID)
+	}
 	if g.accountOf != nil {
 		a.Account = g.accountOf(c.ClientID)
 	}
@@ -117,6 +124,13 @@ func (g *gate) refuse(what ...string) {
 	}
 }
 
+// gains makes all messages gain user properties from now on.
+func (g *gate) gains(gain ...mqtt.UserProperty) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.gain = gain
+}
+
 // guards returns the number of guards that are not closed.
 func (g *gate) guards() int {
 	g.mu.Lock()
@@ -137,6 +151,13 @@ func (g *guard) CanPublish(name string, retain bool) bool {
 }
 func (g *guard) CanSubscribe(filter string) bool { return g.allowed("subscribe " + filter) }
 func (g *guard) CanReceive(name string) bool     { return g.allowed("receive " + name) }
+
+// Enrich adds what the gate's gain is at the moment.
+func (g *guard) Enrich(own []mqtt.UserProperty) []mqtt.UserProperty {
+	g.gate.mu.Lock()
+	defer g.gate.mu.Unlock()
+	return append(own, g.gate.gain...)
+}
 
 func (g *guard) Close() {
 	g.gate.mu.Lock()

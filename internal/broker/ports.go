@@ -18,6 +18,11 @@ type Guard interface {
 	// CanReceive is asked with the prefix `$share/{group}/` before the topic for
 	// the messages of a shared subscription.
 	CanReceive(topic string) bool
+	// Enrich appends to a message's own user properties those that messages of
+	// this connection gain at this moment; subscribers, the reserved topics'
+	// service and whoever keeps the message see them. It is asked for each
+	// message that the connection publishes, its will included.
+	Enrich(own []mqtt.UserProperty) []mqtt.UserProperty
 	// Close releases the guard when the connection has ended.
 	Close()
 }

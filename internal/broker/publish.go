@@ -156,6 +156,7 @@ func (c *connection) refuse(b *batch, p *mqtt.Publish, code mqtt.ReasonCode) {
 // retained and to subscribers, and acknowledges it when all that is done.
 func (c *connection) accept(b *batch, p *mqtt.Publish, name string) *cause {
 	b.forwarded = c.broker.forward(&p.Properties)
+	b.forwarded.UserProperties = c.guard.Enrich(b.forwarded.UserProperties)
 	m := &b.message
 	m.clear()
 	m.topic, m.payload, m.qos, m.properties, m.from = name, p.Payload, p.QoS, &b.forwarded, c

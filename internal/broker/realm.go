@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/muster-iot/muster/internal/fleet"
@@ -92,6 +94,13 @@ func (r *realm) find(clientID string) *session {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.sessions[clientID]
+}
+
+// all returns the sessions at this moment.
+func (r *realm) all() []*session {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Collect(maps.Values(r.sessions))
 }
 
 // connections returns the connections at this moment.

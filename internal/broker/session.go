@@ -249,7 +249,7 @@ func (s *session) recordLocked(done func(error)) {
 	if c := s.link.Load(); c != nil {
 		info = &c.info
 		if c.will != nil {
-			record.Will = &WillRecord{Message: *c.will, Delay: c.willDelay}
+			record.Will = &WillRecord{Message: *c.willAsAdmitted, Delay: c.willDelay}
 		}
 	} else if s.away != nil {
 		info = &s.away.info

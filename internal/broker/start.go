@@ -85,6 +85,7 @@ func (a *admission) connection() *connection {
 		broker: b, conn: a.conn, try: newTryWriter(a.conn), info: a.info, guard: a.guard, version: p.Version,
 		will: a.request.Will, window: b.limits.MaxInflight, maxPacket: maxInt32, gone: make(chan struct{}), in: a.in, key: a.key,
 	}
+	c.willAsAdmitted = enriched(c.will, c.guard)
 	c.idle.ring, c.retry.ring = c.lookAtIdle, c.lookAtRetries
 	if p.Will != nil {
 		c.willDelay = p.Will.Properties.WillDelay

@@ -1,6 +1,9 @@
 package broker
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // delayedWill is a will that waits for its delay while the client is away.
 type delayedWill struct {
@@ -57,4 +60,20 @@ func (b *Broker) enter() bool {
 	}
 	b.running.Add(1)
 	return true
+}
+
+// enriched returns a will with the user properties that messages of its
+// connection gain now: the will itself where they gain none.
+func enriched(will *Message, g Guard) *Message {
+	if will == nil {
+		return nil
+	}
+	own := slices.Clip(will.Properties.UserProperties)
+	gained := g.Enrich(own)
+	if len(gained) == len(own) {
+		return will
+	}
+	m := *will
+	m.Properties.UserProperties = gained
+	return &m
 }

@@ -20,8 +20,9 @@ func limitFlag(cmd *cobra.Command) *int {
 
 // things is the family of registry commands.
 func (c *command) things() *cobra.Command {
-	cmd := &cobra.Command{Use: "things", Short: "List, describe, create and delete things"}
-	cmd.AddCommand(c.thingsList(), c.thingsDescribe(), c.thingsCreate(), c.thingsDelete())
+	cmd := &cobra.Command{Use: "things", Short: "List, describe, create, delete and decommission things"}
+	cmd.AddCommand(c.thingsList(), c.thingsDescribe(), c.thingsCreate(), c.thingsDelete(),
+		c.thingsDecommission(), c.thingsPast())
 	return cmd
 }
 

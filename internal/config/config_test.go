@@ -52,7 +52,7 @@ func TestDefaultsAreValidAndAllSet(t *testing.T) {
 		MQTT: MQTT{Profile: "aws", MaxQueuedMessages: 100_000, MaxQueuedBytes: 1 << 30}, Log: Log{Level: "info", Format: "text"},
 		EventLog: EventLog{RetentionAge: 168 * time.Hour, RetentionBytes: 1 << 30},
 		History:  History{RetentionAge: 2160 * time.Hour, RetentionBytes: 1 << 30},
-		Registry: Registry{MaxDynamicGroups: 100, MaxGroupChildren: 100},
+		Registry: Registry{MaxDynamicGroups: 100, MaxGroupChildren: 100, TypeDeletionDelay: 5 * time.Minute},
 		Limits:   Limits{AccountRetained: 500000}, Drain: Drain{Over: 5 * time.Second},
 	}
 	if diff := cmp.Diff(want, s); diff != "" {

@@ -159,6 +159,14 @@ func fields() []field {
 			func(s *Settings) value { return (*count)(&s.Registry.MaxGroupChildren) },
 		},
 		{
+			"registry.type-deletion-delay", "5m", "how long a thing type must be deprecated before it can be deleted", false,
+			func(s *Settings) value { return (*duration)(&s.Registry.TypeDeletionDelay) },
+		},
+		{
+			"registry.delete-shadows-with-thing", "false", "delete a thing's shadows with it; else they stay until they are deleted", false,
+			func(s *Settings) value { return (*flag)(&s.Registry.DeleteShadowsWithThing) },
+		},
+		{
 			"limits.connection-publishes-per-second", "0", "messages of one connection in both directions; 0 for no limit", false,
 			func(s *Settings) value { return (*count)(&s.Limits.ConnectionPublishes) },
 		},

@@ -134,12 +134,17 @@ type Shadow struct {
 	RequireThing bool
 }
 
-// Registry are counts that protect the server and not the meaning of a call.
+// Registry is what an operator may change of the registry's rules.
 type Registry struct {
 	// MaxDynamicGroups bounds the dynamic groups of an account.
 	MaxDynamicGroups int
 	// MaxGroupChildren bounds the direct children of a thing group.
 	MaxGroupChildren int
+	// TypeDeletionDelay is how long a thing type must have been deprecated before
+	// it can be deleted.
+	TypeDeletionDelay time.Duration
+	// DeleteShadowsWithThing makes DeleteThing delete the thing's shadows too.
+	DeleteShadowsWithThing bool
 }
 
 // MQTT profiles.

@@ -70,6 +70,7 @@ func (s *Settings) validate() []Problem {
 	c.require(s.History.RetentionBytes >= minRetentionBytes, "history.retention-bytes", "must be at least 1MiB")
 	c.require(s.Registry.MaxDynamicGroups >= 1, "registry.max-dynamic-groups", "must be at least 1")
 	c.require(s.Registry.MaxGroupChildren >= 1, "registry.max-group-children", "must be at least 1")
+	c.require(s.Registry.TypeDeletionDelay >= 0, "registry.type-deletion-delay", "must not be negative")
 	s.validateLimits(c)
 	return c.problems
 }

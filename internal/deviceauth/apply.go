@@ -10,7 +10,8 @@ import (
 // certificates that may no longer connect were told to end.
 //
 // An event that concerns one certificate or one thing is felt by its sessions
-// only; a policy, or one attached to a group, by all sessions of the account.
+// only; a policy, one attached to a group, or what a thing type propagates, by
+// all sessions of the account.
 func (s *Service) Apply(envelopes []event.Envelope) {
 	for i := range envelopes {
 		s.apply(envelopes[i].Account, envelopes[i].Event)
@@ -48,7 +49,11 @@ func (s *Service) apply(account fleet.Account, fact event.Event) {
 		s.certificateChanged(account, e.CertificateID, e.Status)
 	case event.CertificateDeleted:
 		s.certificateChanged(account, e.CertificateID, "")
-	case event.ThingCreated, event.ThingTypeCreated, event.ThingTypeUpdated, event.ThingTypeDeleted,
+	case event.ThingTypeUpdated:
+		if e.PropagatingChanged {
+			s.sessions.touchAccount(account)
+		}
+	case event.ThingCreated, event.ThingTypeCreated, event.ThingTypeDeleted,
 		event.ThingGroupCreated, event.ThingGroupUpdated, event.CertificateCreated, event.AuthorizerChanged,
 		event.ShadowUpdated, event.ShadowDeleted,
 		event.DeviceConnected, event.DeviceDisconnected, event.ConnectRefused, event.SubscriptionsChanged,

@@ -62,6 +62,8 @@ type compiled struct {
 	set   *iotpolicy.Set
 	// thing is what the connection acts as; nil for none.
 	thing *Thing
+	// gain is what the connection's messages gain.
+	gain []Property
 	// refusal says why the certificate may do nothing, problem which check it was;
 	// then set is empty.
 	refusal string
@@ -252,6 +254,8 @@ func (g *Guard) compile(ctx context.Context) (*compiled, error) {
 			return nil, unavailable(err)
 		}
 		if found {
+			c.gain = gainOf(&thing, g.caller.clientID)
+			thing.Propagating = nil // resolved
 			c.thing = &thing
 		}
 		if g.service.sessions.setThing(g, c.thingName()) {

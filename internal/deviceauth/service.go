@@ -40,7 +40,25 @@ type Thing struct {
 	// Attached says that the thing is attached to the principal.
 	Attached bool
 	Version  int64
+	// Propagating are the properties that messages of the thing gain, in order.
+	Propagating []Propagation
 }
+
+// Propagation is a property that messages of a thing gain; one of the two
+// sources is set.
+type Propagation struct {
+	Key string
+	// ThingAttribute is the name of the attribute whose value is taken.
+	ThingAttribute string
+	// ConnectionAttribute is iot:ClientId or iot:Thing.ThingName.
+	ConnectionAttribute string
+}
+
+// Connection attributes that a Propagation can name.
+const (
+	clientIDAttribute  = "iot:ClientId"
+	thingNameAttribute = "iot:Thing.ThingName"
+)
 
 // Policy is the default version of an attached policy.
 type Policy struct {

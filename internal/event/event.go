@@ -94,7 +94,11 @@ type PropagatingAttribute struct {
 type ThingTypeCreated struct{ ThingType }
 
 // ThingTypeUpdated reports a changed, deprecated or undeprecated type.
-type ThingTypeUpdated struct{ ThingType }
+type ThingTypeUpdated struct {
+	ThingType
+	// PropagatingChanged says that Propagating is another one than before.
+	PropagatingChanged bool `json:"propagatingChanged,omitempty"`
+}
 
 // ThingTypeDeleted reports that a type is gone, with what it was; events of
 // earlier programs have its name and id only.

@@ -37,7 +37,10 @@ func (open) Admit(_ context.Context, c *broker.ConnectRequest) (broker.Admission
 func (open) CanPublish(string, bool) bool { return true }
 func (open) CanSubscribe(string) bool     { return true }
 func (open) CanReceive(string) bool       { return true }
-func (open) Close()                       {}
+
+func (open) Enrich(own []mqtt.UserProperty) []mqtt.UserProperty { return own }
+
+func (open) Close() {}
 
 // world is handler, shadows, store and broker as they are in the server.
 type world struct {

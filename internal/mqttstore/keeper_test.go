@@ -310,3 +310,41 @@ func FuzzMessage(f *testing.F) {
 		}
 	})
 }
+
+// Flush waits for what was saved before it, whatever comes meanwhile, and
+// leaves nothing behind.
+func TestFlush(t *testing.T) {
+	t.Parallel()
+	k, g := start(t)
+	if err := k.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	release := standStill(t, g)
+	put := broker.Change{Kind: broker.PutMessage, Account: account, Box: "c", Seq: 1, Message: message("a", "x")}
+	k.Save(put, nil)
+	flushed := make(chan error, 1)
+	go func() { flushed <- k.Flush(t.Context()) }()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := k.Flush(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("while the disk stands still: %v", err)
+	}
+	select {
+	case err := <-flushed:
+		t.Fatalf("flushed before the commit: %v", err)
+	default:
+	}
+	release()
+	if err := <-flushed; err != nil {
+		t.Fatal(err)
+	}
+	if got := load(t, k); len(got) != 1 || got[0].Seq != 1 {
+		t.Errorf("kept %+v", got)
+	}
+	g.set(errors.New("broken"), nil)
+	k.Save(put, nil)
+	if err := k.Flush(t.Context()); err == nil {
+		t.Error("a store that fails was flushed")
+	}
+	g.set(nil, nil)
+}

@@ -28,7 +28,10 @@ func (everybody) Admit(_ context.Context, c *broker.ConnectRequest) (broker.Admi
 func (everybody) CanPublish(string, bool) bool { return true }
 func (everybody) CanSubscribe(string) bool     { return true }
 func (everybody) CanReceive(string) bool       { return true }
-func (everybody) Close()                       {}
+
+func (everybody) Enrich(own []mqtt.UserProperty) []mqtt.UserProperty { return own }
+
+func (everybody) Close() {}
 
 // newBroker returns a broker on what a keeper has kept.
 func newBroker(t *testing.T, k *mqttstore.Keeper) *broker.Broker {

@@ -37,6 +37,8 @@ type ThingInfo struct {
 	// Attached is true: without an attachment a connection acts as no thing.
 	Attached bool
 	Version  int64
+	// Propagating is what the thing's type has its messages gain.
+	Propagating []PropagatingAttribute
 }
 
 // ConnectionThing returns the thing that a connection acts as: the one that
@@ -66,8 +68,18 @@ func (s *Service) ConnectionThing(ctx context.Context, account fleet.Account, pr
 	if err != nil || thing == nil {
 		return ThingInfo{}, false, storageFault(err)
 	}
-	return ThingInfo{
+	info = ThingInfo{
 		Name: name, TypeName: thing.TypeName, Attributes: thing.Attributes,
 		Exclusive: certificate.ExclusiveThing != "", Attached: true, Version: thing.Version,
-	}, true, nil
+	}
+	if thing.TypeName != "" {
+		of, _, err := get[typeRecord](ctx, s.store, key(kindThingType, account, thing.TypeName))
+		if err != nil {
+			return ThingInfo{}, false, storageFault(err)
+		}
+		if of != nil {
+			info.Propagating = of.Propagating
+		}
+	}
+	return info, true, nil
 }

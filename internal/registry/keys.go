@@ -15,7 +15,8 @@ import (
 //	thing/A/<thing>                        record: attributes, type, groups, number of principals
 //	thing-by-type/A/<type>/<thing>         row
 //	thing-by-attribute/A/<name>/<value>/<thing>  row
-//	thing-type/A/<type>                    record
+//	thing-tombstone/A/<thing>/<time down>/<id>  record: a decommissioned thing as it was
+//	thing-type/A/<type>                    record, with the rules of attributes
 //	billing-group/A/<group>                record: description, version
 //	billing-group-thing/A/<group>/<thing>  row; the other way round is in the thing's record
 //	event-configurations/A                 record: which kinds of registry events are published
@@ -40,6 +41,7 @@ const (
 	kindThing             = "thing"
 	kindThingByType       = "thing-by-type"
 	kindThingByAttribute  = "thing-by-attribute"
+	kindThingTombstone    = "thing-tombstone"
 	kindThingType         = "thing-type"
 	kindBillingGroup      = "billing-group"
 	kindBillingGroupThing = "billing-group-thing"

@@ -153,7 +153,7 @@ func TestRacesWithDeletion(t *testing.T) {
 		c := must[KeysAndCertificate](t)(r.CreateKeysAndCertificate(ctx, acct, false))
 		must[ThingType](t)(r.CreateThingType(ctx, acct, CreateThingTypeCommand{Name: "Type"}))
 		ok(t, r.DeprecateThingType(ctx, acct, "Type", false))
-		r.pass(typeRestTime)
+		r.pass(DefaultLimits().TypeDeletionDelay)
 		together(
 			func() error { return r.DeleteThing(ctx, acct, "T", nil) },
 			func() error { return r.DeleteThingGroup(ctx, acct, "G", nil) },

@@ -78,7 +78,10 @@ type typeRecord struct {
 	ID                   string   `json:"id"`
 	Description          string   `json:"description,omitempty"`
 	SearchableAttributes []string `json:"searchable,omitempty"`
-	Created              int64    `json:"created"`
+	// Propagating and Rules are absent from older records too: none.
+	Propagating []PropagatingAttribute `json:"propagating,omitempty"`
+	Rules       *AttributeRules        `json:"rules,omitempty"`
+	Created     int64                  `json:"created"`
 	// Deprecated is when the type was deprecated, 0 when it is not.
 	Deprecated int64 `json:"deprecated,omitempty"`
 }

@@ -46,6 +46,9 @@ type Limits struct {
 	PolicyVersions         int
 	// SearchableAttributes is how many a thing type may declare.
 	SearchableAttributes int
+	// TypeDeletionDelay is how long a thing type must have been deprecated before
+	// it can be deleted.
+	TypeDeletionDelay time.Duration
 }
 
 // DefaultLimits returns AWS's numbers.
@@ -60,6 +63,7 @@ func DefaultLimits() Limits {
 		PoliciesPerCertificate: 10,
 		PolicyVersions:         5,
 		SearchableAttributes:   3,
+		TypeDeletionDelay:      5 * time.Minute,
 	}
 }
 

@@ -32,7 +32,7 @@ func taggedKinds() []tagged {
 				if err := r.DeprecateThingType(ctx, acct, "x", false); err != nil {
 					return err
 				}
-				r.pass(typeRestTime)
+				r.pass(DefaultLimits().TypeDeletionDelay)
 				return r.DeleteThingType(ctx, acct, "x")
 			},
 		},

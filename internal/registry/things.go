@@ -86,7 +86,11 @@ func (s *Service) CreateThing(ctx context.Context, account fleet.Account, c Crea
 			}
 			return exists("thing", c.Name, created.ID, created.ARN)
 		}
-		if err := useType(ctx, a, c.TypeName); err != nil {
+		of, err := useType(ctx, a, c.TypeName)
+		if err != nil {
+			return err
+		}
+		if err := followRules(of, attributes); err != nil {
 			return err
 		}
 		if err := useBillingGroup(ctx, a, c.BillingGroup); err != nil {
@@ -126,22 +130,32 @@ func checkCreateThing(c CreateThingCommand) (map[string]string, error) {
 
 // useType expects the type to stay as it is and refuses an unknown or
 // deprecated one. Deprecation rewrites the type's record, so no thing can take
-// on the type after its deprecation has committed.
-func useType(ctx context.Context, a *attempt, name string) error {
+// on the type after its deprecation has committed. Without a name there is no
+// type.
+func useType(ctx context.Context, a *attempt, name string) (*typeRecord, error) {
 	if name == "" {
-		return nil
+		return nil, nil //nolint:nilnil // no type is no error
 	}
-	record, err := load[typeRecord](ctx, a, key(kindThingType, a.account, name))
+	record, err := loadType(ctx, a, name)
 	if err != nil {
-		return err
-	}
-	if record == nil {
-		return notFound("thing type", name)
+		return nil, err
 	}
 	if record.Deprecated != 0 {
-		return fault.New(fault.InvalidRequest, "thingTypeName: thing type %s is deprecated", name)
+		return nil, fault.New(fault.InvalidRequest, "thingTypeName: thing type %s is deprecated", name)
 	}
-	return nil
+	return record, nil
+}
+
+// typeAfter returns the type that a changed thing will have, if that is new or
+// if the attributes change: only then its rules matter.
+func typeAfter(ctx context.Context, a *attempt, before *thingRecord, c UpdateThingCommand) (*typeRecord, error) {
+	switch {
+	case c.TypeName != "" && c.TypeName != before.TypeName:
+		return useType(ctx, a, c.TypeName)
+	case c.RemoveType || c.Attributes == nil || before.TypeName == "":
+		return nil, nil //nolint:nilnil // no type that matters is no error
+	}
+	return loadType(ctx, a, before.TypeName)
 }
 
 // saveThing writes a thing and the rows that find it by type, billing group and
@@ -211,13 +225,15 @@ func (s *Service) UpdateThing(ctx context.Context, account fleet.Account, c Upda
 		if err != nil {
 			return err
 		}
-		if c.TypeName != "" && c.TypeName != before.TypeName {
-			if err := useType(ctx, a, c.TypeName); err != nil {
-				return err
-			}
+		of, err := typeAfter(ctx, a, before, c)
+		if err != nil {
+			return err
 		}
 		after, err := decideUpdateThing(before, c)
 		if err != nil {
+			return err
+		}
+		if err := followRules(of, after.Attributes); err != nil {
 			return err
 		}
 		a.devices = true
@@ -294,17 +310,22 @@ func (s *Service) DeleteThing(ctx context.Context, account fleet.Account, name s
 		if record.Principals > 0 {
 			return fault.New(fault.InvalidRequest, "thing %s has %d attached principals; detach them first", name, record.Principals)
 		}
-		gone, err := thingDeleted(ctx, a, name, record)
-		if err != nil {
-			return err
-		}
-		for _, group := range gone.Groups {
-			a.remove(key(kindGroupThing, account, group, name))
-		}
-		a.devices = true
-		a.emit(gone)
-		return saveThing(a, name, record, nil)
+		return dropThing(ctx, a, name, record)
 	})
+}
+
+// dropThing removes a thing that has no principals, with its memberships.
+func dropThing(ctx context.Context, a *attempt, name string, record *thingRecord) error {
+	gone, err := thingDeleted(ctx, a, name, record)
+	if err != nil {
+		return err
+	}
+	for _, group := range gone.Groups {
+		a.remove(key(kindGroupThing, a.account, group, name))
+	}
+	a.devices = true
+	a.emit(gone)
+	return saveThing(a, name, record, nil)
 }
 
 // thingDeleted is the event of a thing's end, with all that it had.

@@ -12,10 +12,6 @@ import (
 	"github.com/muster-iot/muster/internal/tag"
 )
 
-// typeRestTime is how long a thing type must have been deprecated before it
-// can be deleted.
-const typeRestTime = 5 * time.Minute
-
 // ThingType is a class of things.
 type ThingType struct {
 	Name                 string
@@ -23,6 +19,7 @@ type ThingType struct {
 	ARN                  string
 	Description          string
 	SearchableAttributes []string
+	Propagating          []PropagatingAttribute
 	Created              time.Time
 	// Deprecated is zero unless the type is deprecated.
 	Deprecated time.Time
@@ -32,7 +29,8 @@ type ThingType struct {
 func (s *Service) thingType(account fleet.Account, name string, r *typeRecord) ThingType {
 	t := ThingType{
 		Name: name, ID: r.ID, ARN: s.scope(account).ARN(fleet.ARNThingType, name),
-		Description: r.Description, SearchableAttributes: r.SearchableAttributes, Created: moment(r.Created),
+		Description: r.Description, SearchableAttributes: r.SearchableAttributes, Propagating: r.Propagating,
+		Created: moment(r.Created),
 	}
 	if r.Deprecated != 0 {
 		t.Deprecated = moment(r.Deprecated)
@@ -44,6 +42,7 @@ func (s *Service) thingType(account fleet.Account, name string, r *typeRecord) T
 func typeEvent(name string, r *typeRecord) event.ThingType {
 	e := event.ThingType{
 		TypeName: name, TypeID: r.ID, Description: r.Description, SearchableAttributes: r.SearchableAttributes,
+		Propagating: propagatingEvent(r.Propagating),
 	}
 	if r.Deprecated != 0 {
 		e.Deprecated, e.DeprecationDate = true, moment(r.Deprecated)
@@ -57,6 +56,8 @@ type CreateThingTypeCommand struct {
 	Description          string
 	SearchableAttributes []string
 	Tags                 []tag.Tag
+	// Propagating is what messages of the type's things gain.
+	Propagating []PropagatingAttribute
 }
 
 // CreateThingType adds a type; the same command again answers the existing one.
@@ -80,13 +81,15 @@ func (s *Service) CreateThingType(ctx context.Context, account fleet.Account, c 
 			if err != nil {
 				return err
 			}
-			if tagged && present.Description == c.Description && slices.Equal(present.SearchableAttributes, c.SearchableAttributes) {
+			if tagged && present.Description == c.Description && slices.Equal(present.SearchableAttributes, c.SearchableAttributes) &&
+				slices.Equal(present.Propagating, c.Propagating) {
 				return nil
 			}
 			return exists("thing type", c.Name, created.ID, created.ARN)
 		}
 		record := &typeRecord{
-			ID: s.newID(), Description: c.Description, SearchableAttributes: c.SearchableAttributes, Created: millis(a.now),
+			ID: s.newID(), Description: c.Description, SearchableAttributes: c.SearchableAttributes,
+			Propagating: c.Propagating, Created: millis(a.now),
 		}
 		created = s.thingType(account, c.Name, record)
 		a.emit(event.ThingTypeCreated{ThingType: typeEvent(c.Name, record)})
@@ -118,7 +121,7 @@ func (s *Service) checkType(c CreateThingTypeCommand) error {
 			return fault.New(fault.InvalidRequest, "searchableAttributes names %q twice", name)
 		}
 	}
-	return nil
+	return checkPropagating(c.Propagating)
 }
 
 // UpdateThingTypeCommand asks for a change of properties; nil leaves one.
@@ -127,15 +130,22 @@ type UpdateThingTypeCommand struct {
 	Description *string
 	// SearchableAttributes may only repeat what the type has.
 	SearchableAttributes []string
+	// Propagating replaces the whole list; an empty one ends it.
+	Propagating *[]PropagatingAttribute
 }
 
-// UpdateThingType changes a type's description.
+// UpdateThingType changes a type's description and what it propagates.
 func (s *Service) UpdateThingType(ctx context.Context, account fleet.Account, c UpdateThingTypeCommand) error {
 	if err := checkName("thingTypeName", c.Name); err != nil {
 		return err
 	}
 	if c.Description != nil {
 		if err := checkDescription("thingTypeDescription", *c.Description); err != nil {
+			return err
+		}
+	}
+	if c.Propagating != nil {
+		if err := checkPropagating(*c.Propagating); err != nil {
 			return err
 		}
 	}
@@ -147,11 +157,19 @@ func (s *Service) UpdateThingType(ctx context.Context, account fleet.Account, c 
 		if c.SearchableAttributes != nil && !slices.Equal(c.SearchableAttributes, record.SearchableAttributes) {
 			return fault.New(fault.InvalidRequest, "searchableAttributes cannot be changed after creation")
 		}
-		if c.Description == nil || *c.Description == record.Description {
+		described := c.Description != nil && *c.Description != record.Description
+		propagated := c.Propagating != nil && !slices.Equal(*c.Propagating, record.Propagating)
+		if !described && !propagated {
 			return nil
 		}
-		record.Description = *c.Description
-		a.emit(event.ThingTypeUpdated{ThingType: typeEvent(c.Name, record)})
+		if described {
+			record.Description = *c.Description
+		}
+		if propagated {
+			record.Propagating = *c.Propagating
+			a.devices = true
+		}
+		a.emit(event.ThingTypeUpdated{ThingType: typeEvent(c.Name, record), PropagatingChanged: propagated})
 		return save(a, key(kindThingType, account, c.Name), record)
 	})
 }
@@ -188,8 +206,8 @@ func (s *Service) DeprecateThingType(ctx context.Context, account fleet.Account,
 	})
 }
 
-// DeleteThingType removes a type that has been deprecated for five minutes and
-// that no thing has. Nothing can take on a deprecated type, so the look for
+// DeleteThingType removes a type that has been deprecated for the time that the
+// limits set and that no thing has. Nothing can take on a deprecated type, so the look for
 // its things cannot miss one.
 func (s *Service) DeleteThingType(ctx context.Context, account fleet.Account, name string) error {
 	if err := checkName("thingTypeName", name); err != nil {
@@ -200,7 +218,7 @@ func (s *Service) DeleteThingType(ctx context.Context, account fleet.Account, na
 		if err != nil {
 			return err
 		}
-		if err := decideDeleteType(name, record, a.now); err != nil {
+		if err := decideDeleteType(name, record, a.now, s.limits.TypeDeletionDelay); err != nil {
 			return err
 		}
 		users, _, err := keysOf(ctx, a.reader, under(kindThingByType, account, name), "", 1)
@@ -218,27 +236,21 @@ func (s *Service) DeleteThingType(ctx context.Context, account fleet.Account, na
 }
 
 // decideDeleteType tells whether the type has rested long enough.
-func decideDeleteType(name string, r *typeRecord, now time.Time) error {
+func decideDeleteType(name string, r *typeRecord, now time.Time, delay time.Duration) error {
 	if r.Deprecated == 0 {
 		return fault.New(fault.InvalidRequest, "thing type %s is not deprecated", name)
 	}
-	if rested := now.Sub(moment(r.Deprecated)); rested < typeRestTime {
-		return fault.New(fault.InvalidRequest, "thing type %s was deprecated less than 5 minutes ago", name)
+	if rested := now.Sub(moment(r.Deprecated)); rested < delay {
+		return fault.New(fault.InvalidRequest, "thing type %s was deprecated less than %v ago", name, delay)
 	}
 	return nil
 }
 
 // DescribeThingType returns one type.
 func (s *Service) DescribeThingType(ctx context.Context, account fleet.Account, name string) (ThingType, error) {
-	if err := checkName("thingTypeName", name); err != nil {
-		return ThingType{}, err
-	}
-	record, _, err := get[typeRecord](ctx, s.store, key(kindThingType, account, name))
+	record, err := s.findType(ctx, account, name)
 	if err != nil {
-		return ThingType{}, storageFault(err)
-	}
-	if record == nil {
-		return ThingType{}, notFound("thing type", name)
+		return ThingType{}, err
 	}
 	return s.thingType(account, name, record), nil
 }

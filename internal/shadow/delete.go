@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/muster-iot/muster/internal/event"
+	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/store"
 )
@@ -61,6 +62,28 @@ func (s *Service) delete(ctx context.Context, cmd DeleteCommand) (*Deleted, erro
 		cmd.Committed(result)
 	}
 	return result, nil
+}
+
+// DeleteAll removes the shadows that a thing has at the moment of the call, its
+// classic one and all named ones, and returns how many there were. Each is a
+// change of its own; repeating an interrupted call removes the rest.
+func (s *Service) DeleteAll(ctx context.Context, account fleet.Account, thing string) (int, error) {
+	present, err := s.Documents(ctx, account, thing)
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	for i := range present {
+		_, err := s.Delete(ctx, DeleteCommand{Account: account, Thing: thing, Shadow: present[i].Shadow})
+		switch {
+		case fault.CodeOf(err) == fault.ResourceNotFound: // somebody else was faster
+		case err != nil:
+			return n, err
+		default:
+			n++
+		}
+	}
+	return n, nil
 }
 
 // Forget removes what is left of shadows deleted more than 48 hours ago and

@@ -424,3 +424,38 @@ func TestEachShadow(t *testing.T) {
 		}
 	}
 }
+
+// DeleteAll takes the shadows of one thing, and each says so.
+func TestDeleteAll(t *testing.T) {
+	t.Parallel()
+	m := newMemory(t)
+	s := New(Options{Store: m, Now: fixed})
+	for _, thing := range []string{"pump-7", "pump-77"} {
+		for _, name := range []string{"", "a", "b"} {
+			update(t, s, thing, name, `{"state":{"desired":{"x":1}}}`)
+		}
+	}
+	if _, err := s.Delete(t.Context(), DeleteCommand{Account: scriptAccount, Thing: "pump-7", Shadow: "b"}); err != nil {
+		t.Fatal(err)
+	}
+	before := len(m.told(t))
+	for _, want := range []int{2, 0} {
+		if n, err := s.DeleteAll(t.Context(), scriptAccount, "pump-7"); err != nil || n != want {
+			t.Fatalf("deleted %d, %v, want %d", n, err, want)
+		}
+	}
+	var got []event.Event
+	for _, e := range m.told(t)[before:] {
+		got = append(got, e.Event)
+	}
+	want := []event.Event{event.ShadowDeleted{Thing: "pump-7", Version: 1}, event.ShadowDeleted{Thing: "pump-7", Shadow: "a", Version: 1}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("events (-want +got):\n%s", diff)
+	}
+	if left, err := s.Documents(t.Context(), scriptAccount, "pump-77"); err != nil || len(left) != 3 {
+		t.Errorf("another thing has %d shadows, %v", len(left), err)
+	}
+	if _, err := s.DeleteAll(t.Context(), scriptAccount, "a b"); err == nil {
+		t.Error("a name that is none was accepted")
+	}
+}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/muster-iot/muster/internal/broker"
 	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/mqtt"
 	"github.com/muster-iot/muster/internal/mqttstore"
 	"github.com/muster-iot/muster/internal/store/embedded"
 	"github.com/muster-iot/muster/internal/testkit"
@@ -36,7 +37,10 @@ type everything struct{}
 func (everything) CanPublish(string, bool) bool { return true }
 func (everything) CanSubscribe(string) bool     { return true }
 func (everything) CanReceive(string) bool       { return true }
-func (everything) Close()                       {}
+
+func (everything) Enrich(own []mqtt.UserProperty) []mqtt.UserProperty { return own }
+
+func (everything) Close() {}
 
 // shadowTopics lets clients subscribe to reserved topics and publish nothing.
 type shadowTopics struct{}

@@ -40,7 +40,16 @@ func TestThingTypes(t *testing.T) {
 	r := newRig(t)
 	r.answers("POST", "/thing-types/Pump", `{"thingTypeProperties":{"thingTypeDescription":"a pump","searchableAttributes":["site"]}}`,
 		`{"thingTypeName":"Pump","thingTypeArn":"`+arnBase+`thingtype/Pump","thingTypeId":"id-1"}`)
-	r.refuses("POST", "/thing-types/X", `{"thingTypeProperties":{"mqtt5Configuration":{"propagatingAttributes":[]}}}`, 400, "InvalidRequestException")
+	const enriched = `{"thingTypeProperties":{"mqtt5Configuration":{"propagatingAttributes":[
+		{"userPropertyKey":"site","thingAttribute":"site"},{"userPropertyKey":"cid","connectionAttribute":"iot:ClientId"}]}}}`
+	r.answers("PATCH", "/thing-types/Pump", enriched, `{}`)
+	r.answers("GET", "/thing-types/Pump", "", enriched)
+	r.answers("PATCH", "/thing-types/Pump", `{"thingTypeProperties":{"mqtt5Configuration":{"propagatingAttributes":[]}}}`, `{}`)
+	got := r.answers("GET", "/thing-types/Pump", "", `{"thingTypeName":"Pump"}`)
+	if _, has := got["thingTypeProperties"].(map[string]any)["mqtt5Configuration"]; has {
+		t.Fatal("a type that propagates nothing has an mqtt5Configuration")
+	}
+	r.refuses("POST", "/thing-types/X", `{"thingTypeProperties":{"mqtt5Configuration":{"propagatingAttributes":[{"userPropertyKey":"k"}]}}}`, 400, "InvalidRequestException")
 	r.answers("PATCH", "/thing-types/Pump", `{"thingTypeProperties":{"thingTypeDescription":"new"}}`, `{}`)
 	// fleet-management §0: times are JSON numbers in seconds with fraction.
 	r.answers("GET", "/thing-types/Pump", "", `{"thingTypeId":"id-1","thingTypeProperties":{"thingTypeDescription":"new","searchableAttributes":["site"]},

@@ -42,6 +42,9 @@ type Deps struct {
 	Connections Connections
 	Authorizers *authorizer.Service
 	Tags        *tag.Service
+	// DeleteThing removes a thing and what goes with it elsewhere; the registry's
+	// own when nil.
+	DeleteThing func(ctx context.Context, account fleet.Account, name string, expected *int64) error
 }
 
 // api holds the domains for the adapters.
@@ -49,6 +52,9 @@ type api struct{ Deps }
 
 // Register offers this package's operations on the server.
 func Register(s *awsapi.Server, d Deps) {
+	if d.DeleteThing == nil {
+		d.DeleteThing = d.Registry.DeleteThing
+	}
 	a := &api{d}
 	a.registerThings(s)
 	a.registerThingTypes(s)

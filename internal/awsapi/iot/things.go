@@ -53,7 +53,7 @@ func (a *api) updateThing(ctx context.Context, c *awsapi.Call, in *iotwire.Updat
 }
 
 func (a *api) deleteThing(ctx context.Context, c *awsapi.Call, in *iotwire.DeleteThingInput) (*iotwire.DeleteThingOutput, error) {
-	return &iotwire.DeleteThingOutput{}, a.Registry.DeleteThing(ctx, c.Account, in.ThingName, in.ExpectedVersion)
+	return &iotwire.DeleteThingOutput{}, a.DeleteThing(ctx, c.Account, in.ThingName, in.ExpectedVersion)
 }
 
 func (a *api) describeThing(ctx context.Context, c *awsapi.Call, in *iotwire.DescribeThingInput) (*iotwire.DescribeThingOutput, error) {

@@ -9,15 +9,12 @@ import (
 	"github.com/muster-iot/muster/internal/registry"
 )
 
-// noPropagation is the gap of the operations that take a message enrichment.
-const noPropagation = "mqtt5Configuration is refused"
-
 // registerThingTypes offers the operations on thing types.
 func (a *api) registerThingTypes(s *awsapi.Server) {
 	offer(s, "CreateThingType", on(fleet.ARNThingType, func(in *iotwire.CreateThingTypeInput) string { return in.ThingTypeName }),
-		a.createThingType, awsapi.Partial(noPropagation))
+		a.createThingType)
 	offer(s, "UpdateThingType", on(fleet.ARNThingType, func(in *iotwire.UpdateThingTypeInput) string { return in.ThingTypeName }),
-		a.updateThingType, awsapi.Partial(noPropagation))
+		a.updateThingType)
 	offer(s, "DescribeThingType", on(fleet.ARNThingType, func(in *iotwire.DescribeThingTypeInput) string { return in.ThingTypeName }), a.describeThingType)
 	offer(s, "DeprecateThingType", on(fleet.ARNThingType, func(in *iotwire.DeprecateThingTypeInput) string { return in.ThingTypeName }), a.deprecateThingType)
 	offer(s, "DeleteThingType", on(fleet.ARNThingType, func(in *iotwire.DeleteThingTypeInput) string { return in.ThingTypeName }), a.deleteThingType)
@@ -26,12 +23,10 @@ func (a *api) registerThingTypes(s *awsapi.Server) {
 
 func (a *api) createThingType(ctx context.Context, c *awsapi.Call, in *iotwire.CreateThingTypeInput) (*iotwire.CreateThingTypeOutput, error) {
 	properties := value(in.ThingTypeProperties)
-	if err := refuse("mqtt5Configuration", properties.Mqtt5Configuration != nil); err != nil {
-		return nil, err
-	}
 	created, err := a.Registry.CreateThingType(ctx, c.Account, registry.CreateThingTypeCommand{
 		Name: in.ThingTypeName, Description: value(properties.ThingTypeDescription), SearchableAttributes: properties.SearchableAttributes,
-		Tags: tagsOf(in.Tags),
+		Tags:        tagsOf(in.Tags),
+		Propagating: value(propagating(properties.Mqtt5Configuration)),
 	})
 	if err != nil {
 		return nil, err
@@ -41,12 +36,39 @@ func (a *api) createThingType(ctx context.Context, c *awsapi.Call, in *iotwire.C
 
 func (a *api) updateThingType(ctx context.Context, c *awsapi.Call, in *iotwire.UpdateThingTypeInput) (*iotwire.UpdateThingTypeOutput, error) {
 	properties := value(in.ThingTypeProperties)
-	if err := refuse("mqtt5Configuration", properties.Mqtt5Configuration != nil); err != nil {
-		return nil, err
-	}
 	return &iotwire.UpdateThingTypeOutput{}, a.Registry.UpdateThingType(ctx, c.Account, registry.UpdateThingTypeCommand{
 		Name: in.ThingTypeName, Description: properties.ThingTypeDescription, SearchableAttributes: properties.SearchableAttributes,
+		Propagating: propagating(properties.Mqtt5Configuration),
 	})
+}
+
+// propagating is the list in a configuration, nil without one.
+func propagating(c *iotwire.Mqtt5Configuration) *[]registry.PropagatingAttribute {
+	if c == nil {
+		return nil
+	}
+	list := make([]registry.PropagatingAttribute, len(c.PropagatingAttributes))
+	for i, p := range c.PropagatingAttributes {
+		list[i] = registry.PropagatingAttribute{
+			UserPropertyKey: value(p.UserPropertyKey), ThingAttribute: value(p.ThingAttribute), ConnectionAttribute: value(p.ConnectionAttribute),
+		}
+	}
+	return &list
+}
+
+// mqtt5Configuration reverses propagating; nil for a type that propagates
+// nothing.
+func mqtt5Configuration(list []registry.PropagatingAttribute) *iotwire.Mqtt5Configuration {
+	if len(list) == 0 {
+		return nil
+	}
+	return &iotwire.Mqtt5Configuration{
+		PropagatingAttributes: each(list, func(p registry.PropagatingAttribute) iotwire.PropagatingAttribute {
+			return iotwire.PropagatingAttribute{
+				UserPropertyKey: &p.UserPropertyKey, ThingAttribute: optional(p.ThingAttribute), ConnectionAttribute: optional(p.ConnectionAttribute),
+			}
+		}),
+	}
 }
 
 func (a *api) deprecateThingType(ctx context.Context, c *awsapi.Call, in *iotwire.DeprecateThingTypeInput) (*iotwire.DeprecateThingTypeOutput, error) {
@@ -79,6 +101,7 @@ func thingType(t registry.ThingType) iotwire.ThingTypeDefinition {
 		ThingTypeName: &t.Name, ThingTypeARN: &t.ARN, ThingTypeMetadata: metadata,
 		ThingTypeProperties: &iotwire.ThingTypeProperties{
 			ThingTypeDescription: &t.Description, SearchableAttributes: each(t.SearchableAttributes, func(name string) string { return name }),
+			Mqtt5Configuration: mqtt5Configuration(t.Propagating),
 		},
 	}
 }

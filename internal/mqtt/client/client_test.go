@@ -37,7 +37,10 @@ type allow struct{}
 func (allow) CanPublish(name string, _ bool) bool { return name != "no" }
 func (allow) CanSubscribe(string) bool            { return true }
 func (allow) CanReceive(string) bool              { return true }
-func (allow) Close()                              {}
+
+func (allow) Enrich(own []mqtt.UserProperty) []mqtt.UserProperty { return own }
+
+func (allow) Close() {}
 
 // serve returns a function that opens connections to a fresh broker.
 func serve(t *testing.T) func() net.Conn {

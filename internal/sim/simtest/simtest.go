@@ -25,6 +25,7 @@ import (
 
 	"github.com/muster-iot/muster/internal/broker"
 	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/mqtt"
 	"github.com/muster-iot/muster/internal/pki"
 	"github.com/muster-iot/muster/internal/topic"
 )
@@ -141,6 +142,9 @@ func (guard) CanSubscribe(filter string) bool { return filter != Forbidden }
 
 // CanReceive refuses nothing.
 func (guard) CanReceive(string) bool { return true }
+
+// Enrich implements broker.Guard.
+func (guard) Enrich(own []mqtt.UserProperty) []mqtt.UserProperty { return own }
 
 // Close has nothing to release.
 func (guard) Close() {}

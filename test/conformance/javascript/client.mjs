@@ -19,6 +19,9 @@ const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 // acknowledgement, with any broker: let what is on its way arrive.
 const settle = () => pause(300);
 const expiry = 3600;
+// User properties as "key=value" texts, of MQTT.js in an object.
+const pairs = (properties) => Object.entries(properties?.userProperties ?? {})
+  .flatMap(([key, values]) => [values].flat().map((value) => `${key}=${value}`)).join(' ');
 
 // What MQTT.js and version 1 of the SDK, which is built on it, have in common.
 function classic(client, connack, leave) {
@@ -47,7 +50,7 @@ async function connectMQTTjs(o, received) {
     ...(o.alpn && { ALPNProtocols: [o.alpn] }),
     ...(o.persistent && o.version === 5 && { properties: { sessionExpiryInterval: expiry } }),
   });
-  client.on('message', (topic, payload) => received(topic, text(payload)));
+  client.on('message', (topic, payload, packet) => received(topic, text(payload), pairs(packet.properties)));
   client.stream.on('error', (error) => client.emit('error', error));
   const refused = refusal(client);
   refused.catch(() => {});
@@ -129,7 +132,9 @@ async function connectV2for5(o, received) {
     .withSessionBehavior(o.persistent ? mqtt5.ClientSessionBehavior.RejoinAlways : mqtt5.ClientSessionBehavior.Clean)
     .withConnectProperties({ clientId: o.clientId, keepAliveIntervalSeconds: 60, ...(o.persistent && { sessionExpiryIntervalSeconds: expiry }) });
   const client = new mqtt5.Mqtt5Client(config.build());
-  client.on('messageReceived', ({ message }) => received(message.topicName, text(message.payload)));
+  client.on('messageReceived', ({ message }) => received(
+    message.topicName, text(message.payload), (message.userProperties ?? []).map(({ name, value }) => `${name}=${value}`).join(' '),
+  ));
   const stop = async () => {
     const stopped = once(client, 'stopped');
     client.stop({ reasonCode: mqtt5.DisconnectReasonCode.NormalDisconnection });
@@ -167,7 +172,7 @@ const connections = new Map();
 
 async function call({ do: what, on, ...o }) {
   if (what === 'connect') {
-    const made = await libraries[o.library](o, (topic, payload) => write({ on, topic, payload }));
+    const made = await libraries[o.library](o, (topic, payload, properties) => write({ on, topic, payload, properties }));
     connections.set(on, made);
     return { resumed: made.resumed };
   }

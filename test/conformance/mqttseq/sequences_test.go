@@ -333,7 +333,10 @@ type allow struct{}
 func (allow) CanPublish(string, bool) bool { return true }
 func (allow) CanSubscribe(string) bool     { return true }
 func (allow) CanReceive(string) bool       { return true }
-func (allow) Close()                       {}
+
+func (allow) Enrich(own []mqtt.UserProperty) []mqtt.UserProperty { return own }
+
+func (allow) Close() {}
 
 // system is a service with a $SYS tree that nobody writes to.
 type system struct{}

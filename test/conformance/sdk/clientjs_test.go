@@ -33,6 +33,8 @@ type jsAnswer struct {
 	On      string `json:"on"`
 	Topic   string `json:"topic"`
 	Payload string `json:"payload"`
+	// Properties are the user properties of MQTT 5.
+	Properties string `json:"properties"`
 }
 
 // javascript starts the program when the library is made for a test.
@@ -81,7 +83,7 @@ func (l *jsLibrary) start(t *testing.T) {
 			l.mu.Lock()
 			on := l.connections[a.On]
 			l.mu.Unlock()
-			on.deliveries <- delivery{a.Topic, a.Payload}
+			on.deliveries <- delivery{a.Topic, a.Payload, a.Properties}
 		}
 	}()
 	t.Cleanup(func() {

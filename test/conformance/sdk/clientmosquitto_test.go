@@ -121,7 +121,7 @@ func (c *mosquittoConnection) subscribe(filter string) error {
 			}
 			if m, ok := strings.CutPrefix(lines.Text(), "message "); ok {
 				topic, payload, _ := strings.Cut(m, " ")
-				c.deliveries <- delivery{topic, payload}
+				c.deliveries <- delivery{topic: topic, payload: payload}
 			}
 		}
 		select {

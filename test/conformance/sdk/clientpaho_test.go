@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -73,7 +74,7 @@ func (autoPaho) connect(t *testing.T, o *opening) (connection, error) {
 		}
 	}
 	config.OnPublishReceived = []func(paho.PublishReceived) (bool, error){func(m paho.PublishReceived) (bool, error) {
-		c.deliveries <- delivery{m.Packet.Topic, string(m.Packet.Payload)}
+		c.deliveries <- delivery{m.Packet.Topic, string(m.Packet.Payload), userProperties(m.Packet)}
 		return true, nil
 	}}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -207,4 +208,16 @@ func TestPahoSurvivesACrash(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// userProperties are those of a message, as deliveries have them.
+func userProperties(p *paho.Publish) string {
+	if p.Properties == nil {
+		return ""
+	}
+	var pairs []string
+	for _, property := range p.Properties.User {
+		pairs = append(pairs, property.Key+"="+property.Value)
+	}
+	return strings.Join(pairs, " ")
 }

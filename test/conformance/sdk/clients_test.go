@@ -29,8 +29,9 @@ type connection interface {
 	lives() int
 }
 
-// delivery is a message that a client has received.
-type delivery struct{ topic, payload string }
+// delivery is a message that a client has received. properties are its user
+// properties as "key=value", where the library tells them.
+type delivery struct{ topic, payload, properties string }
 
 // receive waits for a message.
 func receive(c connection) (delivery, error) {
@@ -153,7 +154,7 @@ func (p *place) converse(t *testing.T, l library, w way, id string) {
 	if err := p.watcher.Publish(t.Context(), "commands/"+id, 1, []byte("do "+id)); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := receive(c); err != nil || got != (delivery{"commands/" + id, "do " + id}) {
+	if got, err := receive(c); err != nil || got != (delivery{topic: "commands/" + id, payload: "do " + id}) {
 		t.Errorf("received %+v, %v", got, err)
 	}
 	if err := c.leave(); err != nil {
@@ -245,7 +246,7 @@ func (p *place) retain(t *testing.T, l library, id string) {
 	if err := c.subscribe(topic); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := receive(c); err != nil || got != (delivery{topic, "kept"}) {
+	if got, err := receive(c); err != nil || got != (delivery{topic: topic, payload: "kept"}) {
 		t.Errorf("received %+v, %v", got, err)
 	}
 	if err := c.leave(); err != nil {

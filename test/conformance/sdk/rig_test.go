@@ -60,10 +60,16 @@ var built = sync.OnceValue(func() error {
 // startServer runs a built server that is killed when the test ends.
 func startServer(t *testing.T) *testkit.Server {
 	t.Helper()
+	return startServerWith(t)
+}
+
+// startServerWith is startServer with more flags.
+func startServerWith(t *testing.T, flags ...string) *testkit.Server {
+	t.Helper()
 	if err := built(); err != nil {
 		t.Fatal(err)
 	}
-	return testkit.StartServer(t)
+	return testkit.StartServer(t, flags...)
 }
 
 // newOperator makes clients with the root access key of the data folder.
