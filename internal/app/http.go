@@ -131,7 +131,7 @@ func (a *App) deviceHandler(listener string) http.Handler {
 		Authorize: a.authorizeOps, Backup: a.Backup, Doctor: a.Doctor, Logger: a.component("adminapi"),
 		StartDrain: a.StartDrain, DrainStatus: a.drainStatus, EndDrain: a.endDrain,
 		Devices: refusals{a.devices, a.settings.AccountID},
-		History: a.history, Tokens: a.tokens, Account: callerAccount, Now: now,
+		History: a.history, Certificates: a.registry, Tokens: a.tokens, Account: callerAccount, Now: now,
 	})
 	mqtt := a.webSocketHandler(listener)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -147,6 +147,8 @@ func (a *App) deviceHandler(listener string) http.Handler {
 			answer(w, http.StatusOK, "ok")
 		case r.URL.Path == "/readyz":
 			a.readyz(w)
+		case r.URL.Path == crlPath:
+			a.revocations.ServeHTTP(w, r)
 		case strings.HasPrefix(r.URL.Path, adminapi.Prefix):
 			admin.ServeHTTP(w, r)
 		default:

@@ -17,6 +17,7 @@ type identityProblem string
 // Checks of a caller's identity.
 const (
 	problemServerName   identityProblem = "server name"
+	problemNameless     identityProblem = "no server name"
 	problemAbsent       identityProblem = "no certificate"
 	problemUnregistered identityProblem = "not registered"
 	problemStatus       identityProblem = "status"
@@ -312,6 +313,9 @@ func identityFixes(problem identityProblem, id *Identity) []Fix {
 	switch problem {
 	case problemServerName:
 		return []Fix{{Text: "Let the device connect to one of the server's own names; it asked for " + strconv.Quote(brief(id.ServerName)) + "."}}
+	case problemNameless:
+		return []Fix{{Text: "Let the device connect by name, not by address, so that its TLS handshake says which account it means; " +
+			"or register the certificate under its CA certificate in mode DEFAULT."}}
 	case problemAbsent:
 		return []Fix{{Text: "Give the device its certificate and key: it presented none."}}
 	case problemUnregistered:

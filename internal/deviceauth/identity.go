@@ -60,6 +60,10 @@ func (s *Service) identify(ctx context.Context, serverName string, certificate *
 	if err != nil {
 		return id, err
 	}
+	if found.SNIOnly && serverName == "" {
+		return id, fault.Wrap(fault.Unauthorized, &identityError{problem: problemNameless},
+			"The certificate %s is in mode SNI_ONLY and the TLS handshake named no server", id.Principal.ID)
+	}
 	return id, checkDates(certificate, s.now())
 }
 

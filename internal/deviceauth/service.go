@@ -20,7 +20,10 @@ type Certificate struct {
 	ID  string
 	ARN string
 	// Status is ACTIVE, INACTIVE and so on.
-	Status   string
+	Status string
+	// SNIOnly is a certificate that several accounts may have: the connection
+	// has to name the account.
+	SNIOnly  bool
 	NotAfter time.Time
 	// PEM is the certificate itself, for answers about devices that are away.
 	PEM string

@@ -86,12 +86,12 @@ const (
 	kindRevocationList          = "revocation-list"
 	kindRevokedSerial           = "revoked-serial"
 
-	kindThingPrincipal    = "thing-principal"
-	kindPrincipalThing    = "principal-thing"
-	kindPolicy            = "policy"
-	kindPolicyOldest      = "policy-oldest"
-	kindPolicyNewest      = "policy-newest"
-	kindPolicyTarget      = "policy-target"
+	kindThingPrincipal = "thing-principal"
+	kindPrincipalThing = "principal-thing"
+	kindPolicy         = "policy"
+	kindPolicyOldest   = "policy-oldest"
+	kindPolicyNewest   = "policy-newest"
+	kindPolicyTarget   = "policy-target"
 )
 
 // key joins a kind, an account and the remaining parts.

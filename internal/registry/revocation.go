@@ -398,3 +398,52 @@ func EachRevoked(ctx context.Context, r store.Reader, now time.Time, fn func(ser
 		return fn(serial, moment(record.At))
 	})
 }
+
+// kindRevokedComplete marks, for the installation, that all revoked
+// certificates have a record for our own list.
+const kindRevokedComplete = "certificate-revoked-complete"
+
+// RecordRevoked puts certificates on our own revocation list that an earlier
+// version revoked without writing that down. Once done it costs one read.
+func (s *Service) RecordRevoked(ctx context.Context) error {
+	done, _, err := get[rowRecord](ctx, s.store, store.K(kindRevokedComplete))
+	if err != nil || done != nil {
+		return storageFault(err)
+	}
+	var found []func(*attempt) error
+	flush := func() error {
+		a := s.attempt(ctx, "")
+		for _, add := range found {
+			if err := add(a); err != nil {
+				return err
+			}
+		}
+		found = found[:0]
+		if len(a.batch.Writes) == 0 {
+			return nil
+		}
+		_, err := s.store.Commit(ctx, a.batch)
+		return storageFault(err)
+	}
+	err = each[certificateRecord](ctx, s.store, kindCertificate, func(account fleet.Account, id string, r *certificateRecord) error {
+		if r.Status != StatusRevoked || !issuedHere(r) {
+			return nil
+		}
+		found = append(found, func(a *attempt) error {
+			a.now = moment(r.Modified)
+			return listRevoked(a, account, id, r)
+		})
+		if len(found) < entriesPerBatch {
+			return nil
+		}
+		return flush()
+	})
+	if err != nil {
+		return storageFault(fmt.Errorf("look for revoked certificates: %w", err))
+	}
+	found = append(found, func(a *attempt) error {
+		a.row(store.K(kindRevokedComplete))
+		return nil
+	})
+	return flush()
+}
