@@ -246,7 +246,7 @@ func readExtension(rest *cryptobyte.String, e *Entry) error {
 	var id asn1.ObjectIdentifier
 	critical := false
 	if !rest.ReadASN1(&extension, tags.SEQUENCE) || !extension.ReadASN1ObjectIdentifier(&id) ||
-		!extension.ReadOptionalASN1Boolean(&critical, tags.BOOLEAN, false) || !extension.ReadASN1(&value, tags.OCTET_STRING) {
+		extension.PeekASN1Tag(tags.BOOLEAN) && !extension.ReadASN1Boolean(&critical) || !extension.ReadASN1(&value, tags.OCTET_STRING) {
 		return errShape
 	}
 	switch {
