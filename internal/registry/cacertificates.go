@@ -12,6 +12,7 @@ import (
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/store"
+	"github.com/muster-iot/muster/internal/tag"
 )
 
 // maxCAsPerSubject bounds an account's authorities with one subject.
@@ -62,6 +63,7 @@ type RegisterCACommand struct {
 	Active             bool
 	AutoRegistration   bool
 	RegistrationConfig *RegistrationConfig
+	Tags               []tag.Tag
 }
 
 // caCertificate is the public form of a record.
@@ -86,6 +88,10 @@ func (s *Service) RegisterCACertificate(ctx context.Context, account fleet.Accou
 		return CACertificate{}, err
 	}
 	if err := s.checkRegistrationConfig(ctx, account, c.RegistrationConfig); err != nil {
+		return CACertificate{}, err
+	}
+	tags, err := tag.Check(c.Tags)
+	if err != nil {
 		return CACertificate{}, err
 	}
 	var created CACertificate
@@ -116,6 +122,9 @@ func (s *Service) RegisterCACertificate(ctx context.Context, account fleet.Accou
 		}
 		created = s.caCertificate(account, authority.id, record)
 		a.emit(caChanged(authority.id, record, event.CACertificateRegistered))
+		if err := a.attachTags(fleet.ARNCACert, authority.id, tags); err != nil {
+			return err
+		}
 		return save(a, key(kindCACertificate, account, authority.id), record)
 	})
 	return created, err
@@ -438,6 +447,7 @@ func (s *Service) DeleteCACertificate(ctx context.Context, account fleet.Account
 		for _, row := range caRows(account, id, record) {
 			a.remove(row)
 		}
+		a.removeTags(fleet.ARNCACert, id)
 		a.remove(key(kindCACertificate, account, id))
 		a.emit(event.CACertificateChanged{CACertificateID: id, Change: event.CACertificateDeleted})
 		return nil

@@ -9,6 +9,7 @@ import (
 	"github.com/muster-iot/muster/internal/event"
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/tag"
 )
 
 // other is a second account.
@@ -173,7 +174,10 @@ func TestDeleteCACertificate(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	ca := newCA(t, "Acme")
-	r.registerCA(t, ca, ModeDefault)
+	code := must[string](t)(r.GetRegistrationCode(t.Context(), acct))
+	must[CACertificate](t)(r.RegisterCACertificate(t.Context(), acct, RegisterCACommand{
+		CertificatePEM: ca.pem, VerificationPEM: ca.issue(code), Active: true, Tags: []tag.Tag{{Key: "site", Value: "leeds"}},
+	}))
 	c := r.registerUnder(t, ca, "pump-1")
 	wantCode(t, r.DeleteCACertificate(t.Context(), acct, ca.id()), fault.CertificateState)
 	wantCode(t, r.DeleteCACertificate(t.Context(), other, ca.id()), fault.ResourceNotFound)

@@ -24,7 +24,7 @@ const noAutoRegistration = "just-in-time registration is refused; registrationCo
 func (a *api) registerCACertificates(s *awsapi.Server) {
 	offer(s, "GetRegistrationCode", awsapi.All, a.getRegistrationCode)
 	offer(s, "DeleteRegistrationCode", awsapi.All, a.deleteRegistrationCode)
-	offer(s, "RegisterCACertificate", awsapi.All, a.registerCACertificate, awsapi.Partial(noAutoRegistration+"; tags are refused"))
+	offer(s, "RegisterCACertificate", awsapi.All, a.registerCACertificate, awsapi.Partial(noAutoRegistration))
 	offer(s, "DescribeCACertificate", on(fleet.ARNCACert, func(in *iotwire.DescribeCACertificateInput) string { return in.CertificateID }), a.describeCACertificate)
 	offer(s, "UpdateCACertificate", on(fleet.ARNCACert, func(in *iotwire.UpdateCACertificateInput) string { return in.CertificateID }),
 		a.updateCACertificate, awsapi.Partial(noAutoRegistration))
@@ -58,12 +58,10 @@ func (a *api) registerCACertificate(
 	if err := refuse("allowAutoRegistration", value(in.AllowAutoRegistration)); err != nil {
 		return nil, err
 	}
-	if err := refuse("tags", len(in.Tags) > 0); err != nil {
-		return nil, err
-	}
 	made, err := a.Registry.RegisterCACertificate(ctx, c.Account, registry.RegisterCACommand{
 		CertificatePEM: in.CACertificate, VerificationPEM: value(in.VerificationCertificate), Mode: value(in.CertificateMode),
 		Active: value(in.SetAsActive), RegistrationConfig: registrationConfig(in.RegistrationConfig),
+		Tags: tagsOf(in.Tags),
 	})
 	if err != nil {
 		return nil, err

@@ -2,7 +2,6 @@ package iot
 
 import (
 	"context"
-	"time"
 
 	"github.com/muster-iot/muster/internal/awsapi"
 	"github.com/muster-iot/muster/internal/awsapi/catalog/iotwire"
@@ -21,14 +20,6 @@ func (a *api) registerTransfers(s *awsapi.Server) {
 	offer(s, "CancelCertificateTransfer",
 		on(fleet.ARNCertificate, func(in *iotwire.CancelCertificateTransferInput) string { return in.CertificateID }), a.cancelCertificateTransfer)
 	offer(s, "ListOutgoingCertificates", awsapi.All, a.listOutgoingCertificates)
-}
-
-// moment leaves out a time that has not come.
-func moment(at time.Time) *time.Time {
-	if at.IsZero() {
-		return nil
-	}
-	return &at
 }
 
 // transferData is a transfer as descriptions have it.

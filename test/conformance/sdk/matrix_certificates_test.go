@@ -113,6 +113,17 @@ func authorityAnswers() []answerCase {
 		{op: op, rule: "template body", do: registersCA(func(_ *operator, _ *authority, in *input) {
 			in.RegistrationConfig = &types.RegistrationConfig{TemplateBody: new("{}"), RoleArn: new("arn:aws:iam::000000000000:role/provision")}
 		})},
+		{op: op, rule: "tags", do: func(o *operator) error {
+			a := newAuthority(o.t, named("maker"), newKey(o.t))
+			made := must(o, o.RegisterCACertificate, &input{
+				CaCertificate: &a.pem, CertificateMode: types.CertificateModeSniOnly, Tags: []types.Tag{{Key: new("site"), Value: new("leeds")}},
+			})
+			must(o, o.TagResource, &iot.TagResourceInput{ResourceArn: made.CertificateArn, Tags: []types.Tag{{Key: new("line"), Value: new("2")}}})
+			if tags := must(o, o.ListTagsForResource, &iot.ListTagsForResourceInput{ResourceArn: made.CertificateArn}).Tags; len(tags) != 2 {
+				return fmt.Errorf("tags %+v", tags)
+			}
+			return nil
+		}},
 		{op: op, rule: "wrong CN", want: "RegistrationCodeValidationException", says: "common name", do: registersCA(func(_ *operator, a *authority, in *input) {
 			in.VerificationCertificate = new(a.device())
 		})},
