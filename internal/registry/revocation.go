@@ -192,7 +192,7 @@ func (i *listImport) takeOver(ctx context.Context, list *crl.List, done int) err
 	next, stop := iter.Pull2(list.Entries())
 	defer stop()
 	for range done {
-		next()
+		_, _, _ = next() // they were read before
 	}
 	for {
 		chunk := make([]crl.Entry, 0, entriesPerBatch)

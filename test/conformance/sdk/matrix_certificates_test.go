@@ -301,7 +301,7 @@ func registerAnswers() []answerCase {
 			in.Status = types.CertificateStatusRevoked
 		})},
 		{op: op, want: "InvalidRequestException", rule: "two states", says: "contradict", do: under(func(_ *operator, _ *authority, in *input) {
-			in.Status, in.SetAsActive = types.CertificateStatusInactive, new(true)
+			in.Status, in.SetAsActive = types.CertificateStatusInactive, new(true) //nolint:staticcheck // deprecated is not gone.
 		})},
 		{op: op, want: "ResourceAlreadyExistsException", says: "already registered", do: func(o *operator) error {
 			a, _ := o.authority()
