@@ -162,8 +162,7 @@ func TestDevicesOfAnAuthority(t *testing.T) {
 	}
 }
 
-// Who names no server is let in by a certificate in mode DEFAULT only; by any
-// name of ours, both are.
+// Who names no server of ours is let in by a certificate in mode DEFAULT only.
 func TestSNIOnlyNeedsAName(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -173,7 +172,7 @@ func TestSNIOnlyNeedsAName(t *testing.T) {
 		badge badge
 		name  string
 		want  bool
-	}{{proven, "", true}, {proven, "localhost", true}, {named, "", false}, {named, "localhost", true}} {
+	}{{proven, "", true}, {proven, "localhost", true}, {proven, "other.example", true}, {named, "localhost", true}, {named, "", false}, {named, "other.example", false}} {
 		conn, err := client.Dial(t.Context(), s.Addr(listenerMQTT).String(), &tls.Config{
 			Certificates: []tls.Certificate{c.badge.pair}, ServerName: c.name, InsecureSkipVerify: true,
 		})
@@ -187,7 +186,7 @@ func TestSNIOnlyNeedsAName(t *testing.T) {
 		}
 	}
 	refused := s.refusals("sni")
-	if len(refused) != 1 || refused[0].Outcome != deviceauth.OutcomeUnauthenticated || len(refused[0].Fixes) != 1 {
+	if len(refused) != 1 || refused[0].Count != 2 || refused[0].Outcome != deviceauth.OutcomeUnauthenticated || len(refused[0].Fixes) != 1 {
 		t.Errorf("refusals %+v", refused)
 	}
 }

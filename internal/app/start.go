@@ -34,7 +34,7 @@ const (
 func (a *App) joinDevicePlane(context.Context) error {
 	var err error
 	a.devices, err = deviceauth.New(deviceauth.Options{
-		Registry: deviceRegistry{a.registry}, Region: a.settings.Region, Account: a.names.of,
+		Registry: deviceRegistry{a.registry}, Region: a.settings.Region, Account: a.names.of, Named: a.names.named,
 		AllowAnonymous: a.settings.MQTTInsecureAddr != "",
 		Disconnect: func(of fleet.Account, certificateID string) {
 			a.broker.DisconnectPrincipal(of, certificateID, broker.ReasonAuthError)

@@ -17,13 +17,13 @@ type identityProblem string
 // Checks of a caller's identity.
 const (
 	problemServerName   identityProblem = "server name"
-	problemNameless     identityProblem = "no server name"
 	problemAbsent       identityProblem = "no certificate"
 	problemUnregistered identityProblem = "not registered"
 	problemStatus       identityProblem = "status"
 	problemNotYetValid  identityProblem = "not yet valid"
 	problemExpired      identityProblem = "expired"
 	problemCustom       identityProblem = "custom authorizer"
+	problemNameless     identityProblem = "no endpoint name"
 )
 
 // identityError is the cause of a fault.Unauthorized that names the check.
@@ -314,8 +314,11 @@ func identityFixes(problem identityProblem, id *Identity) []Fix {
 	case problemServerName:
 		return []Fix{{Text: "Let the device connect to one of the server's own names; it asked for " + strconv.Quote(brief(id.ServerName)) + "."}}
 	case problemNameless:
-		return []Fix{{Text: "Let the device connect by name, not by address, so that its TLS handshake says which account it means; " +
-			"or register the certificate under its CA certificate in mode DEFAULT."}}
+		return []Fix{{
+			Text: "Let the device connect by name (SNI) to its account's endpoint, or to a name of the setting tls-name; it asked for " +
+				strconv.Quote(brief(id.ServerName)) + ".",
+			Command: "aws iot describe-endpoint --endpoint-type iot:Data-ATS",
+		}}
 	case problemAbsent:
 		return []Fix{{Text: "Give the device its certificate and key: it presented none."}}
 	case problemUnregistered:
