@@ -66,6 +66,8 @@ type Options struct {
 	// Decommissioner and AttributeRules act on things and their types.
 	Decommissioner Decommissioner
 	AttributeRules AttributeRules
+	// Certificates answers what expires and takes over revocation lists.
+	Certificates Certificates
 	// Tokens seals the places where lists go on.
 	Tokens PageTokens
 	// Account is the caller's, from the context that Authorize returned.
@@ -74,11 +76,15 @@ type Options struct {
 	Logger  *slog.Logger
 }
 
-type handler struct{ o Options }
+type handler struct {
+	o Options
+	// imports bounds the revocation lists that are held at a time.
+	imports chan struct{}
+}
 
 // New returns the handler for everything under Prefix.
 func New(o Options) http.Handler {
-	h := &handler{o: o}
+	h := &handler{o: o, imports: make(chan struct{}, maxImports)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+Prefix+"backup", h.backup)
 	mux.HandleFunc("GET "+Prefix+"doctor", h.doctor)
@@ -87,6 +93,7 @@ func New(o Options) http.Handler {
 	h.handleThings(mux)
 	h.handleAttributeRules(mux)
 	h.routeDrain(mux)
+	h.handleCertificates(mux)
 	mux.HandleFunc(Prefix, func(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, fault.New(fault.ResourceNotFound, "%s %s is no operation of %s", r.Method, r.URL.Path, Prefix))
 	})
@@ -101,9 +108,14 @@ type backupInput struct {
 
 // enter reads the body and asks for permission.
 func (h *handler) enter(w http.ResponseWriter, r *http.Request, action string) (*http.Request, []byte, error) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	return h.enterUpTo(w, r, action, maxBody)
+}
+
+// enterUpTo is enter for a body of another size.
+func (h *handler) enterUpTo(w http.ResponseWriter, r *http.Request, action string, limit int64) (*http.Request, []byte, error) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	if err != nil {
-		return r, nil, fault.Wrap(fault.InvalidRequest, err, "the body is longer than %d bytes or ends early", maxBody)
+		return r, nil, fault.Wrap(fault.InvalidRequest, err, "the body is longer than %d bytes or ends early", limit)
 	}
 	authorized, err := h.o.Authorize(r, body, action)
 	if err != nil {
@@ -161,16 +173,16 @@ func (h *handler) doctor(w http.ResponseWriter, r *http.Request) {
 // statuses of the codes that these operations raise; others are 500.
 func status(code fault.Code) int {
 	switch code {
-	case fault.InvalidRequest:
+	case fault.InvalidRequest, fault.CertificateValidation:
 		return http.StatusBadRequest
+	case fault.Throttling:
+		return http.StatusTooManyRequests
 	case fault.Unauthorized, fault.Forbidden:
 		return http.StatusForbidden
 	case fault.ResourceNotFound:
 		return http.StatusNotFound
 	case fault.Conflict:
 		return http.StatusConflict
-	case fault.Throttling:
-		return http.StatusTooManyRequests
 	case fault.Unavailable:
 		return http.StatusServiceUnavailable
 	default:

@@ -73,6 +73,8 @@ type App struct {
 	history  *history.Service
 	index    *index.Index
 	devices  *deviceauth.Service
+	// revocations publishes what our device authority issued in vain.
+	revocations *revocations
 	// authorizers and custom are for devices that show neither certificate nor
 	// signature.
 	authorizers *authorizer.Service
@@ -111,6 +113,7 @@ type followers struct {
 	devices *eventlog.Runner
 	topics  *eventlog.Runner
 	history *eventlog.Runner
+	crl     *eventlog.Runner
 }
 
 // New opens folder, keys and store and joins all parts, but serves nothing. On
@@ -125,7 +128,7 @@ func New(ctx context.Context, o Options) (*App, error) {
 		metrics: telemetry.NewRegistry(o.Version), fatal: make(chan struct{}), hurry: o.Hurry,
 	}
 	a.cleanups = &cleanups{log: log.Logger}
-	steps := []func(context.Context) error{a.openFolder, a.openStore, a.openKeys, a.joinDomains, a.joinFunctions, a.joinDevicePlane, a.joinFollowers, a.joinAPI}
+	steps := []func(context.Context) error{a.openFolder, a.openStore, a.openKeys, a.joinDomains, a.joinRevocations, a.joinFunctions, a.joinDevicePlane, a.joinFollowers, a.joinAPI}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(err, a.cleanups.run(ctx))
@@ -178,7 +181,7 @@ func (a *App) openKeys(ctx context.Context) error {
 	certificateNames = append(certificateNames, account.Wildcards(a.settings.Region, a.settings.BaseDomain)...)
 	a.pki, err = pki.New(pki.Options{
 		Dir: dir, CAFile: a.dir.Path(datadir.CAFile), Names: certificateNames,
-		CertFile: a.settings.TLSCert, KeyFile: a.settings.TLSKey, Now: now, Logger: a.component("pki"),
+		CertFile: a.settings.TLSCert, KeyFile: a.settings.TLSKey, CRLURL: a.settings.PKI.CRLURL, Now: now, Logger: a.component("pki"),
 	})
 	if err != nil {
 		return err
@@ -215,6 +218,9 @@ func (a *App) joinDomains(context.Context) error {
 		GroupStatus: func(of accountID, group, query string) string { return string(a.index.GroupStatus(of, group, query)) },
 		Endpoints:   a.endpoints(),
 		Logger:      a.component("registry"),
+		AccountExists: func(_ context.Context, of accountID) (bool, error) {
+			return of == a.settings.AccountID, nil
+		},
 	})
 	if err != nil {
 		return err

@@ -208,7 +208,7 @@ type deviceRegistry struct{ *registry.Service }
 // Certificate implements deviceauth.Registry.
 func (d deviceRegistry) Certificate(ctx context.Context, account fleet.Account, id string) (deviceauth.Certificate, error) {
 	c, err := d.Service.Certificate(ctx, account, id)
-	return deviceauth.Certificate{ID: c.ID, ARN: c.ARN, Status: c.Status, NotAfter: c.NotAfter, PEM: c.PEM}, err
+	return deviceauth.Certificate{ID: c.ID, ARN: c.ARN, Status: c.Status, NotAfter: c.NotAfter, PEM: c.PEM, SNIOnly: c.Mode == registry.ModeSNIOnly}, err
 }
 
 // ConnectionThing implements deviceauth.Registry.

@@ -133,7 +133,8 @@ func (a *App) deviceHandler(listener string) http.Handler {
 		StartDrain: a.StartDrain, DrainStatus: a.drainStatus, EndDrain: a.endDrain,
 		Devices:        refusals{a.devices, a.settings.AccountID},
 		Decommissioner: a.newDecommission(), AttributeRules: a.registry,
-		History: a.history, Tokens: a.tokens, Account: callerAccount, Now: now,
+		Certificates: a.registry,
+		History:      a.history, Tokens: a.tokens, Account: callerAccount, Now: now,
 	})
 	mqtt := a.webSocketHandler(listener)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -149,6 +150,8 @@ func (a *App) deviceHandler(listener string) http.Handler {
 			answer(w, http.StatusOK, "ok")
 		case r.URL.Path == "/readyz":
 			a.readyz(w)
+		case r.URL.Path == crlPath:
+			a.revocations.ServeHTTP(w, r)
 		case strings.HasPrefix(r.URL.Path, adminapi.Prefix):
 			admin.ServeHTTP(w, r)
 		default:
