@@ -61,6 +61,8 @@ type Options struct {
 	EndDrain    func() bool
 	// Devices explains refusals.
 	Devices Devices
+	// Accounts manages accounts.
+	Accounts Accounts
 	// History answers what became of connections.
 	History History
 	// Decommissioner and AttributeRules act on things and their types.
@@ -87,6 +89,7 @@ func New(o Options) http.Handler {
 	h.handleThings(mux)
 	h.handleAttributeRules(mux)
 	h.routeDrain(mux)
+	h.handleAccounts(mux)
 	mux.HandleFunc(Prefix, func(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, fault.New(fault.ResourceNotFound, "%s %s is no operation of %s", r.Method, r.URL.Path, Prefix))
 	})
@@ -167,7 +170,7 @@ func status(code fault.Code) int {
 		return http.StatusForbidden
 	case fault.ResourceNotFound:
 		return http.StatusNotFound
-	case fault.Conflict:
+	case fault.Conflict, fault.ResourceAlreadyExists:
 		return http.StatusConflict
 	case fault.Throttling:
 		return http.StatusTooManyRequests

@@ -157,11 +157,15 @@ func TestCredentialSources(t *testing.T) {
 		"file before all":   {CredentialSources{DataDir: dir, File: named, Region: "r2"}, map[string]string{"AWS_ACCESS_KEY_ID": "ENV", "AWS_SECRET_ACCESS_KEY": "s4", "AWS_REGION": "r1"}, Credentials{"NAMED", "s3", "", "r2"}, ""},
 		"profile before variables": {
 			CredentialSources{DataDir: dir, Profile: "other"},
-			map[string]string{"AWS_ACCESS_KEY_ID": "ENV", "AWS_SECRET_ACCESS_KEY": "s4"}, Credentials{"OTHER", "s2", "", "us-east-1"}, "",
+			map[string]string{"AWS_ACCESS_KEY_ID": "ENV", "AWS_SECRET_ACCESS_KEY": "s4"},
+			Credentials{"OTHER", "s2", "", "us-east-1"},
+			"",
 		},
 		"variables before the profile variable": {
 			CredentialSources{DataDir: dir},
-			map[string]string{"AWS_PROFILE": "other", "AWS_ACCESS_KEY_ID": "ENV", "AWS_SECRET_ACCESS_KEY": "s4"}, Credentials{"ENV", "s4", "", "us-east-1"}, "",
+			map[string]string{"AWS_PROFILE": "other", "AWS_ACCESS_KEY_ID": "ENV", "AWS_SECRET_ACCESS_KEY": "s4"},
+			Credentials{"ENV", "s4", "", "us-east-1"},
+			"",
 		},
 		"no such profile":    {CredentialSources{DataDir: dir, Profile: "x"}, nil, Credentials{}, `has no profile "x"`},
 		"no secret":          {CredentialSources{File: half}, nil, Credentials{}, "has no aws_access_key_id and aws_secret"},

@@ -34,7 +34,7 @@ const (
 func (a *App) joinDevicePlane(context.Context) error {
 	var err error
 	a.devices, err = deviceauth.New(deviceauth.Options{
-		Registry: deviceRegistry{a.registry}, Region: a.settings.Region, Account: a.names.of,
+		Registry: deviceRegistry{a.registry}, Region: a.settings.Region, Account: a.names.of, Named: a.names.named,
 		AllowAnonymous: a.settings.MQTTInsecureAddr != "",
 		Disconnect: func(of fleet.Account, certificateID string) {
 			a.broker.DisconnectPrincipal(of, certificateID, broker.ReasonAuthError)
@@ -166,6 +166,7 @@ func (a *App) joinFollowers(context.Context) error {
 		}},
 		{&a.followers.topics, eventlog.Consumer{Name: "mqttapi", Apply: a.topics.Apply, Rebuild: a.loadEventConfigurations}},
 		{&a.followers.history, a.historyConsumer()},
+		{&a.followers.accounts, a.accountsConsumer()},
 	}
 	for _, c := range consumers {
 		runner, err := eventlog.NewRunner(c.consumer, eventlog.Options{Store: a.store, Now: now, Logger: a.component("eventlog"), Registerer: a.metrics})
@@ -187,6 +188,7 @@ func (a *App) Start(ctx context.Context) error {
 	background := &parts{fatal: a.fail}
 	background.start(ctx,
 		part{"pki", a.pki.Run},
+		part{"accounts follower", a.followers.accounts.Run},
 		part{"index follower", a.followers.index.Run},
 		part{"deviceauth follower", a.followers.devices.Run},
 		part{"event topics follower", a.followers.topics.Run},
@@ -198,6 +200,7 @@ func (a *App) Start(ctx context.Context) error {
 		}.Run},
 		part{"shadow clean-up", a.cleanShadows},
 		part{"certificate sweep", a.sweep},
+		part{"closed accounts", a.sweepAccounts},
 		part{"presence", a.presence.Run},
 		part{"stored sessions", a.keeper.Run},
 	)
@@ -229,7 +232,7 @@ func (a *App) awaitFollowers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, runner := range []*eventlog.Runner{a.followers.devices, a.followers.topics, a.followers.index} {
+	for _, runner := range []*eventlog.Runner{a.followers.accounts, a.followers.devices, a.followers.topics, a.followers.index} {
 		if err := runner.WaitCovered(ctx, head); err != nil {
 			return err
 		}
