@@ -1,9 +1,10 @@
-// Package account owns who may operate the installation: accounts, the access
-// keys of their root users, and the answer to Authorize for every adapter. In
+// Package account owns who may operate the installation: accounts, the directory
+// of the names that select them, the access keys of their root users, and the
+// answer to Authorize for every adapter. In
 // this version an account has a root user and nobody else; what a certificate
 // may do is asked of an injected DeviceAuthorizer. Secrets are sealed before
 // they reach the store. The package knows no transport and no signatures, and
-// starts no goroutines.
+// starts no goroutines. It emits AccountChanged, and the Directory follows it.
 //
 // Keys: ("account", account) and ("access-key", access key id).
 package account

@@ -79,7 +79,7 @@ func offered(t *testing.T) map[string]bool {
 func allActs(t *testing.T, of *neighbour, secret string) []act {
 	t.Helper()
 	scope := of.arns
-	site, low := "site", "low"
+	site, low, bills := "site", "low", "bills"
 	document := `{"Version":"2012-10-17","Statement":[{"Sid":"` + secret + `","Effect":"Allow","Action":"iot:*","Resource":"*"}]}`
 	cert, certID := of.certARN(), of.certID
 	merge := types.AttributePayload{Attributes: map[string]string{"kept": secret}, Merge: true}
@@ -114,6 +114,11 @@ func allActs(t *testing.T, of *neighbour, secret string) []act {
 		{op: "UpdateThingShadow", in: &iotdataplane.UpdateThingShadowInput{ThingName: new("pump"), ShadowName: new("config"), Payload: []byte(`{"state":{"desired":{"s":"` + secret + `"}}}`)}, builds: build},
 		{op: "UpdateThingShadow", in: &iotdataplane.UpdateThingShadowInput{ThingName: new("pump"), ShadowName: new("extra"), Payload: []byte(`{"state":{"desired":{"s":"` + secret + `"}}}`)}, builds: build},
 		{op: "Publish", in: &iotdataplane.PublishInput{Topic: new("plant/kept"), Payload: []byte(secret), Retain: new(true), Qos: new(int64(1))}, builds: build},
+		{op: "CreateBillingGroup", in: &iot.CreateBillingGroupInput{BillingGroupName: &bills, BillingGroupProperties: &types.BillingGroupProperties{BillingGroupDescription: &secret}}, builds: build},
+		{op: "AddThingToBillingGroup", in: &iot.AddThingToBillingGroupInput{ThingName: new("pump"), BillingGroupName: &bills}, refused: notFound, builds: build},
+		{op: "AddThingToBillingGroup", in: &iot.AddThingToBillingGroupInput{ThingArn: new(scope + "thing/pump"), BillingGroupArn: new(scope + "billinggroup/bills")}, refused: denied},
+		{op: "TagResource", in: &iot.TagResourceInput{ResourceArn: new(scope + "billinggroup/bills"), Tags: []types.Tag{{Key: new("kept"), Value: &secret}}}, refused: denied, builds: build},
+		{op: "UpdateEventConfigurations", in: &iot.UpdateEventConfigurationsInput{EventConfigurations: map[string]types.Configuration{"THING": {Enabled: true}}}, builds: build},
 
 		{op: "DescribeEndpoint", in: &iot.DescribeEndpointInput{EndpointType: new("iot:Data-ATS")}, shows: show},
 		{op: "DescribeThing", in: &iot.DescribeThingInput{ThingName: new("pump")}, refused: notFound, shows: show},
@@ -159,6 +164,11 @@ func allActs(t *testing.T, of *neighbour, secret string) []act {
 		{op: "ListNamedShadowsForThing", in: &iotdataplane.ListNamedShadowsForThingInput{ThingName: new("pump")}, shows: show},
 		{op: "GetRetainedMessage", in: &iotdataplane.GetRetainedMessageInput{Topic: new("plant/kept")}, refused: notFound, shows: show},
 		{op: "ListRetainedMessages", in: &iotdataplane.ListRetainedMessagesInput{}, shows: show},
+		{op: "DescribeBillingGroup", in: &iot.DescribeBillingGroupInput{BillingGroupName: &bills}, refused: notFound, shows: show},
+		{op: "DescribeEventConfigurations", in: &iot.DescribeEventConfigurationsInput{}, shows: show},
+		{op: "ListBillingGroups", in: &iot.ListBillingGroupsInput{}, shows: show},
+		{op: "ListThingsInBillingGroup", in: &iot.ListThingsInBillingGroupInput{BillingGroupName: &bills}, refused: notFound, shows: show},
+		{op: "ListTagsForResource", in: &iot.ListTagsForResourceInput{ResourceArn: new(scope + "billinggroup/bills")}, refused: denied, shows: show},
 		{op: "GetConnection", in: connection(http.MethodGet, "", ""), refused: notFound},
 		{op: "ListSubscriptions", in: connection(http.MethodGet, "/subscriptions", ""), refused: notFound},
 		{op: "SendDirectMessage", in: direct, refused: notFound},
@@ -173,6 +183,8 @@ func allActs(t *testing.T, of *neighbour, secret string) []act {
 		{op: "DeletePolicyVersion", in: &iot.DeletePolicyVersionInput{PolicyName: new("may"), PolicyVersionId: new("2")}, refused: notFound},
 		{op: "UpdateAuthorizer", in: &iot.UpdateAuthorizerInput{AuthorizerName: new("gate"), TokenKeyName: &secret}, refused: notFound},
 		{op: "DeprecateThingType", in: &iot.DeprecateThingTypeInput{ThingTypeName: new("pumps")}, refused: notFound},
+		{op: "UpdateBillingGroup", in: &iot.UpdateBillingGroupInput{BillingGroupName: &bills, BillingGroupProperties: &types.BillingGroupProperties{}}, refused: notFound},
+		{op: "UntagResource", in: &iot.UntagResourceInput{ResourceArn: new(scope + "billinggroup/bills"), TagKeys: []string{"kept"}}, refused: denied},
 
 		{op: "DeleteConnection", in: connection(http.MethodDelete, "", ""), refused: notFound},
 		{op: "DeleteThingShadow", in: &iotdataplane.DeleteThingShadowInput{ThingName: new("pump"), ShadowName: new("config")}, refused: notFound},
@@ -188,6 +200,9 @@ func allActs(t *testing.T, of *neighbour, secret string) []act {
 		{op: "ClearDefaultAuthorizer", in: &iot.ClearDefaultAuthorizerInput{}, refused: notFound},
 		{op: "UpdateAuthorizer", in: &iot.UpdateAuthorizerInput{AuthorizerName: new("gate"), Status: types.AuthorizerStatusInactive}, refused: notFound},
 		{op: "DeleteAuthorizer", in: &iot.DeleteAuthorizerInput{AuthorizerName: new("gate")}, refused: notFound},
+		{op: "RemoveThingFromBillingGroup", in: &iot.RemoveThingFromBillingGroupInput{ThingName: new("pump"), BillingGroupName: &bills}, refused: notFound},
+		{op: "RemoveThingFromBillingGroup", in: &iot.RemoveThingFromBillingGroupInput{ThingArn: new(scope + "thing/pump"), BillingGroupArn: new(scope + "billinggroup/bills")}, refused: denied},
+		{op: "DeleteBillingGroup", in: &iot.DeleteBillingGroupInput{BillingGroupName: &bills}},
 		{op: "DeletePolicy", in: &iot.DeletePolicyInput{PolicyName: new("may")}, refused: notFound},
 		{op: "DeleteDynamicThingGroup", in: &iot.DeleteDynamicThingGroupInput{ThingGroupName: &low}},
 		{op: "DeleteThingGroup", in: &iot.DeleteThingGroupInput{ThingGroupName: &site}},

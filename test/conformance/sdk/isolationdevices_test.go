@@ -435,10 +435,11 @@ func TestIsolationOfMessages(t *testing.T) {
 		if err := c.Publish(t.Context(), "$aws/things/pump/shadow/update", 1, []byte(`{"state":{"reported":{"s":"`+n.secret+` shadow"}}}`)); err != nil {
 			t.Fatal(err)
 		}
+		must(n.operator, n.UpdateThing, &iot.UpdateThingInput{ThingName: new("pump"), AttributePayload: &types.AttributePayload{Attributes: map[string]string{"event": n.secret}}})
 		n.updateShadow("pump", `{"state":{"desired":{"s":"`+n.secret+` desired"}}}`)
 	}
 	for _, n := range []*neighbour{a, b} {
-		for _, text := range []string{"plant/live " + n.secret, "shared/1 " + n.secret, "plant/kept " + n.secret, n.secret + " shadow", n.secret + " desired", "$aws/events/presence/connected/pump"} {
+		for _, text := range []string{"plant/live " + n.secret, "shared/1 " + n.secret, "plant/kept " + n.secret, n.secret + " shadow", n.secret + " desired", "$aws/events/presence/connected/pump", "$aws/events/thing/pump/updated"} {
 			ears[n].await(t, text)
 		}
 	}
@@ -468,6 +469,10 @@ func TestIsolationOfMessages(t *testing.T) {
 			t.Fatal(err)
 		}
 		late[n].await(t, "plant/kept "+n.secret+" again")
+	}
+	var report struct{ Findings []any }
+	if err := h.api.JSON(t.Context(), apiclient.Request{Service: apiclient.ServiceControl, Method: http.MethodGet, Path: "/ops/v1/doctor"}, nil, &report); err != nil || len(report.Findings) > 0 {
+		t.Errorf("the doctor finds %v, %v", report.Findings, err)
 	}
 	for n, other := range map[*neighbour]*neighbour{a: b, b: a} {
 		if marks := other.leaks(ears[n].text()+late[n].text(), ""); len(marks) > 0 {
