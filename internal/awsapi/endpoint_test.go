@@ -27,8 +27,14 @@ func TestMisdirected(t *testing.T) {
 		host, serverName string
 		refused          bool
 	}{
-		{"mine", "", false}, {"theirs", "", true}, {"theirs:8443", "", true}, {"localhost", "", false},
-		{"mine", "mine", false}, {"mine", "theirs", true}, {"theirs", "mine", true}, {"localhost", "theirs", true},
+		{"mine", "", false},
+		{"theirs", "", true},
+		{"theirs:8443", "", true},
+		{"localhost", "", false},
+		{"mine", "mine", false},
+		{"mine", "theirs", true},
+		{"theirs", "mine", true},
+		{"localhost", "theirs", true},
 	} {
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/things", nil)
 		r.Host = c.host

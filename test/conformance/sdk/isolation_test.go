@@ -460,7 +460,10 @@ func (h *neighbourhood) pageTokens(of *neighbour) {
 			h.t.Errorf("%s in pages: %v", a.op, err)
 			continue
 		}
-		var next struct{ NextToken, NextMarker *string }
+		var next struct {
+			NextToken  *string `json:"NextToken"`
+			NextMarker *string `json:"NextMarker"`
+		}
 		if err := json.NewDecoder(strings.NewReader(answer)).Decode(&next); err != nil {
 			h.t.Fatalf("%s: %v: %s", a.op, err, answer)
 		}
@@ -508,7 +511,8 @@ func opsCases(of *neighbour) map[string][]opsCase {
 		"POST accounts": {{path: "accounts", body: `{"name":"x"}`, refused: installation}, {path: "accounts", body: `{"name":"x","id":"` + of.account + `"}`, refused: installation}},
 		"GET accounts":  {{path: "accounts"}},
 		"GET accounts/{account}": {
-			{path: "accounts/" + of.account, refused: "ResourceNotFound"}, {path: "accounts/000000000000", refused: "ResourceNotFound"},
+			{path: "accounts/" + of.account, refused: "ResourceNotFound"},
+			{path: "accounts/000000000000", refused: "ResourceNotFound"},
 			{path: "accounts/999999999999", refused: "ResourceNotFound"},
 		},
 		"POST accounts/{account}/close":          {{path: "accounts/" + of.account + "/close", refused: installation}},

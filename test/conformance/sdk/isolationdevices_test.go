@@ -309,6 +309,7 @@ func (h *neighbourhood) webSocket(t *testing.T, url, host string, as *neighbour,
 	status := 0
 	if response != nil {
 		status = response.StatusCode
+		defer response.Body.Close()
 	}
 	if err != nil {
 		return nil, status, err

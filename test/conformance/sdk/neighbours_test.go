@@ -63,7 +63,7 @@ func newNeighbourhood(t *testing.T, extra ...string) *neighbourhood {
 	script := filepath.Join(t.TempDir(), "gate.sh")
 	answer := `{"isAuthenticated":true,"principalId":"gatekept","disconnectAfterInSeconds":86400,"refreshAfterInSeconds":3600,"policyDocuments":[` +
 		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:*","Resource":"*"}]}]}`
-	if err := os.WriteFile(script, []byte("#!/bin/sh\ncat >/dev/null\necho '"+answer+"'\n"), 0o700); err != nil { //nolint:gosec // it is to be run.
+	if err := os.WriteFile(script, []byte("#!/bin/sh\ncat >/dev/null\necho '"+answer+"'\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	h := &neighbourhood{t: t, server: testkit.StartServer(t, append([]string{"--function.target", "gate=exec:" + script}, extra...)...)}
