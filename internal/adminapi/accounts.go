@@ -76,7 +76,7 @@ type listAccountsOutput struct {
 }
 
 // handleAccounts adds the operations on /ops/v1/accounts.
-func (h *handler) handleAccounts(mux *http.ServeMux) {
+func (h *handler) handleAccounts(mux *routes) {
 	mux.HandleFunc("POST "+Prefix+"accounts", h.createAccount)
 	mux.HandleFunc("GET "+Prefix+"accounts", h.read(ActionListAccounts, h.listAccounts))
 	mux.HandleFunc("GET "+Prefix+"accounts/{account}", h.read(ActionDescribeAccount, h.ofAccount(Accounts.DescribeAccount)))

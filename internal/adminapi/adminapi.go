@@ -79,9 +79,11 @@ type Options struct {
 type handler struct{ o Options }
 
 // New returns the handler for everything under Prefix.
-func New(o Options) http.Handler {
-	h := &handler{o: o}
-	mux := http.NewServeMux()
+func New(o Options) http.Handler { return (&handler{o: o}).routes().mux }
+
+// routes leads each request to its operation.
+func (h *handler) routes() *routes {
+	mux := &routes{mux: http.NewServeMux()}
 	mux.HandleFunc("POST "+Prefix+"backup", h.backup)
 	mux.HandleFunc("GET "+Prefix+"doctor", h.doctor)
 	h.handleDenials(mux)

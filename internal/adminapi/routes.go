@@ -1,0 +1,28 @@
+package adminapi
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// routes is a multiplexer that can tell what it serves.
+type routes struct {
+	mux      *http.ServeMux
+	patterns []string
+}
+
+// HandleFunc adds an operation, or what answers where there is none.
+func (r *routes) HandleFunc(pattern string, handle http.HandlerFunc) {
+	r.mux.HandleFunc(pattern, handle)
+	if strings.Contains(pattern, " ") {
+		r.patterns = append(r.patterns, pattern)
+	}
+}
+
+// Operations are the methods and paths that this front end serves, sorted.
+func Operations() []string {
+	all := (&handler{}).routes().patterns
+	slices.Sort(all)
+	return all
+}
