@@ -241,8 +241,8 @@ func (s *Service) ListAccounts(ctx context.Context, by fleet.Account, after stri
 	return page, nil
 }
 
-// CloseAccount refuses the account's keys and devices from now on, and ends the
-// connections of this node before it returns. What the account owns is kept.
+// CloseAccount has the account's keys and devices refused from now on: whoever
+// lets callers in asks the Directory. What the account owns is kept.
 // Closing a closed account changes nothing.
 func (s *Service) CloseAccount(ctx context.Context, by, id fleet.Account) (Account, error) {
 	if err := s.MayManageInstallation(by, "closing an account"); err != nil {
@@ -295,12 +295,4 @@ func (s *Service) setStatus(ctx context.Context, id fleet.Account, status string
 		return s.public(id, stored), s.awaitApplied(ctx, position)
 	}
 	return Account{}, fault.New(fault.Throttling, "Too many concurrent changes of the account; try again")
-}
-
-// mayAct refuses callers of a closed account.
-func (s *Service) mayAct(of fleet.Account) error {
-	if s.options.Directory != nil && s.options.Directory.Closed(of) {
-		return fault.New(fault.Unauthorized, "The account of this access key is closed.")
-	}
-	return nil
 }

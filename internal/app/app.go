@@ -191,7 +191,7 @@ func (a *App) openKeys(ctx context.Context) error {
 	}
 	a.accounts = account.New(account.Options{
 		Store: a.store, Sealer: sealer, Now: now,
-		Default: a.settings.AccountID, Directory: a.names.Directory, Endpoints: a.endpointsOf, Applied: a.accountApplied,
+		Default: a.settings.AccountID, Endpoints: a.endpointsOf, Applied: a.accountApplied,
 	})
 	root, err := a.accounts.Root(ctx, a.settings.AccountID)
 	if err != nil {

@@ -45,7 +45,7 @@ func (a *App) joinAPI(context.Context) error {
 	}
 	a.api, err = awsapi.New(awsapi.Options{
 		Catalog: operations, Keys: a.accounts, Authorizer: &permissions{devices: a.devices, operators: a.accounts},
-		Devices: &apiDevices{devices: a.devices, names: a.names}, Endpoints: a.names, Custom: a.custom, Region: a.settings.Region, TokenKey: key,
+		Devices: &apiDevices{devices: a.devices, names: a.names}, Directory: a.names, Custom: a.custom, Region: a.settings.Region, TokenKey: key,
 		Now: now, Logger: a.component("awsapi"), Registerer: a.metrics,
 	})
 	if err != nil {

@@ -8,28 +8,41 @@ import (
 	"github.com/muster-iot/muster/internal/fleet"
 )
 
-// Endpoints know which host names belong to one account alone.
-type Endpoints interface {
+// Directory knows accounts, and which host names belong to one of them alone.
+type Directory interface {
+	// Closed accounts are refused to all their callers.
+	Closed(of fleet.Account) bool
 	// Owner is false for a name that callers of every account may use.
 	Owner(name string) (fleet.Account, bool)
 }
 
+// errClosed is a caller of an account that was closed.
+var errClosed = errors.New("the account of the caller is closed")
+
 // errOtherAccount is a caller at the endpoint of an account that is not its own.
 var errOtherAccount = errors.New("the endpoint belongs to another account than the caller")
 
-// misdirected refuses a proven caller at another account's endpoint, by TLS
-// server name as well as by Host: what the caller may do is done in its own
-// account, and it believes to be in another one.
+// misdirected refuses a proven caller, however it was proven, of a closed account,
+// and one at another account's endpoint, by TLS server name as well as by Host:
+// what the caller may do is done in its own account, and it believes to be in
+// another one.
 func (s *Server) misdirected(r *http.Request, caller *Caller) *problem {
-	if s.options.Endpoints == nil {
+	directory := s.options.Directory
+	if directory == nil {
 		return nil
+	}
+	if directory.Closed(caller.Account) {
+		return &problem{
+			name: "UnrecognizedClientException", status: http.StatusForbidden, cause: errClosed,
+			message: "The security token included in the request is invalid",
+		}
 	}
 	names := []string{hostName(r.Host)}
 	if r.TLS != nil {
 		names = append(names, r.TLS.ServerName)
 	}
 	for _, name := range names {
-		if owner, ok := s.options.Endpoints.Owner(name); ok && owner != caller.Account {
+		if owner, ok := directory.Owner(name); ok && owner != caller.Account {
 			return &problem{
 				name: "ForbiddenException", status: http.StatusForbidden, cause: errOtherAccount,
 				message: "The credentials are of another account than the endpoint that was called",

@@ -18,6 +18,8 @@ func (p plots) Owner(name string) (fleet.Account, bool) {
 	return of, ok
 }
 
+func (p plots) Closed(of fleet.Account) bool { return of == "000000000009" }
+
 // Proven callers are refused at the names of other accounts.
 func TestMisdirected(t *testing.T) {
 	t.Parallel()
@@ -41,10 +43,10 @@ func TestMisdirected(t *testing.T) {
 		if c.serverName != "" {
 			r.TLS = &tls.ConnectionState{ServerName: c.serverName}
 		}
-		if s.options.Endpoints = nil; s.misdirected(r, caller) != nil {
-			t.Errorf("%+v: refused without endpoints", c)
+		if s.options.Directory = nil; s.misdirected(r, caller) != nil {
+			t.Errorf("%+v: refused without a directory", c)
 		}
-		s.options.Endpoints = plots{"mine": testAccount, "theirs": "000000000002"}
+		s.options.Directory = plots{"mine": testAccount, "theirs": "000000000002"}
 		p := s.misdirected(r, caller)
 		if (p != nil) != c.refused || p != nil && p.status != http.StatusForbidden {
 			t.Errorf("%+v: %+v", c, p)
@@ -52,5 +54,9 @@ func TestMisdirected(t *testing.T) {
 		if err := s.misdirectedFault(r, caller); (err != nil) != c.refused || err != nil && fault.CodeOf(err) != fault.Unauthorized {
 			t.Errorf("%+v: %v", c, err)
 		}
+	}
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/things", nil)
+	if p := s.misdirected(r, &Caller{Account: "000000000009"}); p == nil || p.name != "UnrecognizedClientException" {
+		t.Errorf("a closed account: %+v", p)
 	}
 }

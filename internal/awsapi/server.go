@@ -47,8 +47,8 @@ type Options struct {
 	Authorizer Authorizer
 	// Devices is nil where no client certificates are accepted.
 	Devices Devices
-	// Endpoints is nil where no host name belongs to one account.
-	Endpoints Endpoints
+	// Directory is nil where there is one account only.
+	Directory Directory
 	// Custom is nil where there are no custom authorizers.
 	Custom Custom
 	// Region is the one configured region; any signing region is accepted.
