@@ -79,11 +79,12 @@ type Options struct {
 type handler struct{ o Options }
 
 // New returns the handler for everything under Prefix.
-func New(o Options) http.Handler { return (&handler{o: o}).routes().mux }
+func New(o Options) http.Handler { return newRoutes(o) }
 
-// routes leads each request to its operation.
-func (h *handler) routes() *routes {
-	mux := &routes{mux: http.NewServeMux()}
+// newRoutes leads each request to its operation.
+func newRoutes(o Options) *routes {
+	h := &handler{o: o}
+	mux := &routes{ServeMux: http.NewServeMux()}
 	mux.HandleFunc("POST "+Prefix+"backup", h.backup)
 	mux.HandleFunc("GET "+Prefix+"doctor", h.doctor)
 	h.handleDenials(mux)

@@ -8,13 +8,14 @@ import (
 
 // routes is a multiplexer that can tell what it serves.
 type routes struct {
-	mux      *http.ServeMux
+	*http.ServeMux
+
 	patterns []string
 }
 
 // HandleFunc adds an operation, or what answers where there is none.
 func (r *routes) HandleFunc(pattern string, handle http.HandlerFunc) {
-	r.mux.HandleFunc(pattern, handle)
+	r.ServeMux.HandleFunc(pattern, handle)
 	if strings.Contains(pattern, " ") {
 		r.patterns = append(r.patterns, pattern)
 	}
@@ -22,7 +23,7 @@ func (r *routes) HandleFunc(pattern string, handle http.HandlerFunc) {
 
 // Operations are the methods and paths that this front end serves, sorted.
 func Operations() []string {
-	all := (&handler{}).routes().patterns
+	all := newRoutes(Options{}).patterns
 	slices.Sort(all)
 	return all
 }
