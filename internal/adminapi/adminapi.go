@@ -79,12 +79,9 @@ type Options struct {
 type handler struct{ o Options }
 
 // New returns the handler for everything under Prefix.
-func New(o Options) http.Handler { return newRoutes(o) }
-
-// newRoutes leads each request to its operation.
-func newRoutes(o Options) *routes {
+func New(o Options) http.Handler {
 	h := &handler{o: o}
-	mux := &routes{ServeMux: http.NewServeMux()}
+	mux := newRoutes()
 	mux.HandleFunc("POST "+Prefix+"backup", h.backup)
 	mux.HandleFunc("GET "+Prefix+"doctor", h.doctor)
 	h.handleDenials(mux)

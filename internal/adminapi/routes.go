@@ -13,6 +13,9 @@ type routes struct {
 	patterns []string
 }
 
+// newRoutes serves nothing yet.
+func newRoutes() *routes { return &routes{ServeMux: http.NewServeMux()} }
+
 // HandleFunc adds an operation, or what answers where there is none.
 func (r *routes) HandleFunc(pattern string, handle http.HandlerFunc) {
 	r.ServeMux.HandleFunc(pattern, handle)
@@ -23,7 +26,9 @@ func (r *routes) HandleFunc(pattern string, handle http.HandlerFunc) {
 
 // Operations are the methods and paths that this front end serves, sorted.
 func Operations() []string {
-	all := newRoutes(Options{}).patterns
-	slices.Sort(all)
-	return all
+	served, ok := New(Options{}).(*routes)
+	if !ok {
+		return nil
+	}
+	return slices.Sorted(slices.Values(served.patterns))
 }
