@@ -201,6 +201,22 @@ func (s *Service) DescribeAccount(ctx context.Context, by, id fleet.Account) (Ac
 	return s.public(id, stored), nil
 }
 
+// AccountExists reports whether there is an open account of a number, for what
+// one account hands to another.
+func (s *Service) AccountExists(ctx context.Context, id fleet.Account) (bool, error) {
+	if !id.Valid() {
+		return false, nil
+	}
+	stored, _, err := s.load(ctx, id)
+	if fault.CodeOf(err) == fault.ResourceNotFound {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return stored.status() == StatusActive, nil
+}
+
 // AccountPage is one page of accounts by number. Next goes into the after of
 // the next call; it is empty on the last page.
 type AccountPage struct {

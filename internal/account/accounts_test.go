@@ -206,6 +206,28 @@ func TestOthersSeeThemselves(t *testing.T) {
 	}
 }
 
+func TestAccountExists(t *testing.T) {
+	t.Parallel()
+	s, _ := newHouse(t)
+	exists := func(id fleet.Account, want bool) {
+		t.Helper()
+		if got, err := s.AccountExists(t.Context(), id); got != want || err != nil {
+			t.Errorf("%q: %v %v", id, got, err)
+		}
+	}
+	exists(north, false)
+	if _, _, err := s.CreateAccount(t.Context(), home, NewAccount{ID: north, Name: "n"}); err != nil {
+		t.Fatal(err)
+	}
+	exists(north, true)
+	exists(home, true)
+	exists("x", false)
+	if _, err := s.CloseAccount(t.Context(), home, north); err != nil {
+		t.Fatal(err)
+	}
+	exists(north, false)
+}
+
 func TestCloseAndReopen(t *testing.T) {
 	t.Parallel()
 	s, l := newHouse(t)
