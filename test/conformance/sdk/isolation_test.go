@@ -97,6 +97,11 @@ func allActs(t *testing.T, of *neighbour, secret string) []act {
 		{op: "RegisterCertificateWithoutCA", in: &iot.RegisterCertificateWithoutCAInput{CertificatePem: &of.certPEM, Status: types.CertificateStatusActive}, builds: build},
 		{op: "CreateCertificateFromCsr", in: &iot.CreateCertificateFromCsrInput{CertificateSigningRequest: new(csr(t, secret))}},
 		{op: "CreateKeysAndCertificate", in: &iot.CreateKeysAndCertificateInput{}},
+		{op: "RegisterCACertificate", in: &iot.RegisterCACertificateInput{CaCertificate: &of.caPEM, CertificateMode: types.CertificateModeSniOnly, SetAsActive: true}, builds: build},
+		{op: "RegisterCertificate", in: &iot.RegisterCertificateInput{CertificatePem: &of.leafPEM, CaCertificatePem: &of.caPEM, Status: types.CertificateStatusActive}, refused: "CertificateValidationException", builds: build},
+		{op: "RegisterCertificateWithoutCA", in: &iot.RegisterCertificateWithoutCAInput{CertificatePem: &of.outPEM}, builds: build},
+		{op: "TransferCertificate", in: &iot.TransferCertificateInput{CertificateId: &of.outID, TargetAwsAccount: new("000000000000"), TransferMessage: &secret}, refused: notFound, builds: build},
+		{op: "GetRegistrationCode", in: &iot.GetRegistrationCodeInput{}, builds: build, shows: show},
 		{op: "AttachPolicy", in: &iot.AttachPolicyInput{PolicyName: new("may"), Target: &cert}, refused: denied, builds: build},
 		{op: "AttachPolicy", in: &iot.AttachPolicyInput{PolicyName: new("may"), Target: new(scope + "thinggroup/site")}, refused: denied, builds: build},
 		{op: "AttachPrincipalPolicy", in: &iot.AttachPrincipalPolicyInput{PolicyName: new("may"), Principal: &cert}, refused: denied},
@@ -122,6 +127,12 @@ func allActs(t *testing.T, of *neighbour, secret string) []act {
 		{op: "DescribeThingGroup", in: &iot.DescribeThingGroupInput{ThingGroupName: &site}, refused: notFound, shows: show},
 		{op: "DescribeThingGroup", in: &iot.DescribeThingGroupInput{ThingGroupName: &low}, refused: notFound, shows: show},
 		{op: "DescribeCertificate", in: &iot.DescribeCertificateInput{CertificateId: &certID}, refused: notFound, shows: show},
+		{op: "DescribeCertificate", in: &iot.DescribeCertificateInput{CertificateId: &of.outID}, refused: notFound, shows: show},
+		{op: "DescribeCACertificate", in: &iot.DescribeCACertificateInput{CertificateId: &of.caID}, refused: notFound, shows: show},
+		{op: "ListCACertificates", in: &iot.ListCACertificatesInput{}, shows: show},
+		{op: "ListCertificatesByCA", in: &iot.ListCertificatesByCAInput{CaCertificateId: &of.caID}, refused: notFound, shows: show},
+		{op: "ListOutgoingCertificates", in: &iot.ListOutgoingCertificatesInput{}, shows: show},
+		{op: "TestAuthorization", in: &iot.TestAuthorizationInput{Principal: &cert, AuthInfos: []types.AuthInfo{{ActionType: types.ActionTypePublish, Resources: []string{scope + "topic/t"}}}}, refused: denied, shows: show},
 		{op: "DescribeAuthorizer", in: &iot.DescribeAuthorizerInput{AuthorizerName: new("gate")}, refused: notFound, shows: show},
 		{op: "DescribeDefaultAuthorizer", in: &iot.DescribeDefaultAuthorizerInput{}, refused: notFound, shows: show},
 		{op: "DescribeIndex", in: &iot.DescribeIndexInput{IndexName: new("AWS_Things")}, shows: show},
@@ -185,6 +196,10 @@ func allActs(t *testing.T, of *neighbour, secret string) []act {
 		{op: "DeleteConnection", in: connection(http.MethodDelete, "", ""), refused: notFound},
 		{op: "DeleteThingShadow", in: &iotdataplane.DeleteThingShadowInput{ThingName: new("pump"), ShadowName: new("config")}, refused: notFound},
 		{op: "DeleteThingShadow", in: &iotdataplane.DeleteThingShadowInput{ThingName: new("pump")}, refused: notFound},
+		{op: "CancelCertificateTransfer", in: &iot.CancelCertificateTransferInput{CertificateId: &of.outID}, refused: notFound},
+		{op: "DeleteRegistrationCode", in: &iot.DeleteRegistrationCodeInput{}},
+		{op: "UpdateCACertificate", in: &iot.UpdateCACertificateInput{CertificateId: &of.caID, NewStatus: types.CACertificateStatusInactive}, refused: notFound},
+		{op: "DeleteCACertificate", in: &iot.DeleteCACertificateInput{CertificateId: &of.caID}, refused: notFound},
 		{op: "DetachThingPrincipal", in: &iot.DetachThingPrincipalInput{ThingName: new("pump"), Principal: &cert}, refused: denied},
 		{op: "DetachPolicy", in: &iot.DetachPolicyInput{PolicyName: new("may"), Target: new(scope + "thinggroup/site")}, refused: denied},
 		{op: "DetachPolicy", in: &iot.DetachPolicyInput{PolicyName: new("may"), Target: &cert}, refused: denied},
@@ -209,7 +224,11 @@ func allActs(t *testing.T, of *neighbour, secret string) []act {
 // ownOnly are operations whose success the owner's run does not show, because
 // something stands in their way that takes long; each is called all the same.
 func ownOnly() map[string]string {
-	return map[string]string{"DeleteThingType": "a type is deleted five minutes after it was deprecated"}
+	return map[string]string{
+		"DeleteThingType":           "a type is deleted five minutes after it was deprecated",
+		"AcceptCertificateTransfer": "a certificate is accepted by another account than the one that gives it",
+		"RejectCertificateTransfer": "a certificate is rejected by another account than the one that gives it",
+	}
 }
 
 // do calls an act and returns everything that came back and was sent.
@@ -365,7 +384,12 @@ func TestIsolationOfOperations(t *testing.T) {
 			t.Fatalf("%s: %s changed the other account:\n%s", kind, a.op, diff)
 		}
 	}
-	more := []act{{op: "DeleteThingType", in: &iot.DeleteThingTypeInput{ThingTypeName: new("pumps")}, refused: notFound}}
+	have := offered(t)
+	more := slices.DeleteFunc([]act{
+		{op: "DeleteThingType", in: &iot.DeleteThingTypeInput{ThingTypeName: new("pumps")}, refused: notFound},
+		{op: "AcceptCertificateTransfer", in: &iot.AcceptCertificateTransferInput{CertificateId: &victim.outID}, refused: notFound},
+		{op: "RejectCertificateTransfer", in: &iot.RejectCertificateTransferInput{CertificateId: &victim.outID}, refused: notFound},
+	}, func(a act) bool { return !have[a.op] })
 	for _, a := range append(acts(t, victim, "betasecret"), more...) {
 		stranger := h.settle("betasecret")
 		answer, sent, err := stranger.do(t.Context(), a)

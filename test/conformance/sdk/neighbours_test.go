@@ -40,6 +40,9 @@ type neighbour struct {
 	// A certificate that somebody else issued, registered under its id.
 	certID, certPEM string
 	cert            tls.Certificate
+	// An authority, a certificate of it, and one that is on its way to the default
+	// account.
+	caID, caPEM, leafID, leafPEM, outID, outPEM string
 }
 
 // certARN is that of the account's certificate.
@@ -105,14 +108,35 @@ func (h *neighbourhood) settle(secret string) *neighbour {
 	if n.endpoint != *told.EndpointAddress || !strings.HasSuffix(n.endpoint, "-ats.iot.us-east-1.muster.internal") {
 		h.t.Errorf("account %s is at %q, DescribeEndpoint says %q", number, n.endpoint, *told.EndpointAddress)
 	}
+	var ca, leaf, out tls.Certificate
 	n.certPEM, n.cert = selfSigned(h.t, secret)
-	sum := sha256.Sum256(n.cert.Certificate[0])
-	n.certID = hex.EncodeToString(sum[:])
+	n.outPEM, out = selfSigned(h.t, secret)
+	n.caPEM, ca = issued(h.t, secret, nil)
+	n.leafPEM, leaf = issued(h.t, secret, &ca)
+	n.certID, n.caID, n.leafID, n.outID = idOf(n.cert), idOf(ca), idOf(leaf), idOf(out)
 	return n
+}
+
+// idOf is the id under which a certificate is registered.
+func idOf(c tls.Certificate) string {
+	sum := sha256.Sum256(c.Certificate[0])
+	return hex.EncodeToString(sum[:])
 }
 
 // selfSigned makes a device certificate that no authority of the server knows.
 func selfSigned(t *testing.T, name string) (string, tls.Certificate) {
+	t.Helper()
+	return issuedAs(t, name, nil, false)
+}
+
+// issued makes an authority, or a certificate of one.
+func issued(t *testing.T, name string, by *tls.Certificate) (string, tls.Certificate) {
+	t.Helper()
+	return issuedAs(t, name, by, by == nil)
+}
+
+// issuedAs makes a certificate, self-signed without an authority.
+func issuedAs(t *testing.T, name string, by *tls.Certificate, isCA bool) (string, tls.Certificate) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -122,7 +146,17 @@ func selfSigned(t *testing.T, name string) (string, tls.Certificate) {
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if isCA {
+		template.IsCA, template.BasicConstraintsValid, template.KeyUsage = true, true, x509.KeyUsageCertSign|x509.KeyUsageCRLSign
+	}
+	parent, signer := template, any(key)
+	if by != nil {
+		if parent, err = x509.ParseCertificate(by.Certificate[0]); err != nil {
+			t.Fatal(err)
+		}
+		signer = by.PrivateKey
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, signer)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,14 +195,19 @@ func (h *neighbourhood) tlsAs(certificate *tls.Certificate, serverName string, a
 // leaks returns what of an account's own shows in a text. What the caller sent
 // itself may come back.
 func (n *neighbour) leaks(text, sent string) []string {
-	var found []string
-	if strings.Contains(strings.ReplaceAll(sent, `\n`, "\n"), n.certPEM) {
-		sent += n.certID // whoever has the certificate knows its digest
+	plain := strings.NewReplacer(`\n`, "", "\n", "")
+	text, sent = plain.Replace(text), plain.Replace(sent)
+	marks := []string{n.secret, n.account}
+	for id, text := range map[string]string{n.certID: n.certPEM, n.caID: n.caPEM, n.leafID: n.leafPEM, n.outID: n.outPEM} {
+		body := plain.Replace(text)
+		marks = append(marks, body[len(body)/2-20:len(body)/2+20])
+		if !strings.Contains(sent, body) { // whoever has the certificate knows its digest
+			marks = append(marks, id)
+		}
 	}
-	body := strings.ReplaceAll(n.certPEM, "\n", "")
-	for _, mark := range []string{n.secret, n.account, n.certID, body[len(body)/2-20 : len(body)/2+20]} {
-		plain := strings.NewReplacer(`\n`, "", "\n", "")
-		if strings.Contains(plain.Replace(text), mark) && !strings.Contains(plain.Replace(sent), mark) {
+	var found []string
+	for _, mark := range marks {
+		if strings.Contains(text, mark) && !strings.Contains(sent, mark) {
 			found = append(found, mark)
 		}
 	}
