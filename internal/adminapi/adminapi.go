@@ -61,6 +61,8 @@ type Options struct {
 	EndDrain    func() bool
 	// Devices explains refusals.
 	Devices Devices
+	// Accounts manages accounts.
+	Accounts Accounts
 	// History answers what became of connections.
 	History History
 	// Decommissioner and AttributeRules act on things and their types.
@@ -85,7 +87,7 @@ type handler struct {
 // New returns the handler for everything under Prefix.
 func New(o Options) http.Handler {
 	h := &handler{o: o, imports: make(chan struct{}, maxImports)}
-	mux := http.NewServeMux()
+	mux := newRoutes()
 	mux.HandleFunc("POST "+Prefix+"backup", h.backup)
 	mux.HandleFunc("GET "+Prefix+"doctor", h.doctor)
 	h.handleDenials(mux)
@@ -94,6 +96,7 @@ func New(o Options) http.Handler {
 	h.handleAttributeRules(mux)
 	h.routeDrain(mux)
 	h.handleCertificates(mux)
+	h.handleAccounts(mux)
 	mux.HandleFunc(Prefix, func(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, fault.New(fault.ResourceNotFound, "%s %s is no operation of %s", r.Method, r.URL.Path, Prefix))
 	})
@@ -181,7 +184,7 @@ func status(code fault.Code) int {
 		return http.StatusForbidden
 	case fault.ResourceNotFound:
 		return http.StatusNotFound
-	case fault.Conflict:
+	case fault.Conflict, fault.ResourceAlreadyExists:
 		return http.StatusConflict
 	case fault.Unavailable:
 		return http.StatusServiceUnavailable

@@ -38,7 +38,7 @@ type Certificates interface {
 }
 
 // handleCertificates adds the operations on certificates.
-func (h *handler) handleCertificates(mux *http.ServeMux) {
+func (h *handler) handleCertificates(mux *routes) {
 	mux.HandleFunc("GET "+Prefix+"certificates/expiring", h.read(ActionListExpiringCertificates, h.expiring))
 	mux.HandleFunc("POST "+Prefix+"ca-certificates/{caCertificateId}/revocation-list", h.importRevocationList)
 }

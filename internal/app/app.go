@@ -114,6 +114,8 @@ type followers struct {
 	topics  *eventlog.Runner
 	history *eventlog.Runner
 	crl     *eventlog.Runner
+	// accounts keeps the directory of names.
+	accounts *eventlog.Runner
 }
 
 // New opens folder, keys and store and joins all parts, but serves nothing. On
@@ -168,11 +170,7 @@ func (a *App) openStore(ctx context.Context) error {
 // openKeys brings up authorities and the root access key, and writes what
 // clients need into the folder.
 func (a *App) openKeys(ctx context.Context) error {
-	endpoints := account.EndpointsOf(a.settings.AccountID, a.settings.Region, a.settings.BaseDomain)
-	a.names = &names{
-		account: a.settings.AccountID, required: a.settings.TLS.RequireSNI,
-		known: append([]string{a.settings.Endpoint, endpoints.Data, endpoints.Jobs, endpoints.Credentials}, a.settings.TLSNames...),
-	}
+	a.names = a.newNames()
 	dir, err := a.dir.Sub(datadir.PKIDir)
 	if err != nil {
 		return err
@@ -194,7 +192,10 @@ func (a *App) openKeys(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.accounts = account.New(account.Options{Store: a.store, Sealer: sealer, Now: now})
+	a.accounts = account.New(account.Options{
+		Store: a.store, Sealer: sealer, Now: now,
+		Default: a.settings.AccountID, Endpoints: a.endpointsOf, Applied: a.accountApplied,
+	})
 	root, err := a.accounts.Root(ctx, a.settings.AccountID)
 	if err != nil {
 		return err
@@ -214,13 +215,11 @@ func (a *App) joinDomains(context.Context) error {
 			_, err := a.index.ParseThings(query)
 			return err
 		},
-		CheckPolicy: checkPolicy,
-		GroupStatus: func(of accountID, group, query string) string { return string(a.index.GroupStatus(of, group, query)) },
-		Endpoints:   a.endpoints(),
-		Logger:      a.component("registry"),
-		AccountExists: func(_ context.Context, of accountID) (bool, error) {
-			return of == a.settings.AccountID, nil
-		},
+		CheckPolicy:   checkPolicy,
+		GroupStatus:   func(of accountID, group, query string) string { return string(a.index.GroupStatus(of, group, query)) },
+		Endpoints:     a.endpoints(),
+		Logger:        a.component("registry"),
+		AccountExists: a.accounts.AccountExists,
 	})
 	if err != nil {
 		return err
@@ -239,16 +238,10 @@ func (a *App) joinDomains(context.Context) error {
 	return nil
 }
 
-// endpoints are what DescribeEndpoint answers: the configured name for the
-// default account, derived names for others.
+// endpoints are what DescribeEndpoint answers.
 func (a *App) endpoints() registry.Endpoints {
-	choose := func(derived func(account.Endpoints) string) func(of accountID) string {
-		return func(of accountID) string {
-			if of == a.settings.AccountID {
-				return a.settings.Endpoint
-			}
-			return derived(account.EndpointsOf(of, a.settings.Region, a.settings.BaseDomain))
-		}
+	choose := func(one func(account.Endpoints) string) func(of accountID) string {
+		return func(of accountID) string { return one(a.endpointsOf(of)) }
 	}
 	return registry.Endpoints{
 		Data:        choose(func(e account.Endpoints) string { return e.Data }),

@@ -45,7 +45,7 @@ func (a *App) joinAPI(context.Context) error {
 	}
 	a.api, err = awsapi.New(awsapi.Options{
 		Catalog: operations, Keys: a.accounts, Authorizer: &permissions{devices: a.devices, operators: a.accounts},
-		Devices: &apiDevices{devices: a.devices, names: a.names}, Custom: a.custom, Region: a.settings.Region, TokenKey: key,
+		Devices: &apiDevices{devices: a.devices, names: a.names}, Directory: a.names, Custom: a.custom, Region: a.settings.Region, TokenKey: key,
 		Now: now, Logger: a.component("awsapi"), Registerer: a.metrics,
 	})
 	if err != nil {
@@ -131,7 +131,7 @@ func (a *App) deviceHandler(listener string) http.Handler {
 	admin := adminapi.New(adminapi.Options{
 		Authorize: a.authorizeOps, Backup: a.Backup, Doctor: a.Doctor, Logger: a.component("adminapi"),
 		StartDrain: a.StartDrain, DrainStatus: a.drainStatus, EndDrain: a.endDrain,
-		Devices:        refusals{a.devices, a.settings.AccountID},
+		Devices: refusals{a.devices}, Accounts: a.accounts,
 		Decommissioner: a.newDecommission(), AttributeRules: a.registry,
 		Certificates: a.registry,
 		History:      a.history, Tokens: a.tokens, Account: callerAccount, Now: now,
@@ -189,6 +189,11 @@ func (a *App) authorizeOps(r *http.Request, body []byte, action string) (*http.R
 	ctx := context.WithValue(fleet.WithActor(r.Context(), actor), callerKey{}, caller.Account)
 	if err := a.accounts.Authorize(ctx, caller.Principal, action, awsapi.AnyResource); err != nil {
 		return nil, err
+	}
+	if installationWide(action) {
+		if err := a.accounts.MayManageInstallation(caller.Account, action); err != nil {
+			return nil, err
+		}
 	}
 	a.component("adminapi").InfoContext(ctx, "operation", slog.String("action", action), slog.String("principal", caller.Principal.ARN))
 	return r.WithContext(ctx), nil

@@ -174,6 +174,7 @@ func (a *App) joinFollowers(context.Context) error {
 				return a.store.Head(ctx)
 			},
 		}},
+		{&a.followers.accounts, a.accountsConsumer()},
 	}
 	for _, c := range consumers {
 		runner, err := eventlog.NewRunner(c.consumer, eventlog.Options{Store: a.store, Now: now, Logger: a.component("eventlog"), Registerer: a.metrics})
@@ -195,6 +196,7 @@ func (a *App) Start(ctx context.Context) error {
 	background := &parts{fatal: a.fail}
 	background.start(ctx,
 		part{"pki", a.pki.Run},
+		part{"accounts follower", a.followers.accounts.Run},
 		part{"index follower", a.followers.index.Run},
 		part{"deviceauth follower", a.followers.devices.Run},
 		part{"event topics follower", a.followers.topics.Run},
@@ -207,6 +209,7 @@ func (a *App) Start(ctx context.Context) error {
 		}.Run},
 		part{"shadow clean-up", a.cleanShadows},
 		part{"certificate sweep", a.sweep},
+		part{"closed accounts", a.sweepAccounts},
 		part{"presence", a.presence.Run},
 		part{"stored sessions", a.keeper.Run},
 	)
@@ -238,7 +241,7 @@ func (a *App) awaitFollowers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, runner := range []*eventlog.Runner{a.followers.devices, a.followers.topics, a.followers.index} {
+	for _, runner := range []*eventlog.Runner{a.followers.accounts, a.followers.devices, a.followers.topics, a.followers.index} {
 		if err := runner.WaitCovered(ctx, head); err != nil {
 			return err
 		}

@@ -47,6 +47,8 @@ type Options struct {
 	Authorizer Authorizer
 	// Devices is nil where no client certificates are accepted.
 	Devices Devices
+	// Directory is nil where there is one account only.
+	Directory Directory
 	// Custom is nil where there are no custom authorizers.
 	Custom Custom
 	// Region is the one configured region; any signing region is accepted.
@@ -167,6 +169,10 @@ func (s *Server) serve(ctx context.Context, x *exchange) {
 			s.refuse(x, p)
 			return
 		}
+	}
+	if p := s.misdirected(x.r, &x.caller); p != nil {
+		s.refuse(x, p)
+		return
 	}
 	if x.op == nil {
 		s.refuse(x, s.unroutable(x, signed, found))
