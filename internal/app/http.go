@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/muster-iot/muster/internal/adminapi"
+	"github.com/muster-iot/muster/internal/audit"
 	"github.com/muster-iot/muster/internal/awsapi"
 	"github.com/muster-iot/muster/internal/awsapi/catalog"
 	awsiot "github.com/muster-iot/muster/internal/awsapi/iot"
@@ -45,7 +46,7 @@ func (a *App) joinAPI(context.Context) error {
 	}
 	a.api, err = awsapi.New(awsapi.Options{
 		Catalog: operations, Keys: a.accounts, Authorizer: &permissions{devices: a.devices, operators: a.accounts},
-		Devices: &apiDevices{devices: a.devices, names: a.names}, Custom: a.custom, Region: a.settings.Region, TokenKey: key,
+		Trail: a.recorder, Devices: &apiDevices{devices: a.devices, names: a.names}, Custom: a.custom, Region: a.settings.Region, TokenKey: key,
 		Now: now, Logger: a.component("awsapi"), Registerer: a.metrics,
 	})
 	if err != nil {
@@ -134,6 +135,7 @@ func (a *App) deviceHandler(listener string) http.Handler {
 		Devices:        refusals{a.devices, a.settings.AccountID},
 		Decommissioner: a.newDecommission(), AttributeRules: a.registry,
 		History: a.history, Tokens: a.tokens, Account: callerAccount, Now: now,
+		Recorder: a.recorder, Audit: a.audit,
 	})
 	mqtt := a.webSocketHandler(listener)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -182,7 +184,9 @@ func (a *App) authorizeOps(r *http.Request, body []byte, action string) (*http.R
 	if err != nil {
 		return nil, err
 	}
-	actor := fleet.Actor{Principal: caller.Principal, SourceAddress: caller.SourceAddress}
+	call := audit.From(r.Context())
+	actor := fleet.Actor{Principal: caller.Principal, SourceAddress: caller.SourceAddress, RequestID: call.RequestID()}
+	call.Caller(caller.Account, actor)
 	ctx := context.WithValue(fleet.WithActor(r.Context(), actor), callerKey{}, caller.Account)
 	if err := a.accounts.Authorize(ctx, caller.Principal, action, awsapi.AnyResource); err != nil {
 		return nil, err

@@ -1,0 +1,127 @@
+package adminapi
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/muster-iot/muster/internal/audit"
+	"github.com/muster-iot/muster/internal/event"
+	"github.com/muster-iot/muster/internal/fault"
+	"github.com/muster-iot/muster/internal/fleet"
+)
+
+// eventSource is how the audit trail names this front end.
+const eventSource = "ops.muster"
+
+// maxRecordedBody bounds the bodies whose members are recorded, in bytes.
+const maxRecordedBody = 64 << 10
+
+// recorded lets each request leave a record in the audit trail, whatever becomes
+// of it, and gives it an id. Authorize fills in who calls.
+func (h *handler) recorded(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id := uuid.NewString()
+		w.Header().Set("X-Amzn-Requestid", id)
+		fact := event.APICalled{Source: eventSource, Name: "UnknownOperation", UserAgent: r.UserAgent(), ReadOnly: r.Method == http.MethodGet}
+		if r.TLS != nil {
+			fact.TLSVersion = strings.ReplaceAll(tls.VersionName(r.TLS.Version), "TLS 1.", "TLSv1.")
+			fact.CipherSuite, fact.ServerName = tls.CipherSuiteName(r.TLS.CipherSuite), r.TLS.ServerName
+		}
+		address := r.RemoteAddr
+		if host, _, err := net.SplitHostPort(address); err == nil {
+			address = host
+		}
+		ctx, call := h.o.Recorder.Begin(r.Context(), "", fleet.Actor{SourceAddress: address, RequestID: id}, fact)
+		call.Ask(map[string]any{"method": r.Method, "path": r.URL.Path})
+		r = r.WithContext(ctx)
+		defer func() {
+			cause := recover()
+			if cause != nil {
+				call.Fail(string(fault.Internal), "The answer broke off")
+			}
+			call.Finish(ctx)
+			if cause != nil {
+				panic(cause)
+			}
+		}()
+		next.ServeHTTP(&answering{ResponseWriter: w, call: call, r: r}, r)
+	})
+}
+
+// answering finishes the record before the first byte of the answer, so that who
+// has an answer finds the call in the trail.
+type answering struct {
+	http.ResponseWriter
+	call *audit.Call
+	r    *http.Request
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (a *answering) WriteHeader(status int) {
+	a.call.Finish(a.r.Context())
+	a.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (a *answering) Write(p []byte) (int, error) {
+	a.call.Finish(a.r.Context())
+	return a.ResponseWriter.Write(p) //nolint:wrapcheck // as if it were the writer itself
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (a *answering) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
+// describe notes what is asked for: the action without its prefix, and the
+// members of path, query and body.
+func describe(r *http.Request, body []byte, action string) {
+	call := audit.From(r.Context())
+	if call == nil {
+		return
+	}
+	name := strings.TrimPrefix(action, "ops:")
+	call.Describe(eventSource, name, r.Method == http.MethodGet)
+	asked := askedFor(r)
+	var members map[string]any
+	switch {
+	case len(body) > maxRecordedBody:
+		asked["bodyBytes"] = len(body)
+	case len(body) > 0 && json.Unmarshal(body, &members) == nil:
+		asked["body"] = members
+	}
+	call.Ask(asked)
+}
+
+// askedFor is what the request's address says.
+func askedFor(r *http.Request) map[string]any {
+	asked := map[string]any{"method": r.Method, "path": r.URL.Path}
+	if query := r.URL.Query(); len(query) > 0 {
+		members := map[string]any{}
+		for name, values := range query {
+			// A presigned query is how the caller proved itself.
+			if !strings.HasPrefix(name, "X-Amz-") {
+				members[name] = strings.Join(slices.Clone(values), ",")
+			}
+		}
+		asked["query"] = members
+	}
+	return asked
+}
+
+// refused notes why. What a request holds that no operation understood is not
+// kept: it may be anything.
+func refused(r *http.Request, coded *fault.Error) {
+	call := audit.From(r.Context())
+	if call == nil {
+		return
+	}
+	if coded.Code == fault.InvalidRequest || coded.Code == fault.ResourceNotFound {
+		call.Ask(askedFor(r))
+	}
+	call.Fail(string(coded.Code), coded.Message)
+}
