@@ -179,4 +179,3 @@ func plainStruct(v reflect.Value) map[string]any {
 	}
 	return out
 }
-

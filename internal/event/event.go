@@ -486,8 +486,8 @@ type APICalled struct {
 	// Source is the service called, for example iot.amazonaws.com.
 	Source string `json:"source"`
 	// Name is the operation, for example CreateThing.
-	Name      string `json:"name"`
-	ReadOnly  bool   `json:"readOnly,omitempty"`
+	Name     string `json:"name"`
+	ReadOnly bool   `json:"readOnly,omitempty"`
 	// DataEvent is a call of the data plane.
 	DataEvent bool   `json:"dataEvent,omitempty"`
 	UserAgent string `json:"userAgent,omitempty"`
