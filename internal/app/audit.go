@@ -61,10 +61,13 @@ func (a *App) catchUpAudit(ctx context.Context) error {
 }
 
 // recordStart tells the trail that the server runs, and with which settings when
-// those are others than before.
-func (a *App) recordStart(ctx context.Context) error {
+// those are others than before. A store that takes nothing now is no reason not
+// to start: the next start tells the settings.
+func (a *App) recordStart(ctx context.Context) {
 	a.recorder.Service(ctx, a.settings.AccountID, "ServerStarted", map[string]any{"version": a.version, "store": a.settings.StoreEngine()})
-	return a.recordSettings(ctx)
+	if err := a.recordSettings(ctx); err != nil {
+		a.component("audit").ErrorContext(ctx, "settings are not recorded", slog.Any("err", err))
+	}
 }
 
 func (a *App) recordSettings(ctx context.Context) error {

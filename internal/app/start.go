@@ -220,9 +220,7 @@ func (a *App) Start(ctx context.Context) error {
 	if err := a.broker.Recover(ctx); err != nil {
 		return err
 	}
-	if err := a.recordStart(ctx); err != nil {
-		return err
-	}
+	a.recordStart(ctx)
 	if err := a.listen(ctx); err != nil {
 		return err
 	}

@@ -97,11 +97,15 @@ func (r *Recorder) Begin(ctx context.Context, account fleet.Account, actor fleet
 	return context.WithValue(ctx, callKey{}, call), call
 }
 
-// Service reports an act of the server itself.
+// Service reports an act of the server itself, at once if the store takes it.
 func (r *Recorder) Service(ctx context.Context, account fleet.Account, name string, details map[string]any) {
 	fact := serviceEvent(name, details)
 	fact.ID = newID()
-	r.enqueue(ctx, event.Envelope{Account: account, At: r.o.Now(), Actor: fleet.System, Event: fact})
+	env := event.Envelope{Account: account, At: r.o.Now(), Actor: fleet.System, Event: fact}
+	if _, err := r.o.Store.Commit(ctx, store.Batch{Events: []event.Envelope{env}}); err != nil {
+		r.o.Logger.ErrorContext(ctx, "act of the server is recorded later", slog.String("act", name), slog.Any("err", err))
+		r.enqueue(ctx, env)
+	}
 }
 
 // admit gives a report of nobody's the default account, and says no when there
