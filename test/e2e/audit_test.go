@@ -20,7 +20,9 @@ import (
 )
 
 // trailKey is where the default account's record is.
-func trailKey(seq uint64) store.Key { return store.K("audit", "000000000000", fmt.Sprintf("%016x", seq)) }
+func trailKey(seq uint64) store.Key {
+	return store.K("audit", "000000000000", fmt.Sprintf("%016x", seq))
+}
 
 // createThings makes things and returns the number of the record of the third.
 func createThings(t *testing.T, server *testkit.Server) (third uint64) {
