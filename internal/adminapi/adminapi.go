@@ -110,12 +110,12 @@ func (h *handler) enter(w http.ResponseWriter, r *http.Request, action string) (
 	if err != nil {
 		return r, nil, fault.Wrap(fault.InvalidRequest, err, "the body is longer than %d bytes or ends early", maxBody)
 	}
-	describe(r, body, action)
+	describe(w, r, body, action)
 	authorized, err := h.o.Authorize(r, body, action)
 	if err != nil {
 		return r, nil, err
 	}
-	audit.From(authorized.Context()).Grant()
+	callOf(w).Grant()
 	return authorized, body, nil
 }
 
@@ -193,7 +193,7 @@ func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("X-Amzn-ErrorType", string(coded.Code))
-	refused(r, coded)
+	refused(w, r, coded)
 	w.WriteHeader(code)
 	if err := json.NewEncoder(w).Encode(map[string]string{"message": coded.Message}); err != nil {
 		h.o.Logger.InfoContext(r.Context(), "caller left before the answer", slog.Any("err", err))

@@ -37,20 +37,19 @@ func (h *handler) recorded(next http.Handler) http.Handler {
 		if host, _, err := net.SplitHostPort(address); err == nil {
 			address = host
 		}
-		ctx, call := h.o.Recorder.Begin(r.Context(), "", fleet.Actor{SourceAddress: address, RequestID: id}, fact)
+		call := h.o.Recorder.Begin("", fleet.Actor{SourceAddress: address, RequestID: id}, fact)
 		call.Ask(map[string]any{"method": r.Method, "path": r.URL.Path})
-		r = r.WithContext(ctx)
 		defer func() {
 			cause := recover()
 			if cause != nil {
 				call.Fail(string(fault.Internal), "The answer broke off")
 			}
-			call.Finish(ctx)
+			call.Finish()
 			if cause != nil {
 				panic(cause)
 			}
 		}()
-		next.ServeHTTP(&answering{ResponseWriter: w, call: call, r: r}, r)
+		next.ServeHTTP(&answering{ResponseWriter: w, call: call}, r.WithContext(call.In(r.Context())))
 	})
 }
 
@@ -59,28 +58,35 @@ func (h *handler) recorded(next http.Handler) http.Handler {
 type answering struct {
 	http.ResponseWriter
 	call *audit.Call
-	r    *http.Request
 }
 
 // WriteHeader implements http.ResponseWriter.
 func (a *answering) WriteHeader(status int) {
-	a.call.Finish(a.r.Context())
+	a.call.Finish()
 	a.ResponseWriter.WriteHeader(status)
 }
 
 // Write implements http.ResponseWriter.
 func (a *answering) Write(p []byte) (int, error) {
-	a.call.Finish(a.r.Context())
+	a.call.Finish()
 	return a.ResponseWriter.Write(p) //nolint:wrapcheck // as if it were the writer itself
 }
 
 // Unwrap lets http.ResponseController reach the connection.
 func (a *answering) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
+// callOf is the call that is answered through w, nil where there is no trail.
+func callOf(w http.ResponseWriter) *audit.Call {
+	if a, ok := w.(*answering); ok {
+		return a.call
+	}
+	return nil
+}
+
 // describe notes what is asked for: the action without its prefix, and the
 // members of path, query and body.
-func describe(r *http.Request, body []byte, action string) {
-	call := audit.From(r.Context())
+func describe(w http.ResponseWriter, r *http.Request, body []byte, action string) {
+	call := callOf(w)
 	if call == nil {
 		return
 	}
@@ -115,8 +121,8 @@ func askedFor(r *http.Request) map[string]any {
 
 // refused notes why. What a request holds that no operation understood is not
 // kept: it may be anything.
-func refused(r *http.Request, coded *fault.Error) {
-	call := audit.From(r.Context())
+func refused(w http.ResponseWriter, r *http.Request, coded *fault.Error) {
+	call := callOf(w)
 	if call == nil {
 		return
 	}

@@ -39,6 +39,15 @@ func From(ctx context.Context) *Call {
 	return call
 }
 
+// In returns a context in which the first commit reports the call, once it is
+// granted.
+func (c *Call) In(ctx context.Context) context.Context {
+	if c == nil {
+		return ctx
+	}
+	return context.WithValue(ctx, callKey{}, c)
+}
+
 // newID returns a version 4 UUID.
 func newID() string {
 	var b [16]byte
@@ -115,7 +124,7 @@ func (c *Call) change(apply func()) {
 // Finish ends the call. Unless a commit has reported it, or it failed after
 // that, it is left to the Recorder; Finish waits while that one's queue is full.
 // A second Finish does nothing.
-func (c *Call) Finish(ctx context.Context) {
+func (c *Call) Finish() {
 	if c == nil {
 		return
 	}
@@ -123,7 +132,7 @@ func (c *Call) Finish(ctx context.Context) {
 	env, ok := c.finish()
 	<-c.turn
 	if ok {
-		c.recorder.enqueue(ctx, env)
+		c.recorder.enqueue(env)
 	}
 }
 

@@ -3,6 +3,7 @@ package audit
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -84,17 +85,15 @@ func NewRecorder(o RecorderOptions) *Recorder {
 	return r
 }
 
-// Begin opens a call and returns a context in which the first commit reports it,
-// once it is granted. A nil recorder, and a call of the data plane where those
-// are not asked for, give a nil call.
-func (r *Recorder) Begin(ctx context.Context, account fleet.Account, actor fleet.Actor, fact event.APICalled) (context.Context, *Call) {
+// Begin opens a call. A nil recorder, and a call of the data plane where those are
+// not asked for, give a nil call.
+func (r *Recorder) Begin(account fleet.Account, actor fleet.Actor, fact event.APICalled) *Call {
 	if r == nil || fact.DataEvent && !r.o.DataEvents {
-		return ctx, nil
+		return nil
 	}
 	fact.ID, fact.UserAgent = newID(), cut(fact.UserAgent, maxUserAgent)
 	fact.ErrorMessage = cut(fact.ErrorMessage, maxMessage)
-	call := &Call{recorder: r, turn: make(chan struct{}, 1), account: account, actor: actor, fact: fact}
-	return context.WithValue(ctx, callKey{}, call), call
+	return &Call{recorder: r, turn: make(chan struct{}, 1), account: account, actor: actor, fact: fact}
 }
 
 // Service reports an act of the server itself, at once if the store takes it.
@@ -104,7 +103,7 @@ func (r *Recorder) Service(ctx context.Context, account fleet.Account, name stri
 	env := event.Envelope{Account: account, At: r.o.Now(), Actor: fleet.System, Event: fact}
 	if _, err := r.o.Store.Commit(ctx, store.Batch{Events: []event.Envelope{env}}); err != nil {
 		r.o.Logger.ErrorContext(ctx, "act of the server is recorded later", slog.String("act", name), slog.Any("err", err))
-		r.enqueue(ctx, env)
+		r.enqueue(env)
 	}
 }
 
@@ -127,7 +126,7 @@ func (r *Recorder) admit(c *Call) bool {
 }
 
 // enqueue hands a report to Run.
-func (r *Recorder) enqueue(ctx context.Context, env event.Envelope) {
+func (r *Recorder) enqueue(env event.Envelope) {
 	select {
 	case r.queue <- env:
 		return
@@ -141,7 +140,7 @@ func (r *Recorder) enqueue(ctx context.Context, env event.Envelope) {
 		// The store has taken nothing for as long as that. The trail will say
 		// how many there were.
 		if r.lost.Add(1) == 1 {
-			r.o.Logger.ErrorContext(ctx, "calls are not recorded: the store takes no reports")
+			r.o.Logger.Error("calls are not recorded: the store takes no reports")
 		}
 		r.missing.Inc()
 	}
@@ -200,7 +199,7 @@ func (r *Recorder) write(ctx context.Context, events []event.Envelope) bool {
 		if lost > 0 {
 			gap := serviceEvent("AuditRecordsLost", map[string]any{"calls": lost})
 			gap.ID = newID()
-			batch = append(batch[:len(batch):len(batch)], event.Envelope{Account: r.o.DefaultAccount, At: r.o.Now(), Actor: fleet.System, Event: gap})
+			batch = append(slices.Clip(batch), event.Envelope{Account: r.o.DefaultAccount, At: r.o.Now(), Actor: fleet.System, Event: gap})
 		}
 		_, err := r.o.Store.Commit(ctx, store.Batch{Events: batch})
 		if err == nil {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/store"
@@ -412,10 +413,8 @@ func (c *rowCheck) stray(ctx context.Context, i *inspector, row store.Key) error
 		if broken != nil {
 			return nil
 		}
-		for _, has := range record.rows() {
-			if has == row {
-				return nil
-			}
+		if slices.Contains(record.rows(), row) {
+			return nil
 		}
 	}
 	return i.found(seq, BadRow, "the row %s has no record", row)

@@ -1,7 +1,6 @@
 package awsapi
 
 import (
-	"context"
 	"crypto/tls"
 	"fmt"
 	"net/http"
@@ -12,34 +11,31 @@ import (
 	"github.com/muster-iot/muster/internal/awsapi/catalog"
 	"github.com/muster-iot/muster/internal/awsapi/sigv4"
 	"github.com/muster-iot/muster/internal/event"
-	"github.com/muster-iot/muster/internal/fleet"
 )
 
 // begin opens the record of a call whose caller is proven.
-func (s *Server) begin(ctx context.Context, x *exchange) context.Context {
-	actor := fleet.ActorFrom(ctx)
+func (s *Server) begin(x *exchange) {
+	actor := x.actor()
 	if actor.AccessKeyID == "" {
 		actor.AccessKeyID = claimedKey(x.r)
 	}
-	ctx, x.call = s.options.Trail.Begin(ctx, x.caller.Account, actor, x.fact())
+	x.call = s.options.Trail.Begin(x.caller.Account, actor, x.fact())
 	x.call.Ask(textMembers(x.labels))
-	return ctx
 }
 
 // conclude ends the record of a call that is refused or fails. One that was
 // refused before its caller was proven, or that no operation answers, has its
 // record begin here.
 func (s *Server) conclude(x *exchange) {
-	ctx := x.r.Context()
 	if x.call == nil {
 		if x.op == nil && x.caller.Principal.Kind == "" && claimedKey(x.r) == "" {
 			// Nobody asked for nothing: a scanner that found a port.
 			return
 		}
-		ctx = s.begin(x.withActor(ctx), x)
+		s.begin(x)
 	}
 	x.call.Fail(x.problem.name, x.problem.message)
-	x.call.Finish(ctx)
+	x.call.Finish()
 }
 
 // fact is what is known of a call from its request.

@@ -177,7 +177,8 @@ func (s *Server) serve(ctx context.Context, x *exchange) {
 		s.refuse(x, s.unroutable(x, signed, found))
 		return
 	}
-	s.run(s.begin(x.withActor(ctx), x), x)
+	s.begin(x)
+	s.run(x.call.In(x.withActor(ctx)), x)
 }
 
 // customHeader names a custom authorizer, which may find its token in the
@@ -289,7 +290,7 @@ func (s *Server) run(ctx context.Context, x *exchange) {
 		s.refuse(x, s.problemOf(x.op, err))
 		return
 	}
-	x.call.Finish(ctx)
+	x.call.Finish()
 	header := x.w.Header()
 	maps.Copy(header, reply.Header)
 	header.Set("Content-Type", "application/json")
@@ -300,10 +301,15 @@ func (s *Server) run(ctx context.Context, x *exchange) {
 
 // withActor adds the actor that every event will carry.
 func (x *exchange) withActor(ctx context.Context) context.Context {
-	return fleet.WithActor(ctx, fleet.Actor{
+	return fleet.WithActor(ctx, x.actor())
+}
+
+// actor is who calls.
+func (x *exchange) actor() fleet.Actor {
+	return fleet.Actor{
 		Principal: x.caller.Principal, SourceAddress: x.caller.SourceAddress, RequestID: x.id,
 		Trace: traceParent(x.r.Header.Get("Traceparent")),
-	})
+	}
 }
 
 // refuse writes an error, unless an answer is under way.

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -97,11 +98,11 @@ func (c *command) auditTail() *cobra.Command {
 			}
 		}
 		after := head.Seq
-		for i := len(newest) - 1; i >= 0; i-- {
-			if err := c.auditLine(newest[i], *raw); err != nil {
+		for _, line := range slices.Backward(newest) {
+			if err := c.auditLine(line, *raw); err != nil {
 				return err
 			}
-			after = max(after, seqOf(newest[i]))
+			after = max(after, seqOf(line))
 		}
 		for *follow {
 			var err error

@@ -36,7 +36,9 @@ func createThings(t *testing.T, server *testkit.Server) (third uint64) {
 	}
 	out, err := server.Muster(t.Context(), "audit", "search", "--resource", "thing/pump-2", "-o", "json")
 	must(t, err)
-	var found []struct{ Seq uint64 }
+	var found []struct {
+		Seq uint64 `json:"seq"`
+	}
 	must(t, json.Unmarshal([]byte(out), &found))
 	if len(found) != 1 {
 		t.Fatalf("search finds %s", out)
@@ -73,7 +75,8 @@ func TestAuditVerifyNamesWhatWasDone(t *testing.T) {
 		_, err = engine.Commit(t.Context(), store.Batch{Writes: []store.Write{
 			{Key: trailKey(1), Delete: true},
 			{Key: trailKey(third), Value: changed},
-			{Key: trailKey(third + 1), Value: two}, {Key: trailKey(third + 2), Value: one},
+			{Key: trailKey(third + 1), Value: two},
+			{Key: trailKey(third + 2), Value: one},
 		}})
 		must(t, errors.Join(err, engine.Close()))
 		server.Start()
