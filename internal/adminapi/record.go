@@ -119,15 +119,17 @@ func askedFor(r *http.Request) map[string]any {
 	return asked
 }
 
-// refused notes why. What a request holds that no operation understood is not
-// kept: it may be anything.
+// refused notes why. What a request holds that no operation understood, or that
+// nobody has proven to have sent, is not kept: it may be anything.
 func refused(w http.ResponseWriter, r *http.Request, coded *fault.Error) {
 	call := callOf(w)
 	if call == nil {
 		return
 	}
-	if coded.Code == fault.InvalidRequest || coded.Code == fault.ResourceNotFound {
+	switch coded.Code {
+	case fault.InvalidRequest, fault.ResourceNotFound, fault.Unauthorized:
 		call.Ask(askedFor(r))
+	default:
 	}
 	call.Fail(string(coded.Code), coded.Message)
 }

@@ -92,15 +92,20 @@ type fixture struct {
 func newFixture(t *testing.T, s store.Store) *fixture {
 	t.Helper()
 	f := &fixture{t: t, now: time.UnixMilli(1_750_000_000_000).UTC()}
-	var err error
-	f.Service, err = New(Options{
+	f.Service = newService(t, s, func() time.Time { return f.now })
+	return f
+}
+
+func newService(tb testing.TB, s store.Store, now func() time.Time) *Service {
+	tb.Helper()
+	service, err := New(Options{
 		Store: s, Region: "eu-local-1", DefaultAccount: account, Seed: bytes.Repeat([]byte{7}, SeedSize),
-		Now: func() time.Time { return f.now }, Logger: slog.New(slog.DiscardHandler), RetentionAge: 24 * time.Hour,
+		Now: now, Logger: slog.New(slog.DiscardHandler), RetentionAge: 24 * time.Hour,
 	})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	return f
+	return service
 }
 
 // need ends the test on an error.

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync/atomic"
@@ -35,6 +36,8 @@ const (
 	strangerReports    = 10
 	allStrangerReports = 30
 	strangerWindow     = time.Minute
+	// maxStranger bounds what is kept of the request of one, in bytes.
+	maxStranger = 2 << 10
 )
 
 // RecorderOptions are what a Recorder needs.
@@ -119,6 +122,9 @@ func (r *Recorder) admit(c *Call) bool {
 		return false
 	}
 	c.fact.Suppressed = suppressed
+	if n := len(c.fact.Parameters); n > maxStranger {
+		c.fact.Parameters = fmt.Appendf(nil, `{"omitted":"%d bytes"}`, n)
+	}
 	if c.account == "" {
 		c.account = r.o.DefaultAccount
 	}

@@ -81,7 +81,9 @@ func (s *Service) trim(ctx context.Context, account fleet.Account) (int, error) 
 	limit := s.o.Now().Add(-s.o.RetentionAge).UnixMilli()
 	var b store.Batch
 	n := 0
-	err = s.store.Scan(ctx, store.Under(kindRecord, string(account)), func(stored store.Record) error {
+	within := store.Under(kindRecord, string(account))
+	within.From = recordKey(account, anchor.Seq+1)
+	err = s.store.Scan(ctx, within, func(stored store.Record) error {
 		r, hash, err := parseLine(stored.Value)
 		if err != nil || r.Seq != anchor.Seq+1 || stored.Key != recordKey(account, r.Seq) || r.PrevHash != anchor.Hash {
 			return errGap
