@@ -183,6 +183,7 @@ func TestFirstCommitReportsTheCall(t *testing.T) {
 func TestRecordingKeepsTheStoresRules(t *testing.T) {
 	t.Parallel()
 	engines(t, func(t *testing.T, inner store.Store) {
+		t.Helper()
 		l := &ledger{Store: inner}
 		r := newRecorder(l, false)
 		s := Recording(inner)
@@ -340,12 +341,18 @@ func TestParametersHoldNoSecrets(t *testing.T) {
 			map[string]any{"password": "p", "newPassword": "p", "Secret_Access-Key": "s", "sessionToken": "t", "privateKey": "k", "tokenSignature": "s", "token": []any{"t"}},
 			`{"Secret_Access-Key":"H","newPassword":"H","password":"H","privateKey":"H","sessionToken":"H","token":"H","tokenSignature":"H"}`,
 		},
-		{map[string]any{"tokenKeyName": "k", "tokenSigningPublicKeys": map[string]any{"a": "PUBLIC"}, "clientRequestToken": "c", "userName": "u"},
-			`{"clientRequestToken":"c","tokenKeyName":"k","tokenSigningPublicKeys":{"a":"PUBLIC"},"userName":"u"}`},
-		{map[string]any{"mqttContext": map[string]any{"username": "u?token=t", "password": "p", "clientId": "c"}, "httpContext": map[string]any{"headers": "h"}},
-			`{"httpContext":"H","mqttContext":{"clientId":"c","password":"H","username":"H"}}`},
-		{map[string]any{"attributePayload": map[string]any{"attributes": map[string]any{"wifiPassword": "p", "colour": "red"}}},
-			`{"attributePayload":{"attributes":{"colour":"red","wifiPassword":"H"}}}`},
+		{
+			map[string]any{"tokenKeyName": "k", "tokenSigningPublicKeys": map[string]any{"a": "PUBLIC"}, "clientRequestToken": "c", "userName": "u"},
+			`{"clientRequestToken":"c","tokenKeyName":"k","tokenSigningPublicKeys":{"a":"PUBLIC"},"userName":"u"}`,
+		},
+		{
+			map[string]any{"mqttContext": map[string]any{"username": "u?token=t", "password": "p", "clientId": "c"}, "httpContext": map[string]any{"headers": "h"}},
+			`{"httpContext":"H","mqttContext":{"clientId":"c","password":"H","username":"H"}}`,
+		},
+		{
+			map[string]any{"attributePayload": map[string]any{"attributes": map[string]any{"wifiPassword": "p", "colour": "red"}}},
+			`{"attributePayload":{"attributes":{"colour":"red","wifiPassword":"H"}}}`,
+		},
 		{map[string]any{"description": "-----BEGIN EC PRIVATE KEY-----\nMHc"}, `{"description":"H"}`},
 		{map[string]any{"certificatePem": "-----BEGIN CERTIFICATE-----"}, `{"certificatePem":"-----BEGIN CERTIFICATE-----"}`},
 		{map[string]any{"x": strings.Repeat("ä", maxText)}, `{"x":"` + strings.Repeat("ä", maxText/2) + `… (24576 bytes)"}`},

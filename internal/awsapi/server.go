@@ -136,6 +136,7 @@ func (s *Server) finish(ctx context.Context, x *exchange, begun time.Time) {
 			cause: fmt.Errorf("panic: %v\n%s", cause, debug.Stack()),
 		})
 	}
+	x.call.Finish()
 	s.record(ctx, x, s.options.Now().Sub(begun))
 }
 
@@ -173,11 +174,11 @@ func (s *Server) serve(ctx context.Context, x *exchange) {
 			return
 		}
 	}
+	s.begin(x)
 	if x.op == nil {
 		s.refuse(x, s.unroutable(x, signed, found))
 		return
 	}
-	s.begin(x)
 	s.run(x.call.In(x.withActor(ctx)), x)
 }
 
