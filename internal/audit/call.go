@@ -63,15 +63,20 @@ func (c *Call) Describe(source, name string, readOnly bool) {
 	c.change(func() { c.fact.Source, c.fact.Name, c.fact.ReadOnly = source, name, readOnly })
 }
 
-// SignIn says that the call is a person who signs in, by the given account and
-// user name, whether that succeeds or not. The caller's record is in that
-// account; an unknown account is the default one's.
-func (c *Call) SignIn(account fleet.Account, principal fleet.Principal) {
+// SignIn says that the call is a person who signs in, in which way, and as whom
+// when that is proven. A failed sign-in is recorded in the default account: which
+// one was meant is only claimed.
+func (c *Call) SignIn(account fleet.Account, principal fleet.Principal, method string) {
+	c.Ask(map[string]any{"method": method})
 	c.change(func() {
 		c.fact.Kind, c.fact.Source, c.fact.Name, c.fact.ReadOnly = event.CallSignIn, "signin.amazonaws.com", "ConsoleLogin", false
 		c.account, c.actor.Principal = account, principal
 	})
 }
+
+// Forget ends the call without a record: it is one that anybody may make and that
+// tells and changes nothing.
+func (c *Call) Forget() { c.change(func() { c.finished = true }) }
 
 // Caller says who calls, proven.
 func (c *Call) Caller(account fleet.Account, actor fleet.Actor) {

@@ -64,6 +64,8 @@ type Recorder struct {
 	queue     chan event.Envelope
 	flush     chan chan struct{}
 	strangers *inlet.Quota
+	// signIns is for failed sign-ins, which other noise must not hide.
+	signIns *inlet.Quota
 	// lost counts reports that found no room, until the log says so; missing is
 	// the same for ever.
 	lost    atomic.Int64
@@ -75,6 +77,7 @@ func NewRecorder(o RecorderOptions) *Recorder {
 	r := &Recorder{
 		o: o, queue: make(chan event.Envelope, queued), flush: make(chan chan struct{}),
 		strangers: inlet.NewQuota(strangerReports, allStrangerReports, strangerWindow),
+		signIns:   inlet.NewQuota(strangerReports, allStrangerReports, strangerWindow),
 		missing: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "muster_audit_lost_total", Help: "Calls that could not be recorded, because the store did not take reports.",
 		}),
@@ -113,20 +116,22 @@ func (r *Recorder) Service(ctx context.Context, account fleet.Account, name stri
 // admit gives a report of nobody's the default account, and says no when there
 // are too many of them. The caller holds the call's mu.
 func (r *Recorder) admit(c *Call) bool {
-	proven := c.actor.Principal.Kind != ""
-	if proven && c.account != "" && (c.fact.Kind != event.CallSignIn || c.fact.ErrorCode == "") {
+	kind := c.actor.Principal.Kind
+	if kind != "" && kind != fleet.PrincipalAnonymous && c.account != "" && (c.fact.Kind != event.CallSignIn || c.fact.ErrorCode == "") {
 		return true
 	}
-	suppressed, ok := r.strangers.Take(c.actor.SourceAddress, r.o.Now())
+	quota := r.strangers
+	if c.fact.Kind == event.CallSignIn {
+		quota = r.signIns
+	}
+	suppressed, ok := quota.Take(c.actor.SourceAddress, r.o.Now())
 	if !ok {
 		return false
 	}
+	c.account = r.o.DefaultAccount
 	c.fact.Suppressed = suppressed
 	if n := len(c.fact.Parameters); n > maxStranger {
 		c.fact.Parameters = fmt.Appendf(nil, `{"omitted":"%d bytes"}`, n)
-	}
-	if c.account == "" {
-		c.account = r.o.DefaultAccount
 	}
 	return true
 }

@@ -285,6 +285,50 @@ func TestStrangersCannotFillTheTrail(t *testing.T) {
 	})
 }
 
+func TestSignInsAreRecorded(t *testing.T) {
+	t.Parallel()
+	l := &ledger{}
+	r := newRecorder(l, false)
+	signIn := func(of fleet.Account, who fleet.Principal, code string) {
+		call := r.Begin("", fleet.Actor{SourceAddress: "192.0.2.9"}, event.APICalled{Name: "UnknownOperation"})
+		call.Ask(map[string]any{"password": "open-it"})
+		call.SignIn(of, who, "password")
+		call.Fail(code, code)
+		call.Finish()
+	}
+	noise := func() {
+		call := r.Begin("", fleet.Actor{SourceAddress: "192.0.2.9"}, event.APICalled{Name: "Noise"})
+		call.Finish()
+		call = r.Begin("", fleet.Actor{SourceAddress: "192.0.2.9"}, event.APICalled{Name: "Public"})
+		call.Forget()
+		call.Finish()
+	}
+	for range strangerReports {
+		noise()
+	}
+	signIn(other, fleet.Principal{Kind: fleet.PrincipalUser, ID: "ada"}, "")
+	for range 2 * strangerReports {
+		signIn("made-up", fleet.Principal{Kind: fleet.PrincipalAnonymous}, "Unauthorized")
+	}
+	signIn(other, fleet.Principal{Kind: fleet.PrincipalUser, ID: "ada"}, "")
+	r.run(t)()
+	count := map[string]int{}
+	for _, env := range l.events {
+		call, ok := env.Event.(event.APICalled)
+		if !ok || call.Kind != event.CallSignIn {
+			continue
+		}
+		count[string(env.Account)+" "+call.ErrorCode]++
+		if string(call.Parameters) != `{"method":"password"}` || call.Name != "ConsoleLogin" {
+			t.Errorf("sign-in %+v", call)
+		}
+	}
+	want := map[string]int{string(other) + " ": 2, string(account) + " Unauthorized": strangerReports}
+	if diff := cmp.Diff(want, count); diff != "" || len(l.events) != strangerReports*2+2 {
+		t.Errorf("%d records\n%s", len(l.events), diff)
+	}
+}
+
 // A store that takes nothing for a while delays reports; one that takes nothing
 // for long makes callers wait and loses some, which the trail says.
 func TestBrokenStore(t *testing.T) {
