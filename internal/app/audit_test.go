@@ -237,3 +237,60 @@ func TestFollowerDoesNotHoldUpTheStop(t *testing.T) {
 		t.Errorf("the stop took %v", took)
 	}
 }
+
+// Lists go on where they ended, while records are added; what is asked wrongly is
+// named.
+func TestAuditLists(t *testing.T) {
+	t.Parallel()
+	a, stop := started(t, settings(t))
+	defer stop()
+	api := apiOf(t, a)
+	ask := func(operation string, query url.Values) (struct {
+		Records   []audit.Record `json:"records"`
+		NextToken string         `json:"nextToken"`
+	}, error,
+	) {
+		var out struct {
+			Records   []audit.Record `json:"records"`
+			NextToken string         `json:"nextToken"`
+		}
+		err := api.JSON(t.Context(), apiclient.Request{Service: "iot", Method: http.MethodGet, Path: "/ops/v1/audit/" + operation, Query: query}, nil, &out)
+		return out, err
+	}
+	for n := range 7 {
+		if _, err := api.Raw(t.Context(), apiclient.Request{Service: "iot", Method: http.MethodPost, Path: fmt.Sprint("/things/pump-", n), Body: []byte("{}")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var names []string
+	query := url.Values{"maxResults": {"2"}, "name": {"CreateThing"}}
+	for {
+		page, err := ask("records", query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range page.Records {
+			names = append(names, strings.TrimPrefix(r.Resources[0].ARN, "arn:aws:iot:us-east-1:000000000000:"))
+		}
+		if page.NextToken == "" {
+			break
+		}
+		query.Set("nextToken", page.NextToken)
+	}
+	if diff := cmp.Diff([]string{"thing/pump-6", "thing/pump-5", "thing/pump-4", "thing/pump-3", "thing/pump-2", "thing/pump-1", "thing/pump-0"}, names); diff != "" {
+		t.Error(diff)
+	}
+	query.Set("name", "DeleteThing")
+	for operation, wrong := range map[string]url.Values{
+		"records": query, "export": {"from": {"yesterday"}}, "verify": {"head": {"{}"}}, "follow": {"after": {"-1"}}, "head": {"maxResults": {"x"}},
+	} {
+		if _, err := ask(operation, wrong); !apiclient.Is(err, "InvalidRequest") {
+			t.Errorf("%s with %v: %v", operation, wrong, err)
+		}
+	}
+	for _, wrong := range []url.Values{{"maxResults": {"0"}}, {"maxResults": {"251"}}, {"actr": {"x"}}, {"from": {"2026-01-02T00:00:00Z"}, "to": {"2026-01-01T00:00:00Z"}}} {
+		if _, err := ask("records", wrong); !apiclient.Is(err, "InvalidRequest") {
+			t.Errorf("records with %v: %v", wrong, err)
+		}
+	}
+}

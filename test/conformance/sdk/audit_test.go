@@ -53,11 +53,12 @@ type record struct {
 	ReadOnly    bool   `json:"readOnly"`
 	UserAgent   string `json:"userAgent"`
 	Resources   []struct {
-		ARN  string
-		Type string
+		ARN  string `json:"ARN"`
+		Type string `json:"type"`
 	} `json:"resources"`
 	UserIdentity struct {
-		Type, ARN, AccessKeyID string
+		Type        string `json:"type"`
+		AccessKeyID string `json:"accessKeyId"`
 	} `json:"userIdentity"`
 	RequestParameters map[string]any `json:"requestParameters"`
 }
