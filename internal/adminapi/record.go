@@ -1,7 +1,6 @@
 package adminapi
 
 import (
-	"crypto/tls"
 	"encoding/json"
 	"net"
 	"net/http"
@@ -29,16 +28,15 @@ func (h *handler) recorded(next http.Handler) http.Handler {
 		id := uuid.NewString()
 		w.Header().Set("X-Amzn-Requestid", id)
 		fact := event.APICalled{Source: eventSource, Name: "UnknownOperation", UserAgent: r.UserAgent(), ReadOnly: r.Method == http.MethodGet}
-		if r.TLS != nil {
-			fact.TLSVersion = strings.ReplaceAll(tls.VersionName(r.TLS.Version), "TLS 1.", "TLSv1.")
-			fact.CipherSuite, fact.ServerName = tls.CipherSuiteName(r.TLS.CipherSuite), r.TLS.ServerName
-		}
 		address := r.RemoteAddr
 		if host, _, err := net.SplitHostPort(address); err == nil {
 			address = host
 		}
 		call := h.o.Recorder.Begin("", fleet.Actor{SourceAddress: address, RequestID: id}, fact)
 		call.Ask(map[string]any{"method": r.Method, "path": r.URL.Path})
+		if r.TLS != nil {
+			call.Secured(r.TLS.Version, r.TLS.CipherSuite, r.TLS.ServerName)
+		}
 		defer func() {
 			cause := recover()
 			if cause != nil {

@@ -3,8 +3,10 @@ package audit
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/muster-iot/muster/internal/event"
@@ -81,6 +83,15 @@ func (c *Call) Forget() { c.change(func() { c.finished = true }) }
 // Caller says who calls, proven.
 func (c *Call) Caller(account fleet.Account, actor fleet.Actor) {
 	c.change(func() { c.account, c.actor = account, actor })
+}
+
+// Secured says by which version and cipher suite of TLS the call came, and which
+// server it asked for.
+func (c *Call) Secured(version, cipherSuite uint16, serverName string) {
+	c.change(func() {
+		c.fact.TLSVersion = strings.ReplaceAll(tls.VersionName(version), "TLS 1.", "TLSv1.")
+		c.fact.CipherSuite, c.fact.ServerName = tls.CipherSuiteName(cipherSuite), serverName
+	})
 }
 
 // Ask says what was asked for; see Parameters.

@@ -1,7 +1,6 @@
 package awsapi
 
 import (
-	"crypto/tls"
 	"fmt"
 	"net/http"
 	"reflect"
@@ -11,16 +10,20 @@ import (
 	"github.com/muster-iot/muster/internal/awsapi/catalog"
 	"github.com/muster-iot/muster/internal/awsapi/sigv4"
 	"github.com/muster-iot/muster/internal/event"
+	"github.com/muster-iot/muster/internal/fleet"
 )
 
 // begin opens the record of a call whose caller is proven.
 func (s *Server) begin(x *exchange) {
-	actor := x.actor()
-	if actor.AccessKeyID == "" {
-		actor.AccessKeyID = claimedKey(x.r)
+	actor := fleet.Actor{
+		Principal: x.caller.Principal, SourceAddress: x.caller.SourceAddress, AccessKeyID: claimedKey(x.r), RequestID: x.id,
+		Trace: traceParent(x.r.Header.Get("Traceparent")),
 	}
 	x.call = s.options.Trail.Begin(x.caller.Account, actor, x.fact())
 	x.call.Ask(textMembers(x.labels))
+	if x.r.TLS != nil {
+		x.call.Secured(x.r.TLS.Version, x.r.TLS.CipherSuite, x.r.TLS.ServerName)
+	}
 }
 
 // conclude ends the record of a call that is refused or fails. One that was
@@ -55,8 +58,7 @@ func (x *exchange) fact() event.APICalled {
 	if fact.Name == "" {
 		fact.Name = "UnknownOperation"
 	}
-	fact.Source, fact.ReadOnly = eventSource(service), ReadOnly(fact.Name)
-	fact.TLSVersion, fact.CipherSuite, fact.ServerName = TLSDetails(x.r)
+	fact.Source, fact.ReadOnly = eventSource(service), readOnly(fact.Name)
 	return fact
 }
 
@@ -72,23 +74,14 @@ func eventSource(service catalog.Service) string {
 	}
 }
 
-// ReadOnly tells by an operation's name whether it changes nothing.
-func ReadOnly(name string) bool {
+// readOnly tells by an operation's name whether it changes nothing.
+func readOnly(name string) bool {
 	for _, verb := range []string{"Get", "List", "Describe", "Search", "Test", "Validate"} {
 		if strings.HasPrefix(name, verb) {
 			return true
 		}
 	}
 	return false
-}
-
-// TLSDetails are version, cipher suite and server name of a request's TLS; empty
-// without.
-func TLSDetails(r *http.Request) (version, cipher, name string) {
-	if r.TLS == nil {
-		return "", "", ""
-	}
-	return strings.ReplaceAll(tls.VersionName(r.TLS.Version), "TLS 1.", "TLSv1."), tls.CipherSuiteName(r.TLS.CipherSuite), r.TLS.ServerName
 }
 
 // claimedKey is the access key that a request says to be signed with, "" for

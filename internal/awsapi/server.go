@@ -302,15 +302,10 @@ func (s *Server) run(ctx context.Context, x *exchange) {
 
 // withActor adds the actor that every event will carry.
 func (x *exchange) withActor(ctx context.Context) context.Context {
-	return fleet.WithActor(ctx, x.actor())
-}
-
-// actor is who calls.
-func (x *exchange) actor() fleet.Actor {
-	return fleet.Actor{
+	return fleet.WithActor(ctx, fleet.Actor{
 		Principal: x.caller.Principal, SourceAddress: x.caller.SourceAddress, RequestID: x.id,
 		Trace: traceParent(x.r.Header.Get("Traceparent")),
-	}
+	})
 }
 
 // refuse writes an error, unless an answer is under way.
