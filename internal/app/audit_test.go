@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -102,6 +103,28 @@ func TestEveryKindOfCallIsRecorded(t *testing.T) {
 		}
 		if c.hides != "" && strings.Contains(string(text), c.hides) || !strings.Contains(string(text), c.shows) || r.RequestID == "" {
 			t.Errorf("%s: %s", c.name, text)
+		}
+	}
+	_, port, err := net.SplitHostPort(a.Addr(listenerTLS).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	credentials, err := apiclient.CredentialSources{DataDir: s.DataDir}.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	secured, err := apiclient.New(apiclient.Options{Endpoint: "https://localhost:" + port, Credentials: credentials, CAFile: a.dir.Path("ca.pem"), Now: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer secured.CloseIdle()
+	for _, path := range []string{"/things", "/ops/v1/drain"} {
+		if _, err := secured.Raw(t.Context(), apiclient.Request{Service: "iot", Method: http.MethodGet, Path: path}); err != nil {
+			t.Fatal(err)
+		}
+		got := trailOf(t, a)
+		if d := got[len(got)-1].TLSDetails; d == nil || d.TLSVersion != "TLSv1.3" || !strings.HasPrefix(d.CipherSuite, "TLS_") || d.ClientProvidedHostHeader != "localhost" {
+			t.Errorf("%s: TLS details %+v", path, d)
 		}
 	}
 	before := len(trailOf(t, a))
