@@ -101,6 +101,7 @@ whose data folder is ./muster-data.`,
 	c.add(root, groupOperate, c.certificates(), c.ca())
 	c.add(root, groupServer, c.drain())
 	c.add(root, groupServer, c.account())
+	c.add(root, groupOperate, c.audit())
 	root.AddCommand(o.Extra...)
 	return root
 }
