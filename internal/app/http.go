@@ -57,7 +57,8 @@ func (a *App) joinAPI(context.Context) error {
 	}
 	awsiot.Register(a.api, awsiot.Deps{
 		Registry: a.registry, Index: a.index, Shadows: a.shadows, Connections: connections{a.presence}, Authorizers: a.authorizers,
-		Tags: tags,
+		Tags:    tags,
+		Devices: a.devices,
 	})
 	iotdata.Register(a.api, iotdata.Deps{
 		Shadows: a.shadows, Publisher: a.broker, Topics: a.topics, Retained: a.broker, Sessions: a.broker, Now: now,

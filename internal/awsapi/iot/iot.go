@@ -42,6 +42,7 @@ type Deps struct {
 	Connections Connections
 	Authorizers *authorizer.Service
 	Tags        *tag.Service
+	Devices     Devices
 }
 
 // api holds the domains for the adapters.
@@ -64,6 +65,7 @@ func Register(s *awsapi.Server, d Deps) {
 	a.registerBillingGroups(s)
 	a.registerTags(s)
 	a.registerEventConfigurations(s)
+	a.registerTestAuthorization(s)
 	offer(s, "DescribeEndpoint", awsapi.All, a.describeEndpoint)
 }
 
