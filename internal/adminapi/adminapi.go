@@ -61,6 +61,8 @@ type Options struct {
 	EndDrain    func() bool
 	// Devices explains refusals.
 	Devices Devices
+	// Policies looks for mistakes in policies.
+	Policies Policies
 	// History answers what became of connections.
 	History History
 	// Tokens seals the places where lists go on.
@@ -82,6 +84,7 @@ func New(o Options) http.Handler {
 	h.handleDenials(mux)
 	h.handleHistory(mux)
 	h.routeDrain(mux)
+	h.routePolicyLint(mux)
 	mux.HandleFunc(Prefix, func(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, fault.New(fault.ResourceNotFound, "%s %s is no operation of %s", r.Method, r.URL.Path, Prefix))
 	})

@@ -131,7 +131,7 @@ func (a *App) deviceHandler(listener string) http.Handler {
 	admin := adminapi.New(adminapi.Options{
 		Authorize: a.authorizeOps, Backup: a.Backup, Doctor: a.Doctor, Logger: a.component("adminapi"),
 		StartDrain: a.StartDrain, DrainStatus: a.drainStatus, EndDrain: a.endDrain,
-		Devices: refusals{a.devices, a.settings.AccountID},
+		Devices: refusals{a.devices, a.settings.AccountID}, Policies: policyLint{a.registry, a.devices},
 		History: a.history, Tokens: a.tokens, Account: callerAccount, Now: now,
 	})
 	mqtt := a.webSocketHandler(listener)

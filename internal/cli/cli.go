@@ -98,6 +98,7 @@ whose data folder is ./muster-data.`,
 	}
 	c.add(root, groupServer, c.checkConfig(), c.sim(), c.version())
 	c.add(root, groupOperate, c.things(), c.groups(), c.billingGroups(), c.search(), c.shadow(), c.subscribe(), c.publish(), c.explain(), c.connections())
+	c.add(root, groupOperate, c.policy())
 	c.add(root, groupServer, c.drain())
 	root.AddCommand(o.Extra...)
 	return root

@@ -75,7 +75,8 @@ const (
 type Finding struct {
 	Code     string
 	Severity Severity
-	// Statement counts from 0; Sid is its label.
+	// Statement counts from 0 and is negative when no statement is meant; Sid is
+	// its label.
 	Statement int
 	Sid       string
 	// Place is that of the part in question.

@@ -97,7 +97,7 @@ func TestLintIsBounded(t *testing.T) {
 	var b strings.Builder
 	b.WriteString(`{"Version":"2012-10-17","Statement":[`)
 	for i := range 2000 {
-		fmt.Fprintf(&b, `{"Effect":"Deny","Action":["iot:Subscribe","iot:Recieve"],"Resource":["@:topicfilter/%d/+/*a*b*c","@:topic/%d/#"]},`, i, i)
+		fmt.Fprintf(&b, `{"Effect":"Deny","Action":["iot:Subscribe","iot:Recv"],"Resource":["@:topicfilter/%d/+/*a*b*c","@:topic/%d/#"]},`, i, i)
 	}
 	b.WriteString(`{"Effect":"Allow","Action":"*","Resource":"*"}]}`)
 	doc, err := iotpolicy.Parse([]byte(strings.ReplaceAll(b.String(), "@:", scriptScope)), iotpolicy.Limits{MaxCharacters: 1 << 20, MaxBytes: 1 << 20})

@@ -183,9 +183,9 @@ func reservedOfOthers(name string) bool {
 func (l *linter) variables(s *shape, at Place) {
 	connects := s.is(fleet.ARNClient)
 	if spoofable(s.source) && !connects && !l.st.attachedOnly() {
-		switch bound, any := l.clientBound(); {
+		switch bound, some := l.clientBound(); {
 		case bound:
-		case any:
+		case some:
 			l.tell(CodeSpoofableClient, Warning, at, "${iot:ClientId} is what the device says it is and this document lets it choose; use ${iot:Connection.Thing.ThingName}")
 		default:
 			l.tell(CodeSpoofableClient, Info, at, "${iot:ClientId} is what the device says it is; use ${iot:Connection.Thing.ThingName} unless another policy limits iot:Connect")
