@@ -12,6 +12,7 @@ require (
 	github.com/muster-iot/muster v0.0.0
 	github.com/prometheus/client_golang v1.25.0
 	github.com/rogpeppe/go-internal v1.16.0
+	golang.org/x/sync v0.25.0
 )
 
 require (
