@@ -37,7 +37,7 @@ func answerCases() []answerCase {
 }
 
 // matrixDomains are the domains whose operations are all held to the model.
-func matrixDomains() []string { return []string{"endpoints", "groups", "billing"} }
+func matrixDomains() []string { return []string{"endpoints", "groups", "billing", "policies"} }
 
 // alsoInMatrix are operations of other domains that are held to it.
 func alsoInMatrix() []string {
@@ -62,6 +62,11 @@ func notReached() map[string]string {
 	return map[string]string{
 		"CreateDynamicThingGroup ResourceNotFoundException": "a dynamic group refers to nothing that could be missing",
 		"ListBillingGroups ResourceNotFoundException":       "a list of the account's groups names no resource",
+		"DetachPolicy LimitExceededException":               "taking away exceeds nothing",
+		"GetEffectivePolicies LimitExceededException":       "reading counts against no limit",
+		"ListAttachedPolicies LimitExceededException":       "reading counts against no limit",
+		"ListTargetsForPolicy LimitExceededException":       "reading counts against no limit",
+		"TestAuthorization LimitExceededException":          "its own limit, ten questions, is the model's and so an InvalidRequestException",
 	}
 }
 
