@@ -93,20 +93,34 @@ func policyDocumentAnswers() []answerCase {
 			return err
 		}},
 		{op: "CreatePolicy", want: "MalformedPolicyException", rule: "no JSON", says: "line 1, column 11", do: malformed(`{"Version:}`)},
-		{op: "CreatePolicy", want: "MalformedPolicyException", rule: "a member twice", says: `line 3, column 2: a statement has the member "Action" twice`,
-			do: malformed(head + "\n" + ` "Action":"iot:Receive","Resource":"*"}]}`)},
-		{op: "CreatePolicy", want: "MalformedPolicyException", rule: "an unknown member", says: `line 1, column 27: a policy document has no member "Statements"`,
-			do: malformed(`{"Version": "2012-10-17", "Statements":[]}`)},
-		{op: "CreatePolicy", want: "MalformedPolicyException", rule: "a principal", says: "line 3, column 2: a device policy has no Principal",
-			do: malformed(head + "\n" + ` "Principal":"*","Resource":"*"}]}`)},
-		{op: "CreatePolicy", want: "MalformedPolicyException", rule: "an unknown variable", says: "line 3, column 13: the policy variable ${iot:Nobody} is not known",
-			do: malformed(head + "\n" + ` "Resource":"arn:aws:iot:us-east-1:000000000000:topic/${iot:Nobody}"}]}`)},
-		{op: "CreatePolicy", want: "MalformedPolicyException", rule: "a wrong type", says: "line 3, column 13: Resource must be a string or an array of strings",
-			do: malformed(head + "\n" + ` "Resource":{}}]}`)},
-		{op: "CreatePolicy", want: "MalformedPolicyException", rule: "an empty list", says: "line 3, column 12: Resource is empty",
-			do: malformed(head + "\n" + ` "Resource":[]}]}`)},
-		{op: "CreatePolicy", want: "MalformedPolicyException", rule: "too large", says: "2048 are allowed",
-			do: malformed(*allowedTopic(strings.Repeat("x", 2048)))},
+		{
+			op: "CreatePolicy", want: "MalformedPolicyException", rule: "a member twice", says: `line 3, column 2: a statement has the member "Action" twice`,
+			do: malformed(head + "\n" + ` "Action":"iot:Receive","Resource":"*"}]}`),
+		},
+		{
+			op: "CreatePolicy", want: "MalformedPolicyException", rule: "an unknown member", says: `line 1, column 27: a policy document has no member "Statements"`,
+			do: malformed(`{"Version": "2012-10-17", "Statements":[]}`),
+		},
+		{
+			op: "CreatePolicy", want: "MalformedPolicyException", rule: "a principal", says: "line 3, column 2: a device policy has no Principal",
+			do: malformed(head + "\n" + ` "Principal":"*","Resource":"*"}]}`),
+		},
+		{
+			op: "CreatePolicy", want: "MalformedPolicyException", rule: "an unknown variable", says: "line 3, column 13: the policy variable ${iot:Nobody} is not known",
+			do: malformed(head + "\n" + ` "Resource":"arn:aws:iot:us-east-1:000000000000:topic/${iot:Nobody}"}]}`),
+		},
+		{
+			op: "CreatePolicy", want: "MalformedPolicyException", rule: "a wrong type", says: "line 3, column 13: Resource must be a string or an array of strings",
+			do: malformed(head + "\n" + ` "Resource":{}}]}`),
+		},
+		{
+			op: "CreatePolicy", want: "MalformedPolicyException", rule: "an empty list", says: "line 3, column 12: Resource is empty",
+			do: malformed(head + "\n" + ` "Resource":[]}]}`),
+		},
+		{
+			op: "CreatePolicy", want: "MalformedPolicyException", rule: "too large", says: "2048 are allowed",
+			do: malformed(*allowedTopic(strings.Repeat("x", 2048))),
+		},
 		{op: "CreatePolicy", want: "MalformedPolicyException", rule: "too deep", says: "line 1, column", do: malformed(strings.Repeat("[", 2000))},
 	}
 }
@@ -301,6 +315,8 @@ func attachmentAnswers() []answerCase {
 }
 
 // principalPolicyAnswers are about the operations that are older than groups.
+//
+//nolint:staticcheck // they are deprecated, and offered to who still calls them.
 func principalPolicyAnswers() []answerCase {
 	attach := func(policy, principal func(*operator) *string) func(*operator) error {
 		return func(o *operator) error {

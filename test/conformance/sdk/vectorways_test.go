@@ -218,13 +218,13 @@ func (w *vectorWorld) trySubscribe(c *vectorClient, v *vector) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	switch codes[0] {
-	case mqtt.NotAuthorized:
+	if codes[0] == mqtt.NotAuthorized {
 		return false, nil
-	case 1:
-		return true, conn.Unsubscribe(w.t.Context(), v.name)
 	}
-	return false, fmt.Errorf("SUBACK 0x%02X", byte(codes[0]))
+	if codes[0] != 1 {
+		return false, fmt.Errorf("SUBACK 0x%02X", byte(codes[0]))
+	}
+	return true, conn.Unsubscribe(w.t.Context(), v.name)
 }
 
 // tryReceive has somebody with full rights publish to a topic that the client
