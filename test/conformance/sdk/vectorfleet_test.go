@@ -92,6 +92,8 @@ func (w *vectorWorld) policy(name, document string) {
 //	group GROUP [under PARENT]
 //	thing THING [type=TYPE] [ATTRIBUTE=VALUE…]   (made, or its attributes merged)
 //	refused thing THING ATTRIBUTE=VALUE…         (the registry takes no such value)
+//	untype THING                                 (takes its type away)
+//	ungroup GROUP                                (deletes it)
 //	certificate CERTIFICATE [FIELD=VALUE…]
 //	attach CERTIFICATE THING [exclusive]
 //	detach CERTIFICATE THING
@@ -125,6 +127,10 @@ func (w *vectorWorld) line(line string) {
 		}
 	case "certificate":
 		w.certificates[rest[0]] = w.makeCertificate(rest[1:])
+	case "ungroup":
+		must(w.operator, w.DeleteThingGroup, &iot.DeleteThingGroupInput{ThingGroupName: w.named(rest[0])})
+	case "untype":
+		must(w.operator, w.UpdateThing, &iot.UpdateThingInput{ThingName: &rest[0], RemoveThingType: true})
 	case "attach":
 		in := &iot.AttachThingPrincipalInput{ThingName: &rest[1], Principal: &w.certificate(rest[0]).arn}
 		if len(rest) == 3 {

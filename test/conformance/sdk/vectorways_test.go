@@ -26,6 +26,8 @@ type vectorClient struct {
 	certificate, id      string
 	will                 string
 	persistent, retained bool
+	// version is that of MQTT. In 3.1.1 a refused PUBLISH ends the connection.
+	version mqtt.Version
 	// conn is nil until a packet needs it.
 	conn *mqttclient.Client
 	// got are the payloads that arrived.
@@ -57,13 +59,15 @@ func (w *vectorWorld) connectsAs(certificate, id string, features []string) *vec
 	key := strings.Join(append([]string{certificate, id}, features...), " ")
 	if w.clients[key] == nil {
 		w.claim("client", id)
-		c := &vectorClient{certificate: certificate, id: id, got: make(chan string, 64)}
+		c := &vectorClient{certificate: certificate, id: id, got: make(chan string, 64), version: mqtt.V5}
 		for _, feature := range features {
 			switch name, value, _ := strings.Cut(feature, "="); name {
 			case "persistent":
 				c.persistent = true
 			case "retained":
 				c.retained = true
+			case "v3":
+				c.version = mqtt.V311
 			case "will":
 				c.will = value
 			default:
@@ -130,8 +134,8 @@ func (w *vectorWorld) explained(certificate, clientID, action, resource string) 
 // dial sends a CONNECT.
 func (w *vectorWorld) dial(c *vectorClient, id string, onMessage func(*mqtt.Publish)) (*mqttclient.Client, error) {
 	w.t.Helper()
-	o := mqttclient.Options{ClientID: id, Version: mqtt.V5, Persistent: c.persistent, OnMessage: onMessage}
-	if c.persistent {
+	o := mqttclient.Options{ClientID: id, Version: c.version, Persistent: c.persistent, OnMessage: onMessage}
+	if c.persistent && c.version == mqtt.V5 {
 		o.Properties.Set, o.Properties.SessionExpiry = mqtt.Of(mqtt.PropSessionExpiry), 60
 	}
 	if c.will != "" {
@@ -146,9 +150,13 @@ func (w *vectorWorld) dial(c *vectorClient, id string, onMessage func(*mqtt.Publ
 	return mqttclient.Connect(ctx, conn, o)
 }
 
+// connackNotAuthorized is the return code of MQTT 3.1.1.
+const connackNotAuthorized = 5
+
 // granted takes "not authorized" for a refusal, and any other error for one.
-func granted(err error) (bool, error) {
-	if refused, ok := errors.AsType[*mqttclient.RefusedError](err); ok && refused.Reason == mqtt.NotAuthorized {
+func (c *vectorClient) granted(err error) (bool, error) {
+	refused, ok := errors.AsType[*mqttclient.RefusedError](err)
+	if ok && (refused.Reason == mqtt.NotAuthorized || c.version != mqtt.V5 && refused.Reason == connackNotAuthorized) {
 		return false, nil
 	}
 	return err == nil, err
@@ -168,7 +176,7 @@ func (w *vectorWorld) tryConnect(c *vectorClient, id string) (bool, error) {
 		c.conn = nil
 	}
 	conn, err := w.dial(c, id, c.arrived)
-	allowed, err := granted(err)
+	allowed, err := c.granted(err)
 	switch {
 	case !allowed:
 	case id == c.id:
@@ -204,7 +212,17 @@ func (w *vectorWorld) tryPublish(c *vectorClient, topic string, retain bool) (bo
 	if err != nil {
 		return false, err
 	}
-	return granted(conn.PublishPacket(w.t.Context(), &mqtt.Publish{Topic: []byte(topic), QoS: 1, Retain: retain, Payload: []byte("v")}))
+	err = conn.PublishPacket(w.t.Context(), &mqtt.Publish{Topic: []byte(topic), QoS: 1, Retain: retain, Payload: []byte("v")})
+	if err != nil && c.version != mqtt.V5 {
+		// 3.1.1 has no way to say it but to end the connection.
+		select {
+		case <-conn.Done():
+			c.conn = nil
+			return false, nil
+		case <-time.After(10 * time.Second):
+		}
+	}
+	return c.granted(err)
 }
 
 // trySubscribe subscribes and leaves.
@@ -218,7 +236,7 @@ func (w *vectorWorld) trySubscribe(c *vectorClient, v *vector) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if codes[0] == mqtt.NotAuthorized {
+	if codes[0] == mqtt.NotAuthorized || c.version != mqtt.V5 && codes[0] == mqtt.SubackFailure {
 		return false, nil
 	}
 	if codes[0] != 1 {
@@ -340,6 +358,12 @@ func (w *vectorWorld) tryCall(c *vectorClient, v *vector) (bool, error) {
 		return w.tryHTTPS(c, http.MethodGet, apiclient.Path("api", "things", "shadow", "ListNamedShadowsForThing", thing), "", http.StatusOK)
 	case "GetRetainedMessage":
 		return w.tryHTTPS(c, http.MethodGet, apiclient.Path("retainedMessage", v.name), "", http.StatusOK, http.StatusNotFound)
+	case "GetConnection":
+		return w.tryHTTPS(c, http.MethodGet, apiclient.Path("connections", v.name), "", http.StatusOK, http.StatusNotFound)
+	case "ListSubscriptions":
+		return w.tryHTTPS(c, http.MethodGet, apiclient.Path("connections", v.name, "subscriptions"), "", http.StatusOK, http.StatusNotFound)
+	case "DeleteConnection":
+		return w.tryHTTPS(c, http.MethodDelete, apiclient.Path("connections", v.name), "", http.StatusOK, http.StatusNotFound)
 	case "ListRetainedMessages":
 		return w.tryHTTPS(c, http.MethodGet, "/retainedMessage?maxResults=1", "", http.StatusOK)
 	}
