@@ -64,6 +64,8 @@ type Options struct {
 	Devices Devices
 	// Accounts manages accounts.
 	Accounts Accounts
+	// Policies looks for mistakes in policies.
+	Policies Policies
 	// History answers what became of connections.
 	History History
 	// Decommissioner and AttributeRules act on things and their types.
@@ -102,6 +104,7 @@ func New(o Options) http.Handler {
 	h.handleCertificates(mux)
 	h.handleAccounts(mux)
 	h.routeAudit(mux)
+	h.routePolicyLint(mux)
 	mux.HandleFunc(Prefix, func(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, fault.New(fault.ResourceNotFound, "%s %s is no operation of %s", r.Method, r.URL.Path, Prefix))
 	})
