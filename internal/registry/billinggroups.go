@@ -206,12 +206,15 @@ func (m ThingAndGroup) resolveBilling(scope fleet.Scope) (thing, group string, e
 // a thing that is in another billing group has to leave that one first, so that
 // costs do not move by an oversight.
 func (s *Service) AddThingToBillingGroup(ctx context.Context, account fleet.Account, m ThingAndGroup) error {
-	return s.changeBilling(ctx, account, m, true, func(thing *thingRecord, name, group string) (string, error) {
-		if thing.BillingGroup != "" && thing.BillingGroup != group {
-			return "", fault.New(fault.InvalidRequest, "thing %s is in billing group %s; remove it from there first", name, thing.BillingGroup)
-		}
-		return group, nil
-	})
+	return s.changeBilling(ctx, account, m, true, joinBilling)
+}
+
+// joinBilling decides about a thing that joins a billing group.
+func joinBilling(thing *thingRecord, name, group string) (string, error) {
+	if thing.BillingGroup != "" && thing.BillingGroup != group {
+		return "", fault.New(fault.InvalidRequest, "thing %s is in billing group %s; remove it from there first", name, thing.BillingGroup)
+	}
+	return group, nil
 }
 
 // RemoveThingFromBillingGroup takes a thing out of a billing group; it is no
@@ -234,7 +237,14 @@ func (s *Service) changeBilling(
 	if err != nil {
 		return err
 	}
-	return s.change(ctx, account, func(ctx context.Context, a *attempt) error {
+	return s.change(ctx, account, rebilling(name, group, added, decide))
+}
+
+// rebilling is the command that sets what decide returns.
+func rebilling(
+	name, group string, added bool, decide func(thing *thingRecord, name, group string) (string, error),
+) func(context.Context, *attempt) error {
+	return func(ctx context.Context, a *attempt) error {
 		before, err := loadThing(ctx, a, name)
 		if err != nil {
 			return err
@@ -248,7 +258,7 @@ func (s *Service) changeBilling(
 		}
 		a.emit(event.BillingGroupMembershipChanged{BillingGroup: group, Thing: name, Added: added})
 		return saveThing(a, name, before, &after)
-	})
+	}
 }
 
 // DeleteBillingGroup removes a billing group; its things lose it. A group that
