@@ -9,8 +9,9 @@ import (
 	"github.com/muster-iot/muster/internal/store"
 )
 
-// membersPerBatch bounds how many members one batch of a deletion removes.
-const membersPerBatch = 200
+// membersPerBatch bounds how many members one batch of a deletion removes: a
+// change of any of them in the meantime makes the batch decide again.
+const membersPerBatch = 500
 
 // DeleteThingGroup removes a static group without children. Its members lose
 // the membership. A group that does not exist is deleted already.
@@ -77,10 +78,11 @@ func decideDeleteGroup(name string, r *groupRecord, expected *int64, dynamic boo
 }
 
 // removeMembers takes one batch of members out of a marked group and tells
-// whether there may be more.
+// whether there may be more. Devices are not awaited: the end of the group, which
+// stands behind all this in the log, waits for them.
 func (s *Service) removeMembers(ctx context.Context, account fleet.Account, group string) (bool, error) {
 	more := false
-	err := s.change(ctx, account, func(ctx context.Context, a *attempt) error {
+	_, _, err := s.commit(ctx, account, s.store, func(ctx context.Context, a *attempt) error {
 		ids, err := groupIDs(ctx, a, []string{group})
 		if err != nil {
 			return err
@@ -107,7 +109,6 @@ func (s *Service) removeMembers(ctx context.Context, account fleet.Account, grou
 			if !ok {
 				continue
 			}
-			a.devices = true
 			a.emit(membershipChanged(rows[i].Last(), thing, link, ids[0], false))
 			if err := save(a, owners[i], thing); err != nil {
 				return err
