@@ -33,6 +33,32 @@ type Line struct {
 	Err error
 }
 
+// size is about the most that the line takes in a request, and in memory until
+// it is done.
+func (l *Line) size() int {
+	const members = 100 // names of members, and what stands around values
+	n := members + jsonSize(l.Thing.Name) + jsonSize(l.Thing.TypeName) + jsonSize(l.Thing.BillingGroup)
+	for _, group := range l.Thing.Groups {
+		n += jsonSize(group)
+	}
+	for name, value := range l.Thing.Attributes {
+		n += jsonSize(name) + jsonSize(value)
+	}
+	return max(n, len(l.Raw))
+}
+
+// jsonSize is the most that a text takes with what stands around it: six bytes
+// where it is escaped.
+func jsonSize(text string) int {
+	n := len(text) + 4
+	for i := range len(text) {
+		if c := text[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			n += 5
+		}
+	}
+	return n
+}
+
 // Reader reads a file of things.
 type Reader struct {
 	split *splitter

@@ -19,9 +19,8 @@ import (
 const (
 	// MaxBatch is the most things that a server takes at a time.
 	MaxBatch = 1000
-	// batchBytes bounds a batch by the text of its lines: the server takes 4 MiB
-	// of body.
-	batchBytes = 2 << 20
+	// batchBytes bounds what a batch is as a request: the server takes 4 MiB.
+	batchBytes = 3 << 20
 	// grace is how long a batch under way may take when the import is
 	// interrupted.
 	grace = 15 * time.Second
@@ -217,14 +216,14 @@ func (r *importer) read(ctx context.Context, batches chan<- *batch) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		gap := skip.Has(line.Index)
-		if gap || len(b.lines) == r.Batch || b.size+len(line.Raw) > batchBytes {
+		gap, size := skip.Has(line.Index), line.size()
+		if gap || len(b.lines) == r.Batch || b.size+size > batchBytes {
 			if err := flush(); err != nil {
 				return err
 			}
 		}
 		if !gap {
-			b.lines, b.size = append(b.lines, line), b.size+len(line.Raw)
+			b.lines, b.size = append(b.lines, line), b.size+size
 		}
 	}
 }

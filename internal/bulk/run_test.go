@@ -2,12 +2,14 @@ package bulk
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -136,6 +138,45 @@ func TestRun(t *testing.T) {
 			t.Errorf("empty: %+v, %v", totals, err)
 		}
 	})
+}
+
+// No request is longer than a server takes, whatever the file makes of it.
+func TestRunBoundsRequests(t *testing.T) {
+	t.Parallel()
+	for name, fill := range map[string]func(column int) (header, value string){
+		"long names of columns": func(column int) (string, string) { return fmt.Sprintf("%0100d", column), "v" },
+		"escapes":               func(column int) (string, string) { return strconv.Itoa(column), strings.Repeat("<\x01", 400) },
+		"long values":           func(column int) (string, string) { return strconv.Itoa(column), strings.Repeat("x", 800) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				header, values := "name", ""
+				for column := range 50 {
+					h, v := fill(column)
+					header, values = header+",attr."+h, values+","+v
+				}
+				var text strings.Builder
+				text.WriteString(header + "\n")
+				for i := range 300 {
+					fmt.Fprintf(&text, "t%d%s\n", i, values)
+				}
+				s := newServer()
+				s.answer = func(_ int, in apiclient.Import) error {
+					body, err := json.Marshal(in)
+					if len(body) > 4<<20 {
+						t.Errorf("a request of %d bytes", len(body))
+					}
+					return err
+				}
+				o := options(t, s, text.String())
+				o.Batch = MaxBatch
+				if totals, err := Run(t.Context(), o); err != nil || totals.Created != 300 {
+					t.Errorf("%+v, %v", totals, err)
+				}
+			})
+		})
+	}
 }
 
 // The last line of a name wins, although batches overtake each other.
