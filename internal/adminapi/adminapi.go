@@ -73,6 +73,8 @@ type Options struct {
 	Certificates Certificates
 	// Importer makes and changes things in bulk.
 	Importer Importer
+	// Exporter lists them.
+	Exporter Exporter
 	// Permit asks whether the caller, known from the context that Authorize
 	// returned, may do a further action on a resource.
 	Permit func(ctx context.Context, action, resource string) error
@@ -106,6 +108,7 @@ func New(o Options) http.Handler {
 	h.handleThings(mux)
 	h.handleAttributeRules(mux)
 	h.handleImport(mux)
+	h.handleExport(mux)
 	h.routeDrain(mux)
 	h.handleCertificates(mux)
 	h.handleAccounts(mux)

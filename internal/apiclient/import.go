@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/url"
+	"strconv"
 )
 
 // Import asks for many things to be made or changed.
@@ -59,4 +61,31 @@ func (c *Client) ImportThings(ctx context.Context, in Import) (Imported, error) 
 		err = fmt.Errorf("the server answered %d of %d things", len(out.Results), len(in.Things))
 	}
 	return out, err
+}
+
+// exportPage is how many things of an export are asked for at a time.
+const exportPage = 1000
+
+// ExportThings calls do for every thing, in order of name, as an import takes
+// it.
+func (c *Client) ExportThings(ctx context.Context, do func(ImportThing) error) error {
+	query := url.Values{"maxResults": {strconv.Itoa(exportPage)}}
+	for {
+		var page struct {
+			Things    []ImportThing `json:"things"`
+			NextToken string        `json:"nextToken"`
+		}
+		if err := c.JSON(ctx, get(Path("ops", "v1", "things", "export"), query), nil, &page); err != nil {
+			return err
+		}
+		for _, thing := range page.Things {
+			if err := do(thing); err != nil {
+				return err
+			}
+		}
+		if page.NextToken == "" {
+			return nil
+		}
+		query.Set("nextToken", page.NextToken)
+	}
 }

@@ -137,7 +137,7 @@ func (a *App) deviceHandler(listener string) http.Handler {
 		Decommissioner: a.newDecommission(), AttributeRules: a.registry,
 		Certificates: a.registry, Recorder: a.recorder, Audit: a.audit,
 		History: a.history, Tokens: a.tokens, Account: callerAccount, Now: now,
-		Importer: a.registry, Permit: a.permit, ARN: a.callerARN,
+		Importer: a.registry, Exporter: a.registry, Permit: a.permit, ARN: a.callerARN,
 	})
 	mqtt := a.webSocketHandler(listener)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

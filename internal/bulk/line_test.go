@@ -160,6 +160,37 @@ func TestReadNDJSON(t *testing.T) {
 	}
 }
 
+// What is written is read again.
+func TestWriteThing(t *testing.T) {
+	t.Parallel()
+	things := []apiclient.ImportThing{
+		{Name: "x", TypeName: "T", BillingGroup: "B", Groups: []string{"g", "h"}, Attributes: map[string]string{"a": "1", "<b>": "[=]"}},
+		{Name: "y"},
+	}
+	var text strings.Builder
+	for _, thing := range things {
+		if err := WriteThing(&text, thing); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lines, err := read(t, NDJSON, text.String())
+	if err != nil || len(lines) != 2 {
+		t.Fatalf("%d lines, %v", len(lines), err)
+	}
+	for i, l := range lines {
+		if diff := cmp.Diff(things[i], l.Thing); diff != "" || l.Err != nil {
+			t.Error(l.Err, diff)
+		}
+	}
+	if err := WriteThing(brokenWriter{}, things[0]); !errors.Is(err, io.ErrShortWrite) {
+		t.Errorf("got %v", err)
+	}
+}
+
+type brokenWriter struct{}
+
+func (brokenWriter) Write([]byte) (int, error) { return 0, io.ErrShortWrite }
+
 // A reader that breaks is not the end of the file.
 func TestReadFails(t *testing.T) {
 	t.Parallel()

@@ -60,6 +60,27 @@ func parseJSONThing(raw []byte) (apiclient.ImportThing, error) {
 	return t, nil
 }
 
+// jsonThing is a thing as NDJSON has it.
+type jsonThing struct {
+	Name         string            `json:"name"`
+	Type         string            `json:"type,omitempty"`
+	BillingGroup string            `json:"billing_group,omitempty"`
+	Groups       []string          `json:"groups,omitempty"`
+	Attributes   map[string]string `json:"attributes,omitempty"`
+}
+
+// WriteThing writes a line of NDJSON.
+func WriteThing(w io.Writer, t apiclient.ImportThing) error {
+	data, err := json.Marshal(jsonThing{t.Name, t.TypeName, t.BillingGroup, t.Groups, t.Attributes})
+	if err == nil {
+		_, err = w.Write(append(data, '\n'))
+	}
+	if err != nil {
+		return fmt.Errorf("write thing %q: %w", t.Name, err)
+	}
+	return nil
+}
+
 // members walks an object and refuses a second member of one name.
 func members(decoder *json.Decoder, value func(name string) error) error {
 	open, err := decoder.Token()
