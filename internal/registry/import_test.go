@@ -139,6 +139,21 @@ func TestImportBillingGroups(t *testing.T) {
 	wantEqual(t, must[Thing](t)(r.DescribeThing(t.Context(), acct, "a")).BillingGroup, "payer")
 }
 
+// Rules that a type has for attributes hold for imports as for any change.
+func TestImportFollowsAttributeRules(t *testing.T) {
+	t.Parallel()
+	r := importRig(t)
+	ok(t, r.SetAttributeRules(t.Context(), acct, "Pump", AttributeRules{Attributes: map[string]AttributeRule{
+		"serial": {Required: true, Pattern: "[A-Z]{2}[0-9]+"},
+	}}))
+	good, bad := map[string]string{"serial": "AB12"}, map[string]string{"serial": "12"}
+	invalid := string(fault.InvalidRequest)
+	wantEqual(t, r.outcomes(t, ImportCreate, line("a", "Pump", good), line("b", "Pump", bad), line("c", "Pump", nil), line("d", "", bad)),
+		[]string{"created", invalid, invalid, "created"})
+	wantEqual(t, r.outcomes(t, ImportUpsert, line("a", "", bad), line("a", "", map[string]string{"serial": ""}), line("d", "Pump", nil), line("d", "Pump", good)),
+		[]string{invalid, invalid, invalid, "updated"})
+}
+
 func TestImportLastOfANameWins(t *testing.T) {
 	t.Parallel()
 	r := importRig(t)
