@@ -285,10 +285,8 @@ func (s *Service) DeleteBillingGroup(ctx context.Context, account fleet.Account,
 	if err != nil || !found {
 		return err
 	}
-	for more := true; more; {
-		if more, err = s.emptyBillingGroup(ctx, account, name); err != nil {
-			return err
-		}
+	if err := sweep(func(after string) (string, bool, error) { return s.emptyBillingGroup(ctx, account, name, after) }); err != nil {
+		return err
 	}
 	return s.change(ctx, account, func(ctx context.Context, a *attempt) error {
 		record, err := load[billingGroupRecord](ctx, a, key(kindBillingGroup, account, name))
@@ -302,16 +300,15 @@ func (s *Service) DeleteBillingGroup(ctx context.Context, account fleet.Account,
 	})
 }
 
-// emptyBillingGroup takes one batch of things out of a marked group and tells
-// whether there may be more.
-func (s *Service) emptyBillingGroup(ctx context.Context, account fleet.Account, group string) (bool, error) {
-	more := false
-	err := s.change(ctx, account, func(ctx context.Context, a *attempt) error {
-		rows, rest, err := keysOf(ctx, a.reader, under(kindBillingGroupThing, account, group), "", membersPerBatch)
+// emptyBillingGroup takes one batch of things behind a row out of a marked group
+// and returns what removeMembers does.
+func (s *Service) emptyBillingGroup(ctx context.Context, account fleet.Account, group, after string) (last string, more bool, err error) {
+	err = s.change(ctx, account, func(ctx context.Context, a *attempt) error {
+		rows, rest, err := keysOf(ctx, a.reader, under(kindBillingGroupThing, account, group), after, membersPerBatch)
 		if err != nil {
 			return err
 		}
-		more = rest
+		last, more = lastOf(rows), rest
 		owners := make([]store.Key, len(rows))
 		for i, row := range rows {
 			owners[i] = key(kindThing, account, row.Last())
@@ -334,5 +331,5 @@ func (s *Service) emptyBillingGroup(ctx context.Context, account fleet.Account, 
 		}
 		return nil
 	})
-	return more, err
+	return last, more, err
 }
