@@ -28,7 +28,8 @@ func (exporter) ListThings(_ context.Context, account fleet.Account, f registry.
 	}
 	all := []registry.Thing{
 		{Name: "a", TypeName: "T", BillingGroup: "B", Attributes: map[string]string{"k": "v"}, Groups: []registry.Membership{{Group: "d", Dynamic: true}, {Group: "s"}}},
-		{Name: "b"}, {Name: "c"},
+		{Name: "b"},
+		{Name: "c"},
 	}
 	var listed registry.Listed[registry.Thing]
 	for _, t := range all {
