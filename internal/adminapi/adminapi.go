@@ -100,6 +100,11 @@ type handler struct {
 // New returns the handler for everything under Prefix.
 func New(o Options) http.Handler {
 	h := &handler{o: o, imports: make(chan struct{}, maxImports)}
+	return h.recorded(h.routes())
+}
+
+// routes are all operations.
+func (h *handler) routes() *routes {
 	mux := newRoutes()
 	mux.HandleFunc("POST "+Prefix+"backup", h.backup)
 	mux.HandleFunc("GET "+Prefix+"doctor", h.doctor)
@@ -116,7 +121,7 @@ func New(o Options) http.Handler {
 	mux.HandleFunc(Prefix, func(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, fault.New(fault.ResourceNotFound, "%s %s is no operation of %s", r.Method, r.URL.Path, Prefix))
 	})
-	return h.recorded(mux)
+	return mux
 }
 
 // backupInput is the body of POST /ops/v1/backup.
