@@ -73,6 +73,15 @@ type Options struct {
 	AttributeRules AttributeRules
 	// Certificates answers what expires and takes over revocation lists.
 	Certificates Certificates
+	// Importer makes and changes things in bulk.
+	Importer Importer
+	// Exporter lists them.
+	Exporter Exporter
+	// Permit asks whether the caller, known from the context that Authorize
+	// returned, may do a further action on a resource.
+	Permit func(ctx context.Context, action, resource string) error
+	// ARN names a resource of the caller's account; kinds are those of fleet.
+	ARN func(ctx context.Context, kind, name string) string
 	// Tokens seals the places where lists go on.
 	Tokens PageTokens
 	// Account is the caller's, from the context that Authorize returned.
@@ -93,6 +102,11 @@ type handler struct {
 // New returns the handler for everything under Prefix.
 func New(o Options) http.Handler {
 	h := &handler{o: o, imports: make(chan struct{}, maxImports)}
+	return h.recorded(h.routes())
+}
+
+// routes are all operations.
+func (h *handler) routes() *routes {
 	mux := newRoutes()
 	mux.HandleFunc("POST "+Prefix+"backup", h.backup)
 	mux.HandleFunc("GET "+Prefix+"doctor", h.doctor)
@@ -100,6 +114,8 @@ func New(o Options) http.Handler {
 	h.handleHistory(mux)
 	h.handleThings(mux)
 	h.handleAttributeRules(mux)
+	h.handleImport(mux)
+	h.handleExport(mux)
 	h.routeDrain(mux)
 	h.handleCertificates(mux)
 	h.handleAccounts(mux)
@@ -108,7 +124,7 @@ func New(o Options) http.Handler {
 	mux.HandleFunc(Prefix, func(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, fault.New(fault.ResourceNotFound, "%s %s is no operation of %s", r.Method, r.URL.Path, Prefix))
 	})
-	return h.recorded(mux)
+	return mux
 }
 
 // backupInput is the body of POST /ops/v1/backup.
@@ -186,7 +202,7 @@ func (h *handler) doctor(w http.ResponseWriter, r *http.Request) {
 // statuses of the codes that these operations raise; others are 500.
 func status(code fault.Code) int {
 	switch code {
-	case fault.InvalidRequest, fault.CertificateValidation:
+	case fault.InvalidRequest, fault.CertificateValidation, fault.NotOffered:
 		return http.StatusBadRequest
 	case fault.Throttling:
 		return http.StatusTooManyRequests

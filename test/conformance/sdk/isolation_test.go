@@ -551,6 +551,7 @@ func opsCases(of *neighbour) map[string][]opsCase {
 		"POST policies/lint":                                     {{path: "policies/lint", body: `{"policyName":"may"}`}},
 		"PUT thing-types/{type}/attribute-rules":                 {{path: "thing-types/pumps/attribute-rules", body: `{}`}},
 		"POST thing-types/{type}/attribute-rules/check":          {{path: "thing-types/pumps/attribute-rules/check", body: `{}`}},
+		"POST things/import":                                     {{path: "things/import", body: `{"mode":"upsert","dryRun":true,"things":[{"name":"pump"}]}`}},
 		"POST things/{thing}/decommission":                       {{path: "things/pump/decommission", body: `{}`}},
 		"GET fleet/connections":                                  {{path: "fleet/connections?at=2026-01-01T00:00:00Z"}},
 	}
