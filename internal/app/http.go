@@ -182,7 +182,7 @@ func (a *App) authorizeOps(r *http.Request, body []byte, action string) (*http.R
 	if err != nil {
 		return nil, err
 	}
-	actor := fleet.Actor{Principal: caller.Principal, SourceAddress: caller.SourceAddress}
+	actor := fleet.Actor{Principal: caller.Principal, SourceAddress: caller.SourceAddress, AccessKeyID: caller.AccessKeyID}
 	ctx := context.WithValue(fleet.WithActor(r.Context(), actor), callerKey{}, caller.Account)
 	if err := a.accounts.Authorize(ctx, caller.Principal, action, awsapi.AnyResource); err != nil {
 		return nil, err

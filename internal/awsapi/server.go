@@ -42,8 +42,10 @@ const promisedBody = 16 << 10
 
 // Options are what a Server needs.
 type Options struct {
-	Catalog    *catalog.Catalog
-	Keys       Keys
+	Catalog *catalog.Catalog
+	Keys    Keys
+	// Sessions is nil where no session tokens are accepted.
+	Sessions   Sessions
 	Authorizer Authorizer
 	// Devices is nil where no client certificates are accepted.
 	Devices Devices
@@ -113,7 +115,7 @@ type exchange struct {
 
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	x := &exchange{w: w, r: r, id: randomID(), caller: Caller{SourceAddress: sourceAddress(r)}}
+	x := &exchange{w: w, r: r, id: randomID(), caller: Caller{SourceAddress: sourceAddress(r), Secure: r.TLS != nil}}
 	w.Header().Set("X-Amzn-Requestid", x.id)
 	defer s.finish(r.Context(), x, s.options.Now())
 	s.serve(r.Context(), x)
@@ -295,7 +297,7 @@ func (s *Server) run(ctx context.Context, x *exchange) {
 // withActor adds the actor that every event will carry.
 func (x *exchange) withActor(ctx context.Context) context.Context {
 	return fleet.WithActor(ctx, fleet.Actor{
-		Principal: x.caller.Principal, SourceAddress: x.caller.SourceAddress, RequestID: x.id,
+		Principal: x.caller.Principal, SourceAddress: x.caller.SourceAddress, AccessKeyID: x.caller.AccessKeyID, RequestID: x.id,
 		Trace: traceParent(x.r.Header.Get("Traceparent")),
 	})
 }
