@@ -1,6 +1,9 @@
 package iotpolicy
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // Dialect is what documents of a kind other than device policies may say. The
 // grammar, patterns, operators and decisions are the same.
@@ -164,4 +167,16 @@ func (d *Document) Conditional() bool {
 		}
 	}
 	return false
+}
+
+// Naming returns the part of a document whose statements have one of the names
+// as a resource or principal, literally.
+func (d *Document) Naming(names []string) *Document {
+	part := &Document{Version: d.Version, ID: d.ID}
+	for _, st := range d.Statements {
+		if slices.ContainsFunc(st.Resources, func(r string) bool { return slices.Contains(names, r) }) {
+			part.Statements = append(part.Statements, st)
+		}
+	}
+	return part
 }
