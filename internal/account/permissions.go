@@ -330,3 +330,18 @@ func (s *Service) Valid(ctx context.Context, principal fleet.Principal) error {
 	}
 	return id.refused
 }
+
+// Whoami returns the unique id of a caller: the account of a root user, a user's
+// id, or a role's with the session's name.
+func (s *Service) Whoami(ctx context.Context, principal fleet.Principal) (string, error) {
+	id, err := s.identity(ctx, principal, proofOf(ctx))
+	switch {
+	case err != nil:
+		return "", err
+	case id.refused != nil:
+		return "", id.refused
+	case id.root:
+		return accountOf(principal.ARN), nil
+	}
+	return id.request.UserID, nil
+}

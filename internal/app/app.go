@@ -191,7 +191,14 @@ func (a *App) openKeys(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.accounts = account.New(account.Options{Store: a.store, Sealer: sealer, Now: now})
+	sessionKey, err := a.secret("session-tokens", account.SessionKeySize)
+	if err != nil {
+		return err
+	}
+	a.accounts = account.New(account.Options{
+		Store: a.store, Sealer: sealer, Now: now, Region: a.settings.Region, SessionKey: sessionKey, Barrier: barrier{a},
+		Lag: func() time.Duration { return a.followers.devices.Lag() }, Logger: a.component("account"),
+	})
 	root, err := a.accounts.Root(ctx, a.settings.AccountID)
 	if err != nil {
 		return err

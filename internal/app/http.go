@@ -20,6 +20,7 @@ import (
 	"github.com/muster-iot/muster/internal/awsapi/catalog"
 	awsiot "github.com/muster-iot/muster/internal/awsapi/iot"
 	"github.com/muster-iot/muster/internal/awsapi/iotdata"
+	"github.com/muster-iot/muster/internal/awsapi/sts"
 	"github.com/muster-iot/muster/internal/backup"
 	"github.com/muster-iot/muster/internal/datadir"
 	"github.com/muster-iot/muster/internal/fault"
@@ -44,7 +45,7 @@ func (a *App) joinAPI(context.Context) error {
 		return err
 	}
 	a.api, err = awsapi.New(awsapi.Options{
-		Catalog: operations, Keys: a.accounts, Authorizer: &permissions{devices: a.devices, operators: a.accounts},
+		Catalog: operations, Keys: a.accounts, Sessions: sessions{a.accounts}, Authorizer: &permissions{devices: a.devices, operators: a.accounts},
 		Devices: &apiDevices{devices: a.devices, names: a.names}, Custom: a.custom, Region: a.settings.Region, TokenKey: key,
 		Now: now, Logger: a.component("awsapi"), Registerer: a.metrics,
 	})
@@ -60,6 +61,7 @@ func (a *App) joinAPI(context.Context) error {
 		Tags:        tags,
 		DeleteThing: a.deleteThing,
 	})
+	sts.Register(a.api, sts.Deps{Operators: a.accounts, Proven: proven})
 	iotdata.Register(a.api, iotdata.Deps{
 		Shadows: a.shadows, Publisher: a.broker, Topics: a.topics, Retained: a.broker, Sessions: a.broker, Now: now,
 		Connections: &clients{broker: a.broker, presence: a.presence, now: now},
@@ -183,7 +185,8 @@ func (a *App) authorizeOps(r *http.Request, body []byte, action string) (*http.R
 		return nil, err
 	}
 	actor := fleet.Actor{Principal: caller.Principal, SourceAddress: caller.SourceAddress, AccessKeyID: caller.AccessKeyID}
-	ctx := context.WithValue(fleet.WithActor(r.Context(), actor), callerKey{}, caller.Account)
+	ctx := proven(context.WithValue(fleet.WithActor(r.Context(), actor), callerKey{}, caller.Account), caller)
+	a.accounts.Used(ctx, caller.AccessKeyID)
 	if err := a.accounts.Authorize(ctx, caller.Principal, action, awsapi.AnyResource); err != nil {
 		return nil, err
 	}

@@ -489,6 +489,9 @@ func TestWithoutProofACustomAdmitterDecides(t *testing.T) {
 // denials refuses one action.
 type denials string
 
+// Used implements operators.
+func (denials) Used(context.Context, string) {}
+
 func (d denials) Authorize(_ context.Context, _ fleet.Principal, action, resource string) error {
 	if strings.HasPrefix(string(d), action+" ") && strings.HasSuffix(resource, strings.TrimPrefix(string(d), action+" ")) {
 		return fault.New(fault.Forbidden, "no")

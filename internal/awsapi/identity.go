@@ -75,9 +75,9 @@ type Caller struct {
 	Principal fleet.Principal
 	// AccessKeyID is what the request was signed with; empty for other proofs.
 	AccessKeyID string
-	// SessionBegan is when the session began whose credentials signed; zero for
-	// long-term keys.
-	SessionBegan time.Time
+	// SessionBegan and SessionUntil are when the session began and ends whose
+	// credentials signed; zero for long-term keys.
+	SessionBegan, SessionUntil time.Time
 	// SourceAddress is the peer's IP address without port, Secure whether the
 	// request came over TLS.
 	SourceAddress string
@@ -158,7 +158,7 @@ func (s *Server) bySignature(r *http.Request, caller Caller, signature *sigv4.Au
 		return caller, &problem{name: "ExpiredTokenException", status: http.StatusForbidden, message: "The security token included in the request is expired"}
 	}
 	caller.Account, caller.Principal = key.Account, key.Principal
-	caller.AccessKeyID, caller.SessionBegan = signature.AccessKeyID, key.Began
+	caller.AccessKeyID, caller.SessionBegan, caller.SessionUntil = signature.AccessKeyID, key.Began, key.Until
 	return caller, nil
 }
 

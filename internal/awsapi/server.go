@@ -69,8 +69,10 @@ type Server struct {
 	options  Options
 	routers  map[catalog.Service]*router
 	handlers map[*catalog.Operation]*handler
-	tokens   *pagetoken.Sealer
-	metrics  *metrics
+	// queries are the operations of services that have no wire structs.
+	queries []*queryOperation
+	tokens  *pagetoken.Sealer
+	metrics *metrics
 	// strangers bounds what refusals of unproven callers write to the log.
 	strangers *inlet.Quota
 }
@@ -106,11 +108,13 @@ type exchange struct {
 	id       string
 	services []catalog.Service
 	op       *catalog.Operation
-	labels   map[string]string
-	caller   Caller
-	body     []byte
-	problem  *problem
-	status   int
+	// query is the operation of a service without wire structs.
+	query   *queryOperation
+	labels  map[string]string
+	caller  Caller
+	body    []byte
+	problem *problem
+	status  int
 }
 
 // ServeHTTP answers one request.
@@ -169,6 +173,10 @@ func (s *Server) serve(ctx context.Context, x *exchange) {
 			s.refuse(x, p)
 			return
 		}
+	}
+	if x.query = s.routeQuery(x); x.query != nil {
+		s.runQuery(x.withActor(ctx), x, x.query)
+		return
 	}
 	if x.op == nil {
 		s.refuse(x, s.unroutable(x, signed, found))
