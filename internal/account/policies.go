@@ -55,6 +55,15 @@ func builtin(arn string) (Policy, bool) {
 	return Policy{}, false
 }
 
+// BuiltinPolicies are the policies that come with Muster, without documents.
+func (s *Service) BuiltinPolicies() []Policy {
+	var all []Policy
+	for _, b := range iampolicy.Builtins() {
+		all = append(all, Policy{Name: b.Name, ARN: b.ARN, Description: b.Description, Builtin: true})
+	}
+	return all
+}
+
 // malformed words what is wrong with a document.
 func malformed(err error) error {
 	return fault.Wrap(fault.MalformedPolicy, err, "The policy document is not valid: %v", err)

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"time"
 
+	operators "github.com/muster-iot/muster/internal/account"
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
 )
@@ -50,6 +51,10 @@ type Options struct {
 	// Authorize authenticates a request, checks the action and returns the
 	// request with a context that carries the actor.
 	Authorize func(r *http.Request, body []byte, action string) (*http.Request, error)
+	// AuthorizeOn is Authorize for an action on one resource of the caller's account.
+	AuthorizeOn func(r *http.Request, body []byte, action string, resource func(of fleet.Account) string) (*http.Request, error)
+	// Operators are users, groups, roles, policies and keys; nil offers none.
+	Operators *operators.Service
 	// Backup streams an archive encrypted to an age recipient.
 	Backup func(ctx context.Context, w io.Writer, recipient string) error
 	// Doctor compares store, log and projections.
@@ -87,6 +92,7 @@ func New(o Options) http.Handler {
 	h.handleThings(mux)
 	h.handleAttributeRules(mux)
 	h.routeDrain(mux)
+	h.routeOperators(mux)
 	mux.HandleFunc(Prefix, func(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, fault.New(fault.ResourceNotFound, "%s %s is no operation of %s", r.Method, r.URL.Path, Prefix))
 	})
@@ -106,6 +112,19 @@ func (h *handler) enter(w http.ResponseWriter, r *http.Request, action string) (
 		return r, nil, fault.Wrap(fault.InvalidRequest, err, "the body is longer than %d bytes or ends early", maxBody)
 	}
 	authorized, err := h.o.Authorize(r, body, action)
+	if err != nil {
+		return r, nil, err
+	}
+	return authorized, body, nil
+}
+
+// enterOn is enter for an action on one resource of the caller's account.
+func (h *handler) enterOn(w http.ResponseWriter, r *http.Request, action string, resource func(of fleet.Account) string) (*http.Request, []byte, error) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		return r, nil, fault.Wrap(fault.InvalidRequest, err, "the body is longer than %d bytes or ends early", maxBody)
+	}
+	authorized, err := h.o.AuthorizeOn(r, body, action, resource)
 	if err != nil {
 		return r, nil, err
 	}
@@ -161,13 +180,13 @@ func (h *handler) doctor(w http.ResponseWriter, r *http.Request) {
 // statuses of the codes that these operations raise; others are 500.
 func status(code fault.Code) int {
 	switch code {
-	case fault.InvalidRequest:
+	case fault.InvalidRequest, fault.MalformedPolicy, fault.LimitExceeded:
 		return http.StatusBadRequest
 	case fault.Unauthorized, fault.Forbidden:
 		return http.StatusForbidden
 	case fault.ResourceNotFound:
 		return http.StatusNotFound
-	case fault.Conflict:
+	case fault.Conflict, fault.ResourceAlreadyExists, fault.DeleteConflict:
 		return http.StatusConflict
 	case fault.Throttling:
 		return http.StatusTooManyRequests

@@ -131,7 +131,7 @@ func (a *App) localHandler(listener string) http.Handler {
 // would redirect topics with empty levels.
 func (a *App) deviceHandler(listener string) http.Handler {
 	admin := adminapi.New(adminapi.Options{
-		Authorize: a.authorizeOps, Backup: a.Backup, Doctor: a.Doctor, Logger: a.component("adminapi"),
+		Authorize: a.authorizeOps, AuthorizeOn: a.authorizeOpsOn, Operators: a.accounts, Backup: a.Backup, Doctor: a.Doctor, Logger: a.component("adminapi"),
 		StartDrain: a.StartDrain, DrainStatus: a.drainStatus, EndDrain: a.endDrain,
 		Devices:        refusals{a.devices, a.settings.AccountID},
 		Decommissioner: a.newDecommission(), AttributeRules: a.registry,
@@ -180,6 +180,11 @@ func (a *App) readyz(w http.ResponseWriter) {
 
 // authorizeOps proves who calls /ops/v1 and asks whether it may.
 func (a *App) authorizeOps(r *http.Request, body []byte, action string) (*http.Request, error) {
+	return a.authorizeOpsOn(r, body, action, func(fleet.Account) string { return awsapi.AnyResource })
+}
+
+// authorizeOpsOn does so for one resource.
+func (a *App) authorizeOpsOn(r *http.Request, body []byte, action string, resource func(of fleet.Account) string) (*http.Request, error) {
 	caller, err := a.api.Authenticate(r, body)
 	if err != nil {
 		return nil, err
@@ -187,7 +192,7 @@ func (a *App) authorizeOps(r *http.Request, body []byte, action string) (*http.R
 	actor := fleet.Actor{Principal: caller.Principal, SourceAddress: caller.SourceAddress, AccessKeyID: caller.AccessKeyID}
 	ctx := proven(context.WithValue(fleet.WithActor(r.Context(), actor), callerKey{}, caller.Account), caller)
 	a.accounts.Used(ctx, caller.AccessKeyID)
-	if err := a.accounts.Authorize(ctx, caller.Principal, action, awsapi.AnyResource); err != nil {
+	if err := a.accounts.Authorize(ctx, caller.Principal, action, resource(caller.Account)); err != nil {
 		return nil, err
 	}
 	a.component("adminapi").InfoContext(ctx, "operation", slog.String("action", action), slog.String("principal", caller.Principal.ARN))
