@@ -196,7 +196,7 @@ func (s *Service) identity(ctx context.Context, principal fleet.Principal, proof
 	if known != nil && known.epoch == epoch && (s.options.Lag == nil || s.options.Lag() <= maxLag) {
 		return known, nil
 	}
-	loaded, err := s.load(ctx, account, principal, proof)
+	loaded, err := s.loadIdentity(ctx, account, principal, proof)
 	if err != nil {
 		return nil, storageFault(fmt.Errorf("read the permissions of %s: %w", principal.ARN, err))
 	}
@@ -215,8 +215,8 @@ func void() error {
 	return fault.New(fault.Forbidden, "The security token included in the request is invalid: its access key, session, user or role is no longer in force")
 }
 
-// load reads a caller from the store.
-func (s *Service) load(ctx context.Context, account fleet.Account, principal fleet.Principal, proof Proof) (*identity, error) {
+// loadIdentity reads a caller from the store.
+func (s *Service) loadIdentity(ctx context.Context, account fleet.Account, principal fleet.Principal, proof Proof) (*identity, error) {
 	id := &identity{request: iampolicy.Request{
 		PrincipalARN: principal.ARN, Account: account, TokenIssued: proof.SessionBegan, Region: s.options.Region,
 	}}

@@ -31,6 +31,9 @@ type Options struct {
 	Terminal bool
 	// Serve runs a server; without it there are no `serve` and `demo`.
 	Serve ServeFunc
+	// ResetKey replaces the root access key of a server that does not run and
+	// returns the path of the credentials file; without it there is no `key reset`.
+	ResetKey func(ctx context.Context, s config.Settings) (path string, err error)
 	// Hangup delivers a value each time settings should be read anew.
 	Hangup <-chan os.Signal
 	// Hurry is closed when a stop should not wait for devices any longer.
@@ -92,13 +95,14 @@ whose data folder is ./muster-data.`,
 	root.SetVersionTemplate("muster {{.Version}}\n")
 	root.SetOut(o.Out)
 	root.SetErr(o.Err)
-	root.AddGroup(&cobra.Group{ID: groupServer, Title: "Server:"}, &cobra.Group{ID: groupOperate, Title: "Operate:"})
+	root.AddGroup(&cobra.Group{ID: groupServer, Title: "Server:"}, &cobra.Group{ID: groupOperate, Title: "Operate:"}, &cobra.Group{ID: groupOperators, Title: "Operators:"})
 	if o.Serve != nil {
 		c.add(root, groupServer, c.serve(), c.demo())
 	}
 	c.add(root, groupServer, c.checkConfig(), c.sim(), c.version())
 	c.add(root, groupOperate, c.things(), c.types(), c.groups(), c.billingGroups(), c.search(), c.shadow(), c.subscribe(), c.publish(), c.explain(), c.connections())
 	c.add(root, groupServer, c.drain())
+	c.add(root, groupOperators, c.user(), c.userGroup(), c.role(), c.accessPolicies(), c.key())
 	root.AddCommand(o.Extra...)
 	return root
 }
@@ -107,6 +111,8 @@ whose data folder is ./muster-data.`,
 const (
 	groupServer  = "server"
 	groupOperate = "operate"
+	// groupOperators are about people and their permissions.
+	groupOperators = "operators"
 )
 
 // add puts commands into a group of help.
