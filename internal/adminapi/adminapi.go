@@ -15,6 +15,7 @@ import (
 	operators "github.com/muster-iot/muster/internal/account"
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/signin"
 )
 
 // Prefix is the path that all of this front end lies under.
@@ -55,6 +56,11 @@ type Options struct {
 	AuthorizeOn func(r *http.Request, body []byte, action string, resource func(of fleet.Account) string) (*http.Request, error)
 	// Operators are users, groups, roles, policies and keys; nil offers none.
 	Operators *operators.Service
+	// SignIn lets people in who have no key; nil offers none.
+	SignIn *signin.Service
+	// SignedIn is told of every sign-in and every failed one; method is password or
+	// oidc, who is anonymous for a failed one. It may be nil.
+	SignedIn func(ctx context.Context, of fleet.Account, who fleet.Principal, method string, err error)
 	// Backup streams an archive encrypted to an age recipient.
 	Backup func(ctx context.Context, w io.Writer, recipient string) error
 	// Doctor compares store, log and projections.
@@ -93,6 +99,7 @@ func New(o Options) http.Handler {
 	h.handleAttributeRules(mux)
 	h.routeDrain(mux)
 	h.routeOperators(mux)
+	h.routeSignIn(mux)
 	mux.HandleFunc(Prefix, func(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, fault.New(fault.ResourceNotFound, "%s %s is no operation of %s", r.Method, r.URL.Path, Prefix))
 	})

@@ -36,6 +36,7 @@ import (
 	"github.com/muster-iot/muster/internal/presence"
 	"github.com/muster-iot/muster/internal/registry"
 	"github.com/muster-iot/muster/internal/shadow"
+	"github.com/muster-iot/muster/internal/signin"
 	"github.com/muster-iot/muster/internal/store"
 	"github.com/muster-iot/muster/internal/telemetry"
 )
@@ -76,15 +77,17 @@ type App struct {
 	// authorizers and custom are for devices that show neither certificate nor
 	// signature.
 	authorizers *authorizer.Service
-	custom      *customDoor
-	broker      *broker.Broker
-	keeper      *mqttstore.Keeper
-	topics      *mqttapi.Handler
-	api         *awsapi.Server
-	tokens      *pagetoken.Sealer
-	names       *names
-	followers   followers
-	listeners   listeners
+	// signIn lets people in who have no key.
+	signIn    *signin.Service
+	custom    *customDoor
+	broker    *broker.Broker
+	keeper    *mqttstore.Keeper
+	topics    *mqttapi.Handler
+	api       *awsapi.Server
+	tokens    *pagetoken.Sealer
+	names     *names
+	followers followers
+	listeners listeners
 	// limit bounds the connections of the listeners with TLS, localLimit those
 	// of the one on loopback; from Start on.
 	limit, localLimit *inlet.Limit
@@ -125,7 +128,7 @@ func New(ctx context.Context, o Options) (*App, error) {
 		metrics: telemetry.NewRegistry(o.Version), fatal: make(chan struct{}), hurry: o.Hurry,
 	}
 	a.cleanups = &cleanups{log: log.Logger}
-	steps := []func(context.Context) error{a.openFolder, a.openStore, a.openKeys, a.joinDomains, a.joinFunctions, a.joinDevicePlane, a.joinFollowers, a.joinAPI}
+	steps := []func(context.Context) error{a.openFolder, a.openStore, a.openKeys, a.joinDomains, a.joinSignIn, a.joinFunctions, a.joinDevicePlane, a.joinFollowers, a.joinAPI}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(err, a.cleanups.run(ctx))

@@ -54,6 +54,7 @@ func TestDefaultsAreValidAndAllSet(t *testing.T) {
 		History:  History{RetentionAge: 2160 * time.Hour, RetentionBytes: 1 << 30},
 		Registry: Registry{MaxDynamicGroups: 100, MaxGroupChildren: 100, TypeDeletionDelay: 5 * time.Minute},
 		Limits:   Limits{AccountRetained: 500000}, Drain: Drain{Over: 5 * time.Second},
+		SignIn: SignIn{Session: time.Hour, MaxFailures: 5, MaxFailuresTotal: 500, FailureWindow: 5 * time.Minute, OIDC: OIDC{Scopes: []string{"profile", "email"}, Claim: "groups"}},
 	}
 	if diff := cmp.Diff(want, s); diff != "" {
 		t.Error(diff)
