@@ -64,6 +64,11 @@ func (t *target) client() (*apiclient.Client, error) {
 	if err != nil {
 		return nil, err //nolint:wrapcheck // it says what to do
 	}
+	return t.clientAs(credentials)
+}
+
+// clientAs is client for somebody whose credentials are known, or for nobody.
+func (t *target) clientAs(credentials apiclient.Credentials) (*apiclient.Client, error) {
 	endpoint := t.endpoint
 	if endpoint == "" {
 		endpoint = t.c.env(endpointEnv)

@@ -102,17 +102,20 @@ var errNoPassword = errors.New("there is no password: write it to standard input
 // the command line would show in the list of processes.
 func passwordFlag(cmd *cobra.Command) func() (string, error) {
 	path := cmd.Flags().String("password-file", "-", "file with the password in its first line; - is standard input")
-	return func() (string, error) {
-		text, err := readText(cmd, *path)
-		if err != nil {
-			return "", err
-		}
-		password, _, _ := strings.Cut(text, "\n")
-		if password = strings.TrimSuffix(password, "\r"); password == "" {
-			return "", errNoPassword
-		}
-		return password, nil
+	return func() (string, error) { return firstLine(cmd, *path) }
+}
+
+// firstLine reads a password from a file.
+func firstLine(cmd *cobra.Command, path string) (string, error) {
+	text, err := readText(cmd, path)
+	if err != nil {
+		return "", err
 	}
+	password, _, _ := strings.Cut(text, "\n")
+	if password = strings.TrimSuffix(password, "\r"); password == "" {
+		return "", errNoPassword
+	}
+	return password, nil
 }
 
 // setPassword lets a user sign in.
