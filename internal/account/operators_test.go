@@ -1,7 +1,6 @@
 package account
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -457,7 +456,7 @@ func BenchmarkAuthorizePacket(b *testing.B) {
 		b.Fatal(err)
 	}
 	s := New(Options{Store: st, Sealer: sealer, Now: time.Now})
-	ctx := context.Background()
+	ctx := b.Context()
 	_, _ = s.CreateUser(ctx, acct, "alice")
 	_ = s.AttachPolicy(ctx, acct, Owner{"user", "alice"}, "MusterOperator")
 	key, _ := s.CreateAccessKey(ctx, acct, "alice")

@@ -146,7 +146,7 @@ func (h *handler) startOIDC(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Cache-Control", "no-store")
-	http.Redirect(w, r, address, http.StatusFound)
+	http.Redirect(w, r, address, http.StatusFound) //nolint:gosec // the provider of the settings, not of the request
 }
 
 // finishOIDC takes the browser back. The code travels in the fragment, which

@@ -148,7 +148,7 @@ func (g *gatekeeper) admitSigned(ctx context.Context, c *broker.ConnectRequest, 
 		scope: fleet.Scope{Region: g.region, Account: c.Account},
 		ctx:   proven(context.WithoutCancel(ctx), *opened.caller),
 	}
-	ctx = guard.ctx
+	ctx = proven(ctx, *opened.caller)
 	// Before the question, so that a key that is taken away after the answer finds
 	// the connection.
 	g.signed.add(guard, c.ClientID)

@@ -1,6 +1,7 @@
 package awsapi
 
 import (
+	"bytes"
 	"context"
 	"encoding/xml"
 	"fmt"
@@ -145,17 +146,12 @@ func queryProblem(err error) *problem {
 
 // queryAnswer wraps a result as the protocol does.
 func queryAnswer(q *queryOperation, result any, requestID string) ([]byte, error) {
-	inner, err := xml.Marshal(struct {
-		XMLName xml.Name
-		Result  any
-	}{XMLName: xml.Name{Local: "x"}, Result: result})
-	if err != nil {
+	var out bytes.Buffer
+	out.WriteString(xml.Header)
+	_, _ = fmt.Fprintf(&out, "<%sResponse xmlns=%q>", q.name, q.space) // a buffer takes everything
+	if err := xml.NewEncoder(&out).EncodeElement(result, xml.StartElement{Name: xml.Name{Local: q.name + "Result"}}); err != nil {
 		return nil, fmt.Errorf("encode answer of %s: %w", q.name, err)
 	}
-	// The wrapper's own element gave the result a root; its name is the
-	// operation's.
-	inner = inner[len("<x><Result>") : len(inner)-len("</Result></x>")]
-	text := fmt.Sprintf("%s<%[2]sResponse xmlns=%[3]q><%[2]sResult>%[4]s</%[2]sResult><ResponseMetadata><RequestId>%[5]s</RequestId></ResponseMetadata></%[2]sResponse>\n",
-		xml.Header, q.name, q.space, inner, requestID)
-	return []byte(text), nil
+	_, _ = fmt.Fprintf(&out, "<ResponseMetadata><RequestId>%s</RequestId></ResponseMetadata></%sResponse>\n", requestID, q.name) // as above
+	return out.Bytes(), nil
 }

@@ -73,9 +73,9 @@ func (c *command) act(cmd *cobra.Command, do func(ctx context.Context, api *apic
 // readText reads a file, or standard input for "-".
 func readText(cmd *cobra.Command, path string) (string, error) {
 	const longest = 1 << 20
-	var source io.Reader = cmd.InOrStdin()
+	source := cmd.InOrStdin()
 	if path != "-" {
-		file, err := os.Open(path) //nolint:gosec // the operator names a file
+		file, err := os.Open(path)
 		if err != nil {
 			return "", err //nolint:wrapcheck // it names the file
 		}

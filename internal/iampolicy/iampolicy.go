@@ -13,8 +13,8 @@ package iampolicy
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
@@ -52,9 +52,14 @@ const (
 // requestKeys are the keys that every request of an operator can have.
 func requestKeys() []iotpolicy.Key {
 	return []iotpolicy.Key{
-		{Name: keyPrincipalARN, Variable: true}, {Name: keyPrincipalAccount, Variable: true}, {Name: keyPrincipalType, Variable: true},
-		{Name: keyUserName, Variable: true}, {Name: keyUserID, Variable: true},
-		{Name: keyTokenIssueTime}, {Name: keySecureTransport}, {Name: keyRequestedRegion},
+		{Name: keyPrincipalARN, Variable: true},
+		{Name: keyPrincipalAccount, Variable: true},
+		{Name: keyPrincipalType, Variable: true},
+		{Name: keyUserName, Variable: true},
+		{Name: keyUserID, Variable: true},
+		{Name: keyTokenIssueTime},
+		{Name: keySecureTransport},
+		{Name: keyRequestedRegion},
 	}
 }
 
@@ -81,7 +86,7 @@ type Request struct {
 
 // Context is the request as policies are compiled for it.
 func (r *Request) Context() *iotpolicy.Context {
-	keys := map[string][]string{keySecureTransport: {fmt.Sprint(r.Secure)}}
+	keys := map[string][]string{keySecureTransport: {strconv.FormatBool(r.Secure)}}
 	set := func(name, value string) {
 		if value != "" {
 			keys[name] = []string{value}

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -309,10 +310,8 @@ func (f *oidcFlow) redeem(ctx context.Context, code string, state flowState, now
 func (f *oidcFlow) role(claims map[string]any) (RoleMapping, bool) {
 	values := claimValues(claims, f.o.Claim)
 	for _, mapping := range f.o.Roles {
-		for _, value := range values {
-			if value == mapping.Value {
-				return mapping, true
-			}
+		if slices.Contains(values, mapping.Value) {
+			return mapping, true
 		}
 	}
 	return RoleMapping{}, false

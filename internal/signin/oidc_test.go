@@ -1,7 +1,6 @@
 package signin
 
 import (
-	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
@@ -101,7 +100,7 @@ func TestOIDCRefuses(t *testing.T) {
 		"other code":        {func(_ *door, _ *testkit.OIDCProvider, r *Returned) { r.Code = "x" }, fault.Unauthorized},
 		"refused there":     {func(_ *door, _ *testkit.OIDCProvider, r *Returned) { r.Code, r.Error = "", "access_denied" }, fault.Unauthorized},
 		"state of another flow": {func(d *door, p *testkit.OIDCProvider, r *Returned) {
-			other, err := d.StartOIDC(context.Background(), challengeOf("x"), "")
+			other, err := d.StartOIDC(t.Context(), challengeOf("x"), "")
 			if err == nil {
 				r.State, _ = p.Enter(other)
 			}
@@ -143,8 +142,16 @@ func TestStartOIDCRefuses(t *testing.T) {
 	d := newDoor(t, Limits{}, optionsFor(p))
 	good := challengeOf("x")
 	for _, c := range [][2]string{
-		{"", "/"}, {"x", "/"}, {good + "=", "/"}, {good, "https://evil.example"}, {good, "//evil.example"}, {good, `/\evil.example`},
-		{good, "/a#b"}, {good, "/a\r\nSet-Cookie: x"}, {good, "x"}, {good, "/" + strings.Repeat("x", 600)},
+		{"", "/"},
+		{"x", "/"},
+		{good + "=", "/"},
+		{good, "https://evil.example"},
+		{good, "//evil.example"},
+		{good, `/\evil.example`},
+		{good, "/a#b"},
+		{good, "/a\r\nSet-Cookie: x"},
+		{good, "x"},
+		{good, "/" + strings.Repeat("x", 600)},
 	} {
 		if _, err := d.StartOIDC(t.Context(), c[0], c[1]); fault.CodeOf(err) != fault.InvalidRequest {
 			t.Errorf("%.80q: %v", c, err)

@@ -42,13 +42,13 @@ type OIDCProvider struct {
 
 // NewOIDCProvider starts a provider whose tokens are of the given time and say
 // that everybody is alice of the group ops.
-func NewOIDCProvider(t testing.TB, now func() time.Time) *OIDCProvider {
-	t.Helper()
+func NewOIDCProvider(tb testing.TB, now func() time.Time) *OIDCProvider {
+	tb.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	p := &OIDCProvider{t: t, key: key, signer: key, now: now, codes: map[string]url.Values{}}
+	p := &OIDCProvider{t: tb, key: key, signer: key, now: now, codes: map[string]url.Values{}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
 		answerJSON(w, map[string]any{
@@ -61,7 +61,7 @@ func NewOIDCProvider(t testing.TB, now func() time.Time) *OIDCProvider {
 	})
 	mux.HandleFunc("POST /token", p.token)
 	p.Server = httptest.NewServer(mux)
-	t.Cleanup(p.Close)
+	tb.Cleanup(p.Close)
 	return p
 }
 

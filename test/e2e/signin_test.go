@@ -32,10 +32,13 @@ func command(t *testing.T, server *testkit.Server, args ...string) string {
 
 // credentials is the answer to a sign-in.
 type credentials struct {
-	ARN, AccessKeyID, SecretAccessKey, SessionToken, Message string
-
-	Expiration             time.Time
-	PasswordChangeRequired bool
+	ARN                    string    `json:"arn"`
+	AccessKeyID            string    `json:"accessKeyId"`
+	SecretAccessKey        string    `json:"secretAccessKey"`
+	SessionToken           string    `json:"sessionToken"`
+	Message                string    `json:"message"`
+	Expiration             time.Time `json:"expiration"`
+	PasswordChangeRequired bool      `json:"passwordChangeRequired"`
 }
 
 // post sends JSON without signature, as a page would.
@@ -54,7 +57,7 @@ func post(t *testing.T, server *testkit.Server, path string, in any) (status int
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer answer.Body.Close() //nolint:errcheck // it was only read
+	defer answer.Body.Close()
 	if err := json.NewDecoder(answer.Body).Decode(&out); err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +135,7 @@ func TestSignInByPassword(t *testing.T) {
 		}
 		said, err := io.ReadAll(answer.Body)
 		_ = answer.Body.Close()
-		if answer.StatusCode != 400 || !strings.Contains(string(said), says) || err != nil {
+		if answer.StatusCode != http.StatusBadRequest || !strings.Contains(string(said), says) || err != nil {
 			t.Errorf("%.40s: %d %s", body, answer.StatusCode, said)
 		}
 	}

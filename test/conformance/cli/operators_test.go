@@ -33,7 +33,10 @@ func TestViewerAndRole(t *testing.T) {
 	muster("role", "create", "fixer", "--trust", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow",
 		"Principal":{"AWS":"arn:aws:iam::000000000000:user/alice"},"Action":"sts:AssumeRole"}]}`)
 	muster("role", "attach", "fixer", "MusterOperator")
-	var key struct{ AccessKeyID, SecretAccessKey string }
+	var key struct {
+		AccessKeyID     string `json:"accessKeyId"`
+		SecretAccessKey string `json:"secretAccessKey"`
+	}
 	if err := json.Unmarshal([]byte(muster("key", "create", "alice", "-o", "json")), &key); err != nil {
 		t.Fatal(err)
 	}
@@ -64,15 +67,23 @@ endpoint_url = http://%[3]s
 		t.Errorf("I am %v", me)
 	}
 	for _, see := range [][]string{
-		{"iot", "list-things"}, {"iot", "describe-thing", "--thing-name", "pump"}, {"iot", "list-thing-groups"}, {"iot", "list-certificates"},
-		{"iot", "list-policies"}, {"iot", "describe-endpoint"}, {"iot", "search-index", "--query-string", "*"}, {"iot", "list-thing-types"},
+		{"iot", "list-things"},
+		{"iot", "describe-thing", "--thing-name", "pump"},
+		{"iot", "list-thing-groups"},
+		{"iot", "list-certificates"},
+		{"iot", "list-policies"},
+		{"iot", "describe-endpoint"},
+		{"iot", "search-index", "--query-string", "*"},
+		{"iot", "list-thing-types"},
 	} {
 		alice.must(see...)
 	}
 	const cannot = "is not authorized to perform: iot:"
 	for _, change := range [][]string{
-		{"iot", "create-thing", "--thing-name", "x"}, {"iot", "delete-thing", "--thing-name", "pump"},
-		{"iot", "create-keys-and-certificate"}, {"iot", "create-thing-group", "--thing-group-name", "g"},
+		{"iot", "create-thing", "--thing-name", "x"},
+		{"iot", "delete-thing", "--thing-name", "pump"},
+		{"iot", "create-keys-and-certificate"},
+		{"iot", "create-thing-group", "--thing-group-name", "g"},
 		{"iot", "create-policy", "--policy-name", "p", "--policy-document", "{}"},
 		{"iot", "update-thing", "--thing-name", "pump", "--attribute-payload", "attributes={a=b}"},
 	} {
