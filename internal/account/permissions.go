@@ -247,7 +247,7 @@ func (s *Service) loadIdentity(ctx context.Context, account fleet.Account, princ
 		if err != nil {
 			return nil, err
 		}
-		if r == nil || !proof.SessionBegan.IsZero() && !proof.SessionBegan.After(r.RevokedAt) {
+		if r == nil || !proof.SessionBegan.After(r.RevokedAt) {
 			id.refused = void()
 			return id, nil
 		}

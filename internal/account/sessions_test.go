@@ -215,8 +215,9 @@ func TestSessionLengths(t *testing.T) {
 	r := newRig(t)
 	r.role(trust("000000000042", ""))
 	root := RootPrincipal(acct)
+	var proof Proof
 	try := func(p fleet.Principal, seconds int) error {
-		_, err := r.Assume(t.Context(), p, AssumeRole{RoleARN: roleARN, SessionName: "s1", Seconds: seconds})
+		_, err := r.Assume(WithProof(t.Context(), proof), p, AssumeRole{RoleARN: roleARN, SessionName: "s1", Seconds: seconds})
 		return err
 	}
 	for seconds, ok := range map[int]bool{0: true, 899: false, 900: true, 3600: true, 3601: false, 43200: false, 43201: false} {
@@ -230,6 +231,10 @@ func TestSessionLengths(t *testing.T) {
 	s, err := r.assume(root)
 	r.ok(err)
 	r.ok(r.PutInlinePolicy(t.Context(), acct, Owner{"role", "fixer"}, "chain", allow("sts:AssumeRole", "*")))
+	if err := try(s.Principal, 3600); fault.CodeOf(err) != fault.Forbidden {
+		t.Errorf("a session that nobody says the begin of: %v", err)
+	}
+	proof = Proof{AccessKeyID: s.ID, SessionBegan: s.Began}
 	r.ok(try(s.Principal, 3600))
 	if err := try(s.Principal, 3601); fault.CodeOf(err) != fault.InvalidRequest {
 		t.Errorf("chained for longer than an hour: %v", err)
