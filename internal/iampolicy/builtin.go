@@ -36,10 +36,11 @@ type Builtin struct {
 	Name, ARN, Description, Document string
 }
 
-// look is what everybody may who may anything.
+// look is what everybody may who may anything. The audit trail is no part of it.
 const look = `
   {"Sid":"Look","Effect":"Allow","Resource":"*","Action":["iot:Describe*","iot:Get*","iot:List*","iot:SearchIndex",
-    "ops:Describe*","ops:Get*","ops:List*"]}`
+    "ops:Describe*","ops:Get*","ops:Check*","ops:ExportThings","ops:LintPolicy","ops:ListFleet*","ops:ListPast*","ops:ListExpiring*",
+    "ops:ListUser*","ops:ListRole*","ops:ListAccess*"]}`
 
 // Builtins returns the policies that come with Muster.
 func Builtins() []Builtin {
@@ -58,15 +59,15 @@ func Builtins() []Builtin {
     "iot:CreateJob","iot:UpdateJob","iot:CancelJob","iot:CancelJobExecution","iot:DeleteJobExecution","iot:TestAuthorization"]},
   {"Sid":"Watch","Effect":"Allow","Resource":"*","Action":["iot:Subscribe","iot:Receive"]},
   {"Sid":"WatchAsConsole","Effect":"Allow","Resource":"arn:aws:iot:*:*:client/console-*","Action":"iot:Connect"}`),
-		of(FleetAdmin, "Everything about the fleet, also provisioning templates and allow lists. Neither operators and their permissions, nor the audit trail, nor approvals.", `
-  {"Sid":"Fleet","Effect":"Allow","Resource":"*","Action":["iot:*","ops:Describe*","ops:Get*","ops:List*","ops:Drain","ops:Doctor","ops:DecommissionThing",
-    "ops:PutAttributeRules","ops:DeleteAttributeRules","ops:PutAllowList","ops:DeleteAllowList","ops:LintPolicy","ops:Import*"]}`),
+		of(FleetAdmin, "Everything about the fleet, also provisioning templates and allow lists. Neither operators and their permissions, nor the audit trail, nor approvals.", look+`,
+  {"Sid":"Fleet","Effect":"Allow","Resource":"*","Action":["iot:*","ops:Drain","ops:Doctor","ops:DecommissionThing","ops:SetAttributeRules",
+    "ops:DeleteAttributeRules","ops:PutAllowList","ops:DeleteAllowList","ops:Import*"]}`),
 		of(SecurityAdmin, "Who may what: users, groups, roles, keys and their policies; certificates, authorities, device policies, authorizers; the audit trail; backups.", look+`,
   {"Sid":"Identities","Effect":"Allow","Resource":"*","Action":["iot:*Certificate*","iot:*CACertificate*","iot:*Policy*","iot:*Policies","iot:*Principal*",
     "iot:*Authorizer*","iot:*RegistrationCode","iot:*RoleAlias*","iot:TestAuthorization","iot:TestInvokeAuthorizer","iot:DeleteConnection",
     "iot:*ProvisioningTemplate*","iot:CreateProvisioningClaim"]},
   {"Sid":"Operators","Effect":"Allow","Resource":"*","Action":["ops:*User*","ops:*Group*","ops:*Role*","ops:*AccessKey*","ops:*AccessPolicy*","ops:*Session*",
-    "ops:*Audit*","ops:LookupEvents","ops:LintPolicy","ops:PutAllowList","ops:DeleteAllowList","ops:Backup","ops:Doctor"]}`),
+    "ops:*Audit*","ops:ImportRevocationList","ops:PutAllowList","ops:DeleteAllowList","ops:Backup","ops:Doctor"]}`),
 		of(ProvisioningApprover, "Approves or denies what is provisioned. Cannot be combined with permissions to supply allow lists or templates.", look+`,
   {"Sid":"Approve","Effect":"Allow","Resource":"*","Action":["ops:ApproveProvisioning","ops:DenyProvisioning"]}`),
 	}

@@ -41,6 +41,14 @@ func TestBuiltinsMeanWhatTheySay(t *testing.T) {
 		Operator FleetAdmin | iot:UpdateThing
 		Operator FleetAdmin | iot:Publish
 		Operator FleetAdmin SecurityAdmin | iot:DeleteConnection
+		Viewer Operator FleetAdmin SecurityAdmin ProvisioningApprover | ops:ListUsers
+		Viewer Operator FleetAdmin SecurityAdmin ProvisioningApprover | ops:CheckAttributeRules
+		SecurityAdmin | ops:ListAuditRecords
+		SecurityAdmin | ops:VerifyAudit
+		FleetAdmin | ops:DecommissionThing
+		FleetAdmin | ops:SetAttributeRules
+		FleetAdmin | ops:ImportThings
+		FleetAdmin SecurityAdmin | ops:ImportRevocationList
 		FleetAdmin | iot:DeleteThing
 		FleetAdmin | iot:CreateThingType
 		FleetAdmin | ops:Drain
