@@ -132,21 +132,30 @@ func (s *Service) DeletePassword(ctx context.Context, account fleet.Account, use
 	})
 }
 
-// PasswordFits reports whether a user exists, has a password and it is this one;
-// and whether it must be changed. An answer of no takes as long as one of yes.
-func (s *Service) PasswordFits(ctx context.Context, account fleet.Account, user, password string) (fits, mustChange bool, err error) {
+// PasswordCheck is what is known of a user and a password.
+type PasswordCheck struct {
+	// Fits says that the user has this password, Known that there is such a user
+	// with any, which callers are not told.
+	Fits, Known bool
+	// MustChange says that the password lets nobody in before it is changed.
+	MustChange bool
+}
+
+// CheckPassword compares a password. An answer of no takes as long as one of yes.
+func (s *Service) CheckPassword(ctx context.Context, account fleet.Account, user, password string) (PasswordCheck, error) {
 	u, err := find[userRecord](ctx, s.options.Store, account, kindUser, user)
 	if err != nil && fault.CodeOf(err) != fault.ResourceNotFound {
-		return false, false, err
+		return PasswordCheck{}, err
 	}
 	record := nobody()
-	known := err == nil && u.Password != nil
-	if known {
-		record, mustChange = u.Password, u.Password.MustChange
+	check := PasswordCheck{Known: err == nil && u.Password != nil}
+	if check.Known {
+		record, check.MustChange = u.Password, u.Password.MustChange
 	}
 	if len(password) > maxPassword {
 		password = password[:maxPassword+1]
 	}
-	fits, err = record.fits(password)
-	return fits && known, mustChange, err
+	fits, err := record.fits(password)
+	check.Fits = fits && check.Known
+	return check, err
 }

@@ -102,12 +102,14 @@ func (h *handler) signIn(w http.ResponseWriter, r *http.Request) {
 	result, err := h.o.SignIn.Password(r.Context(), signin.Attempt{
 		Account: fleet.Account(in.Account), User: in.User, Password: in.Password, NewPassword: in.NewPassword, SourceAddress: peer(r),
 	})
-	// What was typed as a name may be a password: it is told of only when it is
-	// known to be none.
-	who := fleet.Principal{Kind: fleet.PrincipalAnonymous}
-	of := fleet.Account(in.Account)
-	if err == nil && !result.MustChange {
-		who, of = result.Session.Principal, result.Session.Account
+	// What was typed as a name may be a password: it is told of only when there is
+	// such a user.
+	who, of := fleet.Principal{Kind: fleet.PrincipalAnonymous}, fleet.Account(in.Account)
+	if of == "" {
+		of = h.o.SignIn.DefaultAccount()
+	}
+	if err == nil || result.KnownUser {
+		who = signin.UserPrincipal(of, in.User)
 	}
 	h.signedIn(r.Context(), of, who, "password", err)
 	switch {

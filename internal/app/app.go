@@ -78,16 +78,18 @@ type App struct {
 	// signature.
 	authorizers *authorizer.Service
 	// signIn lets people in who have no key.
-	signIn    *signin.Service
-	custom    *customDoor
-	broker    *broker.Broker
-	keeper    *mqttstore.Keeper
-	topics    *mqttapi.Handler
-	api       *awsapi.Server
-	tokens    *pagetoken.Sealer
-	names     *names
-	followers followers
-	listeners listeners
+	signIn *signin.Service
+	// signInLines bounds the lines about failed sign-ins.
+	signInLines *inlet.Quota
+	custom      *customDoor
+	broker      *broker.Broker
+	keeper      *mqttstore.Keeper
+	topics      *mqttapi.Handler
+	api         *awsapi.Server
+	tokens      *pagetoken.Sealer
+	names       *names
+	followers   followers
+	listeners   listeners
 	// limit bounds the connections of the listeners with TLS, localLimit those
 	// of the one on loopback; from Start on.
 	limit, localLimit *inlet.Limit

@@ -4,15 +4,19 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 
 	"github.com/muster-iot/muster/internal/config"
+	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/inlet"
 	"github.com/muster-iot/muster/internal/signin"
 )
 
 // joinSignIn joins how people get in who have no key.
 func (a *App) joinSignIn(context.Context) error {
+	a.signInLines = inlet.NewQuota(allStrangerLines, allStrangerLines, strangerWindow)
 	set := a.settings.SignIn
 	provider, err := a.oidcProvider(set.OIDC)
 	if err != nil {
@@ -57,4 +61,17 @@ func (a *App) oidcProvider(set config.OIDC) (*signin.OIDCOptions, error) {
 		o.Roles = append(o.Roles, mapping)
 	}
 	return o, nil
+}
+
+// signedIn tells of a sign-in, whether it succeeded or not.
+func (a *App) signedIn(ctx context.Context, of fleet.Account, who fleet.Principal, method string, err error) {
+	outcome := []slog.Attr{slog.String("account", string(of)), slog.String("principal", who.ARN), slog.String("method", method)}
+	if err == nil {
+		a.component("signin").LogAttrs(ctx, slog.LevelInfo, "signed in", outcome...)
+		return
+	}
+	if suppressed, ok := a.signInLines.Take(method, now()); ok {
+		outcome = append(outcome, slog.Int("suppressed", suppressed), slog.Any("err", err))
+		a.component("signin").LogAttrs(ctx, slog.LevelInfo, "sign-in refused", outcome...)
+	}
 }

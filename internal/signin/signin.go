@@ -30,7 +30,7 @@ const (
 
 // Accounts are the calls that sign-in makes.
 type Accounts interface {
-	PasswordFits(ctx context.Context, of fleet.Account, user, password string) (fits, mustChange bool, err error)
+	CheckPassword(ctx context.Context, of fleet.Account, user, password string) (account.PasswordCheck, error)
 	SetPassword(ctx context.Context, of fleet.Account, user, password string, mustChange bool) error
 	UserSession(ctx context.Context, of fleet.Account, user string, lasts time.Duration) (account.Session, error)
 	RoleSession(ctx context.Context, of fleet.Account, role, sessionName string, lasts time.Duration) (account.Session, error)
@@ -74,6 +74,9 @@ func New(o Options) (*Service, error) {
 	return s, nil
 }
 
+// DefaultAccount is the account of people who name none.
+func (s *Service) DefaultAccount() fleet.Account { return s.o.Default }
+
 // Attempt is a person with a password.
 type Attempt struct {
 	// Account is the default one when it is empty.
@@ -90,6 +93,9 @@ type Result struct {
 	Session account.Session
 	// MustChange says that there is no session without a new password.
 	MustChange bool
+	// KnownUser comes with an error: there is such a user. It is for the audit trail,
+	// and must not be told.
+	KnownUser bool
 }
 
 // errWrong is every reason but one for which nobody is let in, in the same words.
@@ -111,15 +117,17 @@ func (s *Service) Password(ctx context.Context, in Attempt) (Result, error) {
 	if err := s.throttle.try(who, in.SourceAddress, now); err != nil {
 		return Result{}, err
 	}
-	fits, mustChange, err := s.check(ctx, in)
+	found, err := s.check(ctx, in)
 	if err != nil {
 		return Result{}, err
 	}
-	if !fits {
-		return Result{}, errWrong()
+	if !found.Fits {
+		return Result{KnownUser: found.Known}, errWrong()
 	}
 	s.throttle.succeeded(who, in.SourceAddress, now)
-	ctx = asUser(ctx, in)
+	actor := fleet.ActorFrom(ctx)
+	actor.Principal, actor.SourceAddress = UserPrincipal(in.Account, in.User), in.SourceAddress
+	ctx = fleet.WithActor(ctx, actor)
 	switch {
 	case in.NewPassword != "" && in.NewPassword == in.Password:
 		return Result{}, fault.New(fault.InvalidRequest, "The new password must be another one")
@@ -127,7 +135,7 @@ func (s *Service) Password(ctx context.Context, in Attempt) (Result, error) {
 		if err := s.o.Accounts.SetPassword(ctx, in.Account, in.User, in.NewPassword, false); err != nil {
 			return Result{}, fmt.Errorf("change the password: %w", err)
 		}
-	case mustChange:
+	case found.MustChange:
 		return Result{MustChange: true}, nil
 	}
 	session, err := s.o.Accounts.UserSession(ctx, in.Account, in.User, s.o.Session)
@@ -137,24 +145,21 @@ func (s *Service) Password(ctx context.Context, in Attempt) (Result, error) {
 	return Result{Session: session}, nil
 }
 
-// asUser makes the user the actor of what follows.
-func asUser(ctx context.Context, in Attempt) context.Context {
-	actor := fleet.ActorFrom(ctx)
-	actor.Principal = fleet.Principal{
-		Kind: fleet.PrincipalUser, ID: in.User, ARN: "arn:" + fleet.Partition + ":iam::" + string(in.Account) + ":user/" + in.User,
+// UserPrincipal is a user of an account, for those who tell of sign-ins.
+func UserPrincipal(of fleet.Account, user string) fleet.Principal {
+	return fleet.Principal{
+		Kind: fleet.PrincipalUser, ID: user, ARN: "arn:" + fleet.Partition + ":iam::" + string(of) + ":user/" + user,
 	}
-	actor.SourceAddress = in.SourceAddress
-	return fleet.WithActor(ctx, actor)
 }
 
 // check compares the password, a few at a time.
-func (s *Service) check(ctx context.Context, in Attempt) (fits, mustChange bool, err error) {
+func (s *Service) check(ctx context.Context, in Attempt) (account.PasswordCheck, error) {
 	busy := &ThrottledError{After: time.Second}
 	select {
 	case s.waiting <- struct{}{}:
 		defer func() { <-s.waiting }()
 	default:
-		return false, false, busy
+		return account.PasswordCheck{}, busy
 	}
 	patience := time.NewTimer(hashPatience)
 	defer patience.Stop()
@@ -162,11 +167,11 @@ func (s *Service) check(ctx context.Context, in Attempt) (fits, mustChange bool,
 	case s.hashing <- struct{}{}:
 		defer func() { <-s.hashing }()
 	case <-patience.C:
-		return false, false, busy
+		return account.PasswordCheck{}, busy
 	case <-ctx.Done():
-		return false, false, ctx.Err() //nolint:wrapcheck // the caller's own
+		return account.PasswordCheck{}, ctx.Err() //nolint:wrapcheck // the caller's own
 	}
-	return s.o.Accounts.PasswordFits(ctx, in.Account, in.User, in.Password) //nolint:wrapcheck // it says what failed
+	return s.o.Accounts.CheckPassword(ctx, in.Account, in.User, in.Password) //nolint:wrapcheck // it says what failed
 }
 
 // bounded is a map of things under way that forgets the oldest when it is full,

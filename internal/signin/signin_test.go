@@ -27,11 +27,12 @@ type people struct {
 	checks   int
 }
 
-func (p *people) PasswordFits(_ context.Context, of fleet.Account, user, password string) (fits, mustChange bool, err error) {
+func (p *people) CheckPassword(_ context.Context, of fleet.Account, user, password string) (account.PasswordCheck, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.checks++
-	return of == home && p.password[user] != "" && p.password[user] == password, p.must[user], nil
+	known := of == home && p.password[user] != ""
+	return account.PasswordCheck{Known: known, Fits: known && p.password[user] == password, MustChange: p.must[user]}, nil
 }
 
 func (p *people) SetPassword(ctx context.Context, _ fleet.Account, user, password string, mustChange bool) error {
