@@ -11,22 +11,22 @@ import (
 	"time"
 
 	"github.com/muster-iot/muster/internal/fault"
-	"github.com/muster-iot/muster/internal/testkit"
+	"github.com/muster-iot/muster/internal/testkit/oidctest"
 )
 
 // clock is the time of the doors that newDoor makes.
 func clock() time.Time { return time.Date(2027, 1, 2, 3, 4, 5, 0, time.UTC) }
 
-func optionsFor(p *testkit.OIDCProvider) *OIDCOptions {
+func optionsFor(p *oidctest.Provider) *OIDCOptions {
 	return &OIDCOptions{
-		Issuer: p.URL, ClientID: testkit.OIDCClient, ClientSecret: testkit.OIDCSecret, RedirectURL: "https://iot.example/ops/v1/sign-in/oidc/callback",
+		Issuer: p.URL, ClientID: oidctest.Client, ClientSecret: oidctest.Secret, RedirectURL: "https://iot.example/ops/v1/sign-in/oidc/callback",
 		Scopes: []string{"profile"}, Claim: "groups", Key: []byte(strings.Repeat("k", 32)),
 		Roles: []RoleMapping{{Value: "admins", Account: home, Role: "admin"}, {Value: "ops", Account: home, Role: "operator"}, {Value: "old", Account: home, Role: "gone"}},
 	}
 }
 
 // enter is a person who is let in by the provider.
-func enter(p *testkit.OIDCProvider, address string) Returned {
+func enter(p *oidctest.Provider, address string) Returned {
 	state, code := p.Enter(address)
 	return Returned{State: state, Code: code}
 }
@@ -39,7 +39,7 @@ func challengeOf(secret string) string {
 
 func TestOIDC(t *testing.T) {
 	t.Parallel()
-	p := testkit.NewOIDCProvider(t, clock)
+	p := oidctest.New(t, clock)
 	d := newDoor(t, Limits{}, optionsFor(p))
 	address, err := d.StartOIDC(t.Context(), challengeOf("page secret"), "/console/things?x=1")
 	if err != nil {
@@ -71,35 +71,35 @@ func TestOIDC(t *testing.T) {
 // TestOIDCRefuses has somebody meddle at each step.
 func TestOIDCRefuses(t *testing.T) {
 	t.Parallel()
-	claim := func(name string, value any) func(*door, *testkit.OIDCProvider, *Returned) {
-		return func(_ *door, p *testkit.OIDCProvider, _ *Returned) {
+	claim := func(name string, value any) func(*door, *oidctest.Provider, *Returned) {
+		return func(_ *door, p *oidctest.Provider, _ *Returned) {
 			p.Bend(func(c map[string]any) { c[name] = value })
 		}
 	}
 	for name, c := range map[string]struct {
-		meddle func(*door, *testkit.OIDCProvider, *Returned)
+		meddle func(*door, *oidctest.Provider, *Returned)
 		code   fault.Code
 	}{
-		"nothing":           {func(*door, *testkit.OIDCProvider, *Returned) {}, ""},
+		"nothing":           {func(*door, *oidctest.Provider, *Returned) {}, ""},
 		"other nonce":       {claim("nonce", "x"), fault.Unauthorized},
 		"no nonce":          {claim("nonce", nil), fault.Unauthorized},
 		"other audience":    {claim("aud", "another"), fault.Unauthorized},
 		"other issuer":      {claim("iss", "https://evil.example"), fault.Unauthorized},
 		"expired":           {claim("exp", clock().Add(-time.Hour).Unix()), fault.Unauthorized},
-		"other signer":      {func(_ *door, p *testkit.OIDCProvider, _ *Returned) { p.ForgeKey() }, fault.Unauthorized},
+		"other signer":      {func(_ *door, p *oidctest.Provider, _ *Returned) { p.ForgeKey() }, fault.Unauthorized},
 		"no role":           {claim("groups", []string{"visitors"}), fault.Forbidden},
 		"no claim":          {claim("groups", nil), fault.Forbidden},
 		"claim of a number": {claim("groups", 5), fault.Forbidden},
 		"role that is gone": {claim("groups", "old"), fault.Forbidden},
 		"one text":          {claim("groups", "ops"), ""},
 		"two groups":        {claim("groups", []string{"ops", "admins"}), ""},
-		"altered state":     {func(_ *door, _ *testkit.OIDCProvider, r *Returned) { r.State = "AAAA" + r.State[4:] }, fault.Unauthorized},
-		"no state":          {func(_ *door, _ *testkit.OIDCProvider, r *Returned) { r.State = "" }, fault.Unauthorized},
-		"long state":        {func(_ *door, _ *testkit.OIDCProvider, r *Returned) { r.State = strings.Repeat("A", 9999) }, fault.Unauthorized},
-		"too late":          {func(d *door, _ *testkit.OIDCProvider, _ *Returned) { d.pass(11 * time.Minute) }, fault.Unauthorized},
-		"other code":        {func(_ *door, _ *testkit.OIDCProvider, r *Returned) { r.Code = "x" }, fault.Unauthorized},
-		"refused there":     {func(_ *door, _ *testkit.OIDCProvider, r *Returned) { r.Code, r.Error = "", "access_denied" }, fault.Unauthorized},
-		"state of another flow": {func(d *door, p *testkit.OIDCProvider, r *Returned) {
+		"altered state":     {func(_ *door, _ *oidctest.Provider, r *Returned) { r.State = "AAAA" + r.State[4:] }, fault.Unauthorized},
+		"no state":          {func(_ *door, _ *oidctest.Provider, r *Returned) { r.State = "" }, fault.Unauthorized},
+		"long state":        {func(_ *door, _ *oidctest.Provider, r *Returned) { r.State = strings.Repeat("A", 9999) }, fault.Unauthorized},
+		"too late":          {func(d *door, _ *oidctest.Provider, _ *Returned) { d.pass(11 * time.Minute) }, fault.Unauthorized},
+		"other code":        {func(_ *door, _ *oidctest.Provider, r *Returned) { r.Code = "x" }, fault.Unauthorized},
+		"refused there":     {func(_ *door, _ *oidctest.Provider, r *Returned) { r.Code, r.Error = "", "access_denied" }, fault.Unauthorized},
+		"state of another flow": {func(d *door, p *oidctest.Provider, r *Returned) {
 			other, err := d.StartOIDC(t.Context(), challengeOf("x"), "")
 			if err == nil {
 				r.State, _ = p.Enter(other)
@@ -108,7 +108,7 @@ func TestOIDCRefuses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := testkit.NewOIDCProvider(t, clock)
+			p := oidctest.New(t, clock)
 			d := newDoor(t, Limits{}, optionsFor(p))
 			address, err := d.StartOIDC(t.Context(), challengeOf("page secret"), "")
 			if err != nil {
@@ -138,7 +138,7 @@ func TestOIDCRefuses(t *testing.T) {
 
 func TestStartOIDCRefuses(t *testing.T) {
 	t.Parallel()
-	p := testkit.NewOIDCProvider(t, clock)
+	p := oidctest.New(t, clock)
 	d := newDoor(t, Limits{}, optionsFor(p))
 	good := challengeOf("x")
 	for _, c := range [][2]string{

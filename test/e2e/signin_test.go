@@ -18,6 +18,7 @@ import (
 
 	"github.com/muster-iot/muster/internal/apiclient"
 	"github.com/muster-iot/muster/internal/testkit"
+	"github.com/muster-iot/muster/internal/testkit/oidctest"
 )
 
 // command runs muster as root and fails the test when that fails.
@@ -147,12 +148,12 @@ func TestSignInByPassword(t *testing.T) {
 // TestSignInByOpenID has a browser without cookies follow the whole way.
 func TestSignInByOpenID(t *testing.T) {
 	t.Parallel()
-	provider := testkit.NewOIDCProvider(t, time.Now)
+	provider := oidctest.New(t, time.Now)
 	secret := filepath.Join(t.TempDir(), "secret")
-	if err := os.WriteFile(secret, []byte(testkit.OIDCSecret+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(secret, []byte(oidctest.Secret+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	server := testkit.StartServer(t, "--sign-in.oidc.issuer", provider.URL, "--sign-in.oidc.client-id", testkit.OIDCClient,
+	server := testkit.StartServer(t, "--sign-in.oidc.issuer", provider.URL, "--sign-in.oidc.client-id", oidctest.Client,
 		"--sign-in.oidc.client-secret-file", secret, "--sign-in.oidc.redirect-url", "http://127.0.0.1/ops/v1/sign-in/oidc/callback",
 		"--sign-in.oidc.role-map", "admins=boss", "--sign-in.oidc.role-map", "ops=watch")
 	command(t, server, "role", "create", "watch", "--trust", `{"Version":"2012-10-17","Statement":{"Effect":"Deny","Principal":"*","Action":"sts:AssumeRole"}}`)

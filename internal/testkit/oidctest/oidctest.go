@@ -1,4 +1,6 @@
-package testkit
+// Package oidctest is an OpenID provider for tests, with real signatures. Only tests
+// import it.
+package oidctest
 
 import (
 	"crypto/ecdsa"
@@ -18,15 +20,15 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// The client that an OIDCProvider knows.
+// The client that a Provider knows.
 const (
-	OIDCClient = "muster"
-	OIDCSecret = "s3cret"
+	Client = "muster"
+	Secret = "s3cret"
 )
 
-// OIDCProvider is an OpenID provider on loopback that vouches for everybody, with
+// Provider is an OpenID provider on loopback that vouches for everybody, with
 // real signatures.
-type OIDCProvider struct {
+type Provider struct {
 	*httptest.Server
 
 	t   testing.TB
@@ -40,15 +42,15 @@ type OIDCProvider struct {
 	signer *ecdsa.PrivateKey
 }
 
-// NewOIDCProvider starts a provider whose tokens are of the given time and say
+// New starts a provider whose tokens are of the given time and say
 // that everybody is alice of the group ops.
-func NewOIDCProvider(tb testing.TB, now func() time.Time) *OIDCProvider {
+func New(tb testing.TB, now func() time.Time) *Provider {
 	tb.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	p := &OIDCProvider{t: tb, key: key, signer: key, now: now, codes: map[string]url.Values{}}
+	p := &Provider{t: tb, key: key, signer: key, now: now, codes: map[string]url.Values{}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
 		answerJSON(w, map[string]any{
@@ -71,14 +73,14 @@ func answerJSON(w http.ResponseWriter, v any) {
 }
 
 // Bend changes the claims of tokens from now on, before they are signed.
-func (p *OIDCProvider) Bend(change func(map[string]any)) {
+func (p *Provider) Bend(change func(map[string]any)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.bend = change
 }
 
 // ForgeKey signs from now on with a key that the provider does not publish.
-func (p *OIDCProvider) ForgeKey() {
+func (p *Provider) ForgeKey() {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		p.t.Fatal(err)
@@ -90,14 +92,14 @@ func (p *OIDCProvider) ForgeKey() {
 
 // Enter is a person at the provider's page, to which a browser was sent: it
 // returns what the browser brings back.
-func (p *OIDCProvider) Enter(address string) (state, code string) {
+func (p *Provider) Enter(address string) (state, code string) {
 	p.t.Helper()
 	u, err := url.Parse(address)
 	if err != nil || !strings.HasPrefix(address, p.URL+"/auth?") {
 		p.t.Fatalf("sent to %q", address)
 	}
 	q := u.Query()
-	if q.Get("client_id") != OIDCClient || q.Get("code_challenge_method") != "S256" || q.Get("response_type") != "code" || q.Get("nonce") == "" || !strings.Contains(q.Get("scope"), "openid") {
+	if q.Get("client_id") != Client || q.Get("code_challenge_method") != "S256" || q.Get("response_type") != "code" || q.Get("nonce") == "" || !strings.Contains(q.Get("scope"), "openid") {
 		p.t.Errorf("asked with %v", q)
 	}
 	p.mu.Lock()
@@ -108,7 +110,7 @@ func (p *OIDCProvider) Enter(address string) (state, code string) {
 }
 
 // token exchanges a code once, for whoever knows the verifier and the secret.
-func (p *OIDCProvider) token(w http.ResponseWriter, r *http.Request) {
+func (p *Provider) token(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	asked, ok := p.codes[r.PostFormValue("code")]
@@ -117,13 +119,13 @@ func (p *OIDCProvider) token(w http.ResponseWriter, r *http.Request) {
 	if !basic {
 		id, secret = r.PostFormValue("client_id"), r.PostFormValue("client_secret")
 	}
-	if !ok || id != OIDCClient || secret != OIDCSecret || oauth2.S256ChallengeFromVerifier(r.PostFormValue("code_verifier")) != asked.Get("code_challenge") ||
+	if !ok || id != Client || secret != Secret || oauth2.S256ChallengeFromVerifier(r.PostFormValue("code_verifier")) != asked.Get("code_challenge") ||
 		r.PostFormValue("redirect_uri") != asked.Get("redirect_uri") {
 		http.Error(w, `{"error":"invalid_grant"}`, http.StatusBadRequest)
 		return
 	}
 	claims := map[string]any{
-		"iss": p.URL, "aud": OIDCClient, "nonce": asked.Get("nonce"), "iat": p.now().Unix(), "exp": p.now().Add(time.Minute).Unix(),
+		"iss": p.URL, "aud": Client, "nonce": asked.Get("nonce"), "iat": p.now().Unix(), "exp": p.now().Add(time.Minute).Unix(),
 	}
 	maps.Copy(claims, map[string]any{"sub": "0001", "preferred_username": "alice", "groups": []string{"ops"}})
 	if p.bend != nil {
@@ -138,7 +140,7 @@ func (p *OIDCProvider) token(w http.ResponseWriter, r *http.Request) {
 }
 
 // sign makes a token.
-func (p *OIDCProvider) sign(claims map[string]any) (string, error) {
+func (p *Provider) sign(claims map[string]any) (string, error) {
 	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: p.signer, KeyID: "k1"}}, nil)
 	if err != nil {
 		return "", err
