@@ -39,7 +39,10 @@ func user(t *testing.T, server *testkit.Server, policies ...string) (name string
 	for _, p := range policies {
 		muster(t, server, "user", "attach", name, p)
 	}
-	var made struct{ AccessKeyID, SecretAccessKey string }
+	var made struct {
+		AccessKeyID     string `json:"accessKeyId"`
+		SecretAccessKey string `json:"secretAccessKey"`
+	}
 	if err := json.Unmarshal([]byte(muster(t, server, "key", "create", name, "-o", "json")), &made); err != nil {
 		t.Fatal(err)
 	}
@@ -239,7 +242,7 @@ func plain(t *testing.T, method, address string, body io.Reader) (status int, an
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer response.Body.Close() //nolint:errcheck // it was only read
+	defer response.Body.Close()
 	data, err := io.ReadAll(response.Body)
 	if err != nil {
 		t.Fatal(err)
