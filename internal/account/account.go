@@ -1,9 +1,11 @@
-// Package account owns who may operate the installation: accounts, the access
-// keys of their root users, users, groups of users, roles and their policies,
-// the credentials of sessions, and the answer to Authorize for every adapter.
-// What a certificate may do is asked of an injected DeviceAuthorizer. Secrets
-// are sealed before they reach the store, passwords hashed. The package knows no
-// transport and no signatures, and starts no goroutines.
+// Package account owns who may operate the installation: accounts, the directory
+// of the names that select them, the access keys of their root users, users,
+// groups of users, roles and their policies, the credentials of sessions, and the
+// answer to Authorize for every adapter. What a certificate may do is asked of an
+// injected DeviceAuthorizer. Secrets are sealed before they reach the store,
+// passwords hashed. The package knows no transport and no signatures, and starts
+// no goroutines. It emits AccountChanged, which the Directory follows, and
+// OperatorChanged.
 //
 // Every change of operators expects and rewrites the guard of its account, so
 // that commands see what they change. Each commits OperatorChanged; Apply makes
@@ -25,6 +27,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/muster-iot/muster/internal/event"
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/store"
@@ -79,6 +82,12 @@ type Options struct {
 	Logger *slog.Logger
 	// Now is the clock.
 	Now func() time.Time
+	// Default is the account that manages the others.
+	Default fleet.Account
+	// Endpoints are the names by which an account's devices reach it; optional.
+	Endpoints func(of fleet.Account) Endpoints
+	// Applied waits until the Directory of this node has a change; optional.
+	Applied func(ctx context.Context, position store.Position) error
 }
 
 // Barrier waits until permissions follow the log up to a position.
@@ -118,6 +127,11 @@ type accountRecord struct {
 	Schema    int       `json:"v"`
 	RootKeyID string    `json:"rootKeyId"`
 	CreatedAt time.Time `json:"createdAt"`
+	// The rest is empty in records from before there were several accounts.
+	Name       string    `json:"name,omitempty"`
+	Email      string    `json:"email,omitempty"`
+	Status     string    `json:"status,omitempty"`
+	ModifiedAt time.Time `json:"modifiedAt,omitzero"`
 }
 
 // accessKeyRecord is the stored form of an access key.
@@ -176,29 +190,43 @@ func (s *Service) existingRoot(ctx context.Context, account fleet.Account) (Acce
 
 // createRoot commits a new account with its key.
 func (s *Service) createRoot(ctx context.Context, account fleet.Account) error {
-	key, err := newAccessKey(accessKeyPrefix)
+	batch, _, err := s.newRoot(ctx, account, &accountRecord{Status: StatusActive})
 	if err != nil {
 		return err
 	}
+	_, err = s.options.Store.Commit(ctx, batch)
+	return err //nolint:wrapcheck // the caller says what was being done
+}
+
+// newRoot draws the root access key of an account that does not exist yet, and
+// returns the batch that makes both.
+func (s *Service) newRoot(ctx context.Context, account fleet.Account, record *accountRecord) (store.Batch, AccessKey, error) {
+	key, err := newAccessKey(accessKeyPrefix)
+	if err != nil {
+		return store.Batch{}, AccessKey{}, err
+	}
 	sealed, err := s.options.Sealer.Seal([]byte(key.Secret))
 	if err != nil {
-		return fmt.Errorf("seal secret: %w", err)
+		return store.Batch{}, AccessKey{}, fmt.Errorf("seal secret: %w", err)
 	}
 	now := s.options.Now().UTC()
-	accountValue, err := json.Marshal(accountRecord{Schema: schema, RootKeyID: key.ID, CreatedAt: now})
+	record.RootKeyID, record.CreatedAt = key.ID, now
+	accountValue, err := record.encode()
 	if err != nil {
-		return fmt.Errorf("encode account: %w", err)
+		return store.Batch{}, AccessKey{}, err
 	}
 	keyValue, err := json.Marshal(accessKeyRecord{Schema: schema, Account: account, User: rootUser, Sealed: sealed, CreatedAt: now})
 	if err != nil {
-		return fmt.Errorf("encode access key: %w", err)
+		return store.Batch{}, AccessKey{}, fmt.Errorf("encode access key: %w", err)
 	}
 	accountKey, accessKey := store.K(keyAccount, string(account)), store.K(keyAccessKey, key.ID)
-	_, err = s.options.Store.Commit(ctx, store.Batch{
+	return store.Batch{
 		Expect: []store.Expect{{Key: accountKey}, {Key: accessKey}},
 		Writes: []store.Write{{Key: accountKey, Value: accountValue}, {Key: accessKey, Value: keyValue}},
-	})
-	return err //nolint:wrapcheck // the caller says what was being done
+		Events: []event.Envelope{{
+			Account: account, At: now, Actor: fleet.ActorFrom(ctx), Event: event.AccountChanged{Name: record.Name, Status: record.status()},
+		}},
+	}, key, nil
 }
 
 // SecretKey returns what a signature by an access key is checked against, and

@@ -27,9 +27,9 @@ func EndpointsOf(account fleet.Account, region, baseDomain string) Endpoints {
 	}
 }
 
-// Wildcards are the certificate names that cover the endpoints of all
-// accounts, so that a new account needs no new certificate.
+// Wildcards are the certificate names that cover the control plane and the
+// endpoints of all accounts, so that a new account needs no new certificate.
 func Wildcards(region, baseDomain string) []string {
 	tail := "iot." + region + "." + baseDomain
-	return []string{"*." + tail, "*.jobs." + tail, "*.credentials." + tail}
+	return []string{tail, "*." + tail, "*.jobs." + tail, "*.credentials." + tail}
 }

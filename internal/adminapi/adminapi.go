@@ -54,9 +54,9 @@ type Options struct {
 	Authorize func(r *http.Request, body []byte, action string) (*http.Request, error)
 	// AuthorizeOn is Authorize for an action on one resource of the caller's account.
 	AuthorizeOn func(r *http.Request, body []byte, action string, resource func(of fleet.Account) string) (*http.Request, error)
-	// Operators are users, groups, roles, policies and keys; nil offers none.
+	// Operators are users, groups, roles, policies and keys.
 	Operators *operators.Service
-	// SignIn lets people in who have no key; nil offers none.
+	// SignIn lets people in who have no key.
 	SignIn *signin.Service
 	// SignedIn is told of every sign-in and every failed one; method is password or
 	// oidc, who is anonymous for a failed one. It may be nil.
@@ -72,11 +72,15 @@ type Options struct {
 	EndDrain    func() bool
 	// Devices explains refusals.
 	Devices Devices
+	// Accounts manages accounts.
+	Accounts Accounts
 	// History answers what became of connections.
 	History History
 	// Decommissioner and AttributeRules act on things and their types.
 	Decommissioner Decommissioner
 	AttributeRules AttributeRules
+	// Certificates answers what expires and takes over revocation lists.
+	Certificates Certificates
 	// Tokens seals the places where lists go on.
 	Tokens PageTokens
 	// Account is the caller's, from the context that Authorize returned.
@@ -85,12 +89,16 @@ type Options struct {
 	Logger  *slog.Logger
 }
 
-type handler struct{ o Options }
+type handler struct {
+	o Options
+	// imports bounds the revocation lists that are held at a time.
+	imports chan struct{}
+}
 
 // New returns the handler for everything under Prefix.
 func New(o Options) http.Handler {
-	h := &handler{o: o}
-	mux := http.NewServeMux()
+	h := &handler{o: o, imports: make(chan struct{}, maxImports)}
+	mux := newRoutes()
 	mux.HandleFunc("POST "+Prefix+"backup", h.backup)
 	mux.HandleFunc("GET "+Prefix+"doctor", h.doctor)
 	h.handleDenials(mux)
@@ -100,6 +108,8 @@ func New(o Options) http.Handler {
 	h.routeDrain(mux)
 	h.routeOperators(mux)
 	h.routeSignIn(mux)
+	h.handleCertificates(mux)
+	h.handleAccounts(mux)
 	mux.HandleFunc(Prefix, func(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, fault.New(fault.ResourceNotFound, "%s %s is no operation of %s", r.Method, r.URL.Path, Prefix))
 	})
@@ -114,9 +124,14 @@ type backupInput struct {
 
 // enter reads the body and asks for permission.
 func (h *handler) enter(w http.ResponseWriter, r *http.Request, action string) (*http.Request, []byte, error) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	return h.enterUpTo(w, r, action, maxBody)
+}
+
+// enterUpTo is enter for a body of another size.
+func (h *handler) enterUpTo(w http.ResponseWriter, r *http.Request, action string, limit int64) (*http.Request, []byte, error) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	if err != nil {
-		return r, nil, fault.Wrap(fault.InvalidRequest, err, "the body is longer than %d bytes or ends early", maxBody)
+		return r, nil, fault.Wrap(fault.InvalidRequest, err, "the body is longer than %d bytes or ends early", limit)
 	}
 	authorized, err := h.o.Authorize(r, body, action)
 	if err != nil {
@@ -187,16 +202,16 @@ func (h *handler) doctor(w http.ResponseWriter, r *http.Request) {
 // statuses of the codes that these operations raise; others are 500.
 func status(code fault.Code) int {
 	switch code {
-	case fault.InvalidRequest, fault.MalformedPolicy, fault.LimitExceeded:
+	case fault.InvalidRequest, fault.MalformedPolicy, fault.LimitExceeded, fault.CertificateValidation:
 		return http.StatusBadRequest
+	case fault.Throttling:
+		return http.StatusTooManyRequests
 	case fault.Unauthorized, fault.Forbidden:
 		return http.StatusForbidden
 	case fault.ResourceNotFound:
 		return http.StatusNotFound
 	case fault.Conflict, fault.ResourceAlreadyExists, fault.DeleteConflict:
 		return http.StatusConflict
-	case fault.Throttling:
-		return http.StatusTooManyRequests
 	case fault.Unavailable:
 		return http.StatusServiceUnavailable
 	default:

@@ -35,7 +35,7 @@ type checkOutput struct {
 
 // handleAttributeRules adds the operations on rules, whose JSON is that of
 // registry.AttributeRules.
-func (h *handler) handleAttributeRules(mux *http.ServeMux) {
+func (h *handler) handleAttributeRules(mux *routes) {
 	const path = Prefix + "thing-types/{type}/attribute-rules"
 	mux.HandleFunc("GET "+path, h.read(ActionGetAttributeRules, func(ctx context.Context, r *http.Request) (any, error) {
 		return h.o.AttributeRules.AttributeRules(ctx, h.o.Account(ctx), r.PathValue("type"))

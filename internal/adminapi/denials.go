@@ -44,7 +44,7 @@ type explainInput struct {
 
 // handleDenials adds the operations about refusals. A client id is one escaped
 // segment, slashes included.
-func (h *handler) handleDenials(mux *http.ServeMux) {
+func (h *handler) handleDenials(mux *routes) {
 	mux.HandleFunc("GET "+Prefix+"connections/{clientId}/denials", h.clientDenials)
 	mux.HandleFunc("GET "+Prefix+"principals/{certificateId}/denials", h.principalDenials)
 	mux.HandleFunc("POST "+Prefix+"connections/{clientId}/explain", h.explain)

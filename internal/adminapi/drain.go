@@ -27,7 +27,7 @@ type DrainStatus struct {
 }
 
 // routeDrain adds the operations on /ops/v1/drain.
-func (h *handler) routeDrain(mux *http.ServeMux) {
+func (h *handler) routeDrain(mux *routes) {
 	mux.HandleFunc("POST "+Prefix+"drain", h.startDrain)
 	mux.HandleFunc("GET "+Prefix+"drain", h.drainStatus)
 	mux.HandleFunc("DELETE "+Prefix+"drain", h.endDrain)

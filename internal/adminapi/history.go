@@ -89,7 +89,7 @@ type fleetOutput struct {
 
 // handleHistory adds the operations about connections. A client id is one
 // escaped segment, slashes included.
-func (h *handler) handleHistory(mux *http.ServeMux) {
+func (h *handler) handleHistory(mux *routes) {
 	mux.HandleFunc("GET "+Prefix+"things/{thing}/connections", h.ofOne("thing", History.OfThing))
 	mux.HandleFunc("GET "+Prefix+"connections/{clientId}/history", h.ofOne("clientId", History.OfClient))
 	mux.HandleFunc("GET "+Prefix+"fleet/connections", h.fleetConnections)

@@ -191,10 +191,7 @@ func shown[In, Out any](all []In, show func(In) Out) []Out {
 
 // routeOperators adds the operations about users, groups, roles, policies and
 // keys.
-func (h *handler) routeOperators(mux *http.ServeMux) {
-	if h.o.Operators == nil {
-		return
-	}
+func (h *handler) routeOperators(mux *routes) {
 	h.routeUsers(mux)
 	h.routeUserGroups(mux)
 	h.routeRoles(mux)
@@ -205,7 +202,7 @@ func (h *handler) routeOperators(mux *http.ServeMux) {
 	}
 }
 
-func (h *handler) routeUsers(mux *http.ServeMux) {
+func (h *handler) routeUsers(mux *routes) {
 	s := h.o.Operators
 	const kind = "user"
 	mux.HandleFunc("GET "+Prefix+"users", h.listed("ops:ListUsers", kind, "ListUsers", func(ctx context.Context, of fleet.Account, after string, limit int) (any, string, error) {
@@ -247,7 +244,7 @@ func (h *handler) routeUsers(mux *http.ServeMux) {
 	}))
 }
 
-func (h *handler) routeUserGroups(mux *http.ServeMux) {
+func (h *handler) routeUserGroups(mux *routes) {
 	s := h.o.Operators
 	const kind, path = "group", Prefix + "user-groups"
 	mux.HandleFunc("GET "+path, h.listed("ops:ListUserGroups", kind, "ListUserGroups", func(ctx context.Context, of fleet.Account, after string, limit int) (any, string, error) {
@@ -292,7 +289,7 @@ func (in *roleInput) spec() operators.RoleSpec {
 	return operators.RoleSpec{Description: in.Description, Trust: in.TrustPolicy, MaxSession: in.MaxSessionDuration}
 }
 
-func (h *handler) routeRoles(mux *http.ServeMux) {
+func (h *handler) routeRoles(mux *routes) {
 	s := h.o.Operators
 	const kind = "role"
 	mux.HandleFunc("GET "+Prefix+"roles", h.listed("ops:ListRoles", kind, "ListRoles", func(ctx context.Context, of fleet.Account, after string, limit int) (any, string, error) {
@@ -337,7 +334,7 @@ type accessPolicyInput struct {
 	PolicyDocument string `json:"policyDocument"`
 }
 
-func (h *handler) routeAccessPolicies(mux *http.ServeMux) {
+func (h *handler) routeAccessPolicies(mux *routes) {
 	s := h.o.Operators
 	const kind, path = "policy", Prefix + "access-policies"
 	mux.HandleFunc("GET "+path, h.op("ops:ListAccessPolicies", every(kind), func(c *operatorCall) (any, error) {
@@ -388,7 +385,7 @@ func (h *handler) routeAccessPolicies(mux *http.ServeMux) {
 	}))
 }
 
-func (h *handler) routeAccessKeys(mux *http.ServeMux) {
+func (h *handler) routeAccessKeys(mux *routes) {
 	s := h.o.Operators
 	const kind = "user"
 	mux.HandleFunc("GET "+Prefix+"users/{name}/access-keys", h.op("ops:ListAccessKeys", named(kind), func(c *operatorCall) (any, error) {
@@ -418,7 +415,7 @@ func (h *handler) routeAccessKeys(mux *http.ServeMux) {
 }
 
 // routeOwned adds the operations about the policies of users, groups or roles.
-func (h *handler) routeOwned(mux *http.ServeMux, path, kind string) {
+func (h *handler) routeOwned(mux *routes, path, kind string) {
 	s := h.o.Operators
 	title := map[string]string{"user": "User", "group": "UserGroup", "role": "Role"}[kind]
 	owner := func(c *operatorCall) operators.Owner { return operators.Owner{Kind: kind, Name: c.name} }

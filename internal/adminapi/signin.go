@@ -46,10 +46,7 @@ type signInInput struct {
 }
 
 // routeSignIn adds the operations that nobody has signed.
-func (h *handler) routeSignIn(mux *http.ServeMux) {
-	if h.o.SignIn == nil {
-		return
-	}
+func (h *handler) routeSignIn(mux *routes) {
 	mux.HandleFunc("GET "+Prefix+"sign-in", h.signInMethods)
 	mux.HandleFunc("POST "+Prefix+"sign-in", h.signIn)
 	mux.HandleFunc("POST "+Prefix+"sign-out", h.signOut)

@@ -68,7 +68,7 @@ type pastThingsOutput struct {
 }
 
 // handleThings adds the operations on things.
-func (h *handler) handleThings(mux *http.ServeMux) {
+func (h *handler) handleThings(mux *routes) {
 	mux.HandleFunc("POST "+Prefix+"things/{thing}/decommission", h.operate(ActionDecommissionThing, h.decommission))
 	mux.HandleFunc("GET "+Prefix+"things/{thing}/past", h.read(ActionListPastThings, h.pastThings))
 }

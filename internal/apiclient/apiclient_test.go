@@ -148,13 +148,25 @@ func TestCredentialSources(t *testing.T) {
 		want Credentials
 		err  string
 	}{
-		"data folder":        {CredentialSources{DataDir: dir}, nil, Credentials{"FOLDER", "s=1", "", "local"}, ""},
-		"profile":            {CredentialSources{DataDir: dir, Profile: "other"}, nil, Credentials{"OTHER", "s2", "", "us-east-1"}, ""},
-		"profile variable":   {CredentialSources{DataDir: dir}, map[string]string{"AWS_PROFILE": "other"}, Credentials{"OTHER", "s2", "", "us-east-1"}, ""},
-		"variables":          {CredentialSources{DataDir: dir}, map[string]string{"AWS_ACCESS_KEY_ID": "ENV", "AWS_SECRET_ACCESS_KEY": "s4", "AWS_SESSION_TOKEN": "t", "AWS_REGION": "r1"}, Credentials{"ENV", "s4", "t", "r1"}, ""},
-		"half of variables":  {CredentialSources{DataDir: dir}, map[string]string{"AWS_ACCESS_KEY_ID": "ENV"}, Credentials{"FOLDER", "s=1", "", "local"}, ""},
-		"file variable":      {CredentialSources{DataDir: dir}, map[string]string{"AWS_SHARED_CREDENTIALS_FILE": named}, Credentials{"NAMED", "s3", "", "us-east-1"}, ""},
-		"file before all":    {CredentialSources{DataDir: dir, File: named, Region: "r2"}, map[string]string{"AWS_ACCESS_KEY_ID": "ENV", "AWS_SECRET_ACCESS_KEY": "s4", "AWS_REGION": "r1"}, Credentials{"NAMED", "s3", "", "r2"}, ""},
+		"data folder":       {CredentialSources{DataDir: dir}, nil, Credentials{"FOLDER", "s=1", "", "local"}, ""},
+		"profile":           {CredentialSources{DataDir: dir, Profile: "other"}, nil, Credentials{"OTHER", "s2", "", "us-east-1"}, ""},
+		"profile variable":  {CredentialSources{DataDir: dir}, map[string]string{"AWS_PROFILE": "other"}, Credentials{"OTHER", "s2", "", "us-east-1"}, ""},
+		"variables":         {CredentialSources{DataDir: dir}, map[string]string{"AWS_ACCESS_KEY_ID": "ENV", "AWS_SECRET_ACCESS_KEY": "s4", "AWS_SESSION_TOKEN": "t", "AWS_REGION": "r1"}, Credentials{"ENV", "s4", "t", "r1"}, ""},
+		"half of variables": {CredentialSources{DataDir: dir}, map[string]string{"AWS_ACCESS_KEY_ID": "ENV"}, Credentials{"FOLDER", "s=1", "", "local"}, ""},
+		"file variable":     {CredentialSources{DataDir: dir}, map[string]string{"AWS_SHARED_CREDENTIALS_FILE": named}, Credentials{"NAMED", "s3", "", "us-east-1"}, ""},
+		"file before all":   {CredentialSources{DataDir: dir, File: named, Region: "r2"}, map[string]string{"AWS_ACCESS_KEY_ID": "ENV", "AWS_SECRET_ACCESS_KEY": "s4", "AWS_REGION": "r1"}, Credentials{"NAMED", "s3", "", "r2"}, ""},
+		"profile before variables": {
+			CredentialSources{DataDir: dir, Profile: "other"},
+			map[string]string{"AWS_ACCESS_KEY_ID": "ENV", "AWS_SECRET_ACCESS_KEY": "s4"},
+			Credentials{"OTHER", "s2", "", "us-east-1"},
+			"",
+		},
+		"variables before the profile variable": {
+			CredentialSources{DataDir: dir},
+			map[string]string{"AWS_PROFILE": "other", "AWS_ACCESS_KEY_ID": "ENV", "AWS_SECRET_ACCESS_KEY": "s4"},
+			Credentials{"ENV", "s4", "", "us-east-1"},
+			"",
+		},
 		"no such profile":    {CredentialSources{DataDir: dir, Profile: "x"}, nil, Credentials{}, `has no profile "x"`},
 		"no secret":          {CredentialSources{File: half}, nil, Credentials{}, "has no aws_access_key_id and aws_secret"},
 		"nothing":            {CredentialSources{DataDir: dir + "/none"}, nil, Credentials{}, "name a file with --credentials"},
@@ -184,15 +196,4 @@ func TestNewRefusesBadEndpoints(t *testing.T) {
 	if _, err := New(Options{Endpoint: "https://x", CAFile: "/none"}); err == nil {
 		t.Error("a missing CA file was accepted")
 	}
-}
-
-func FuzzParseProfile(f *testing.F) {
-	f.Add([]byte("[default]\na=b\n"), "default")
-	f.Add([]byte("[\n]\n=\n[]"), "")
-	f.Fuzz(func(t *testing.T, data []byte, profile string) {
-		values, ok := parseProfile(data, profile)
-		if !ok && len(values) > 0 {
-			t.Error("values without a section")
-		}
-	})
 }

@@ -6,13 +6,6 @@ import (
 	"net/url"
 )
 
-// Certificate is a registered device certificate.
-type Certificate struct {
-	ID  string `json:"certificateId"`
-	ARN string `json:"certificateArn"`
-	PEM string `json:"certificatePem"`
-}
-
 // CertificateFromCSR has an active certificate signed for a key that never
 // leaves its owner.
 func (c *Client) CertificateFromCSR(ctx context.Context, csrPEM []byte) (Certificate, error) {
@@ -20,13 +13,6 @@ func (c *Client) CertificateFromCSR(ctx context.Context, csrPEM []byte) (Certifi
 	request := Request{Service: ServiceControl, Method: http.MethodPost, Path: "/certificates", Query: url.Values{"setAsActive": {"true"}}}
 	err := c.JSON(ctx, request, map[string]any{"certificateSigningRequest": string(csrPEM)}, &out)
 	return out, err
-}
-
-// DescribeCertificate reports a certificate's status.
-func (c *Client) DescribeCertificate(ctx context.Context, id string) (status string, err error) {
-	var out struct{ CertificateDescription struct{ Status string } }
-	err = c.JSON(ctx, get(Path("certificates", id), nil), nil, &out)
-	return out.CertificateDescription.Status, err
 }
 
 // CreatePolicy makes a policy with its first version.

@@ -74,6 +74,8 @@ type App struct {
 	history  *history.Service
 	index    *index.Index
 	devices  *deviceauth.Service
+	// revocations publishes what our device authority issued in vain.
+	revocations *revocations
 	// authorizers and custom are for devices that show neither certificate nor
 	// signature.
 	authorizers *authorizer.Service
@@ -116,6 +118,9 @@ type followers struct {
 	devices *eventlog.Runner
 	topics  *eventlog.Runner
 	history *eventlog.Runner
+	crl     *eventlog.Runner
+	// accounts keeps the directory of names.
+	accounts *eventlog.Runner
 }
 
 // New opens folder, keys and store and joins all parts, but serves nothing. On
@@ -130,7 +135,7 @@ func New(ctx context.Context, o Options) (*App, error) {
 		metrics: telemetry.NewRegistry(o.Version), fatal: make(chan struct{}), hurry: o.Hurry,
 	}
 	a.cleanups = &cleanups{log: log.Logger}
-	steps := []func(context.Context) error{a.openFolder, a.openStore, a.openKeys, a.joinDomains, a.joinSignIn, a.joinFunctions, a.joinDevicePlane, a.joinFollowers, a.joinAPI}
+	steps := []func(context.Context) error{a.openFolder, a.openStore, a.openKeys, a.joinDomains, a.joinRevocations, a.joinSignIn, a.joinFunctions, a.joinDevicePlane, a.joinFollowers, a.joinAPI}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(err, a.cleanups.run(ctx))
@@ -170,11 +175,7 @@ func (a *App) openStore(ctx context.Context) error {
 // openKeys brings up authorities and the root access key, and writes what
 // clients need into the folder.
 func (a *App) openKeys(ctx context.Context) error {
-	endpoints := account.EndpointsOf(a.settings.AccountID, a.settings.Region, a.settings.BaseDomain)
-	a.names = &names{
-		account: a.settings.AccountID, required: a.settings.TLS.RequireSNI,
-		known: append([]string{a.settings.Endpoint, endpoints.Data, endpoints.Jobs, endpoints.Credentials}, a.settings.TLSNames...),
-	}
+	a.names = a.newNames()
 	dir, err := a.dir.Sub(datadir.PKIDir)
 	if err != nil {
 		return err
@@ -183,7 +184,7 @@ func (a *App) openKeys(ctx context.Context) error {
 	certificateNames = append(certificateNames, account.Wildcards(a.settings.Region, a.settings.BaseDomain)...)
 	a.pki, err = pki.New(pki.Options{
 		Dir: dir, CAFile: a.dir.Path(datadir.CAFile), Names: certificateNames,
-		CertFile: a.settings.TLSCert, KeyFile: a.settings.TLSKey, Now: now, Logger: a.component("pki"),
+		CertFile: a.settings.TLSCert, KeyFile: a.settings.TLSKey, CRLURL: a.settings.PKI.CRLURL, Now: now, Logger: a.component("pki"),
 	})
 	if err != nil {
 		return err
@@ -203,6 +204,7 @@ func (a *App) openKeys(ctx context.Context) error {
 	a.accounts = account.New(account.Options{
 		Store: a.store, Sealer: sealer, Now: now, Region: a.settings.Region, SessionKey: sessionKey, Barrier: barrier{a},
 		Lag: func() time.Duration { return a.followers.devices.Lag() }, Logger: a.component("account"),
+		Default: a.settings.AccountID, Endpoints: a.endpointsOf, Applied: a.accountApplied,
 	})
 	root, err := a.accounts.Root(ctx, a.settings.AccountID)
 	if err != nil {
@@ -223,10 +225,11 @@ func (a *App) joinDomains(context.Context) error {
 			_, err := a.index.ParseThings(query)
 			return err
 		},
-		CheckPolicy: checkPolicy,
-		GroupStatus: func(of accountID, group, query string) string { return string(a.index.GroupStatus(of, group, query)) },
-		Endpoints:   a.endpoints(),
-		Logger:      a.component("registry"),
+		CheckPolicy:   checkPolicy,
+		GroupStatus:   func(of accountID, group, query string) string { return string(a.index.GroupStatus(of, group, query)) },
+		Endpoints:     a.endpoints(),
+		Logger:        a.component("registry"),
+		AccountExists: a.accounts.AccountExists,
 	})
 	if err != nil {
 		return err
@@ -245,16 +248,10 @@ func (a *App) joinDomains(context.Context) error {
 	return nil
 }
 
-// endpoints are what DescribeEndpoint answers: the configured name for the
-// default account, derived names for others.
+// endpoints are what DescribeEndpoint answers.
 func (a *App) endpoints() registry.Endpoints {
-	choose := func(derived func(account.Endpoints) string) func(of accountID) string {
-		return func(of accountID) string {
-			if of == a.settings.AccountID {
-				return a.settings.Endpoint
-			}
-			return derived(account.EndpointsOf(of, a.settings.Region, a.settings.BaseDomain))
-		}
+	choose := func(one func(account.Endpoints) string) func(of accountID) string {
+		return func(of accountID) string { return one(a.endpointsOf(of)) }
 	}
 	return registry.Endpoints{
 		Data:        choose(func(e account.Endpoints) string { return e.Data }),

@@ -122,12 +122,14 @@ type customDoor struct {
 
 // Admit asks the authorizer that a CONNECT names.
 func (d *customDoor) Admit(ctx context.Context, c *broker.ConnectRequest) (broker.Admission, error) {
-	connect := deviceauth.Request{ServerName: c.ServerName, ClientID: c.ClientID, RemoteAddr: c.RemoteAddr, Persistent: c.Persistent()}
+	called := calledName(c)
+	connect := deviceauth.Request{ServerName: called, ClientID: c.ClientID, RemoteAddr: c.RemoteAddr, Persistent: c.Persistent()}
 	if c.Will != nil {
 		connect.Will = &deviceauth.Will{Topic: c.Will.Topic, Retain: c.Will.Retain}
 	}
-	account, err := d.names.of(c.ServerName)
+	account, err := d.names.of(called)
 	if err != nil {
+		d.devices.NameRefused(ctx, connect, err)
 		return broker.Admission{}, err
 	}
 	request, err := connectRequest(c)
@@ -139,7 +141,7 @@ func (d *customDoor) Admit(ctx context.Context, c *broker.ConnectRequest) (broke
 		d.devices.CustomRefused(ctx, account, connect, err)
 		return broker.Admission{}, err
 	}
-	custom := customCaller(grant, c.ServerName)
+	custom := customCaller(grant, called)
 	admitted, err := d.devices.AdmitCustom(ctx, custom, connect)
 	if err != nil {
 		c.Account, c.Principal = account, custom.Principal

@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/muster-iot/muster/internal/account"
 	"github.com/muster-iot/muster/internal/authorizer"
 	"github.com/muster-iot/muster/internal/broker"
 	"github.com/muster-iot/muster/internal/deviceauth"
@@ -260,7 +261,7 @@ func vouch(t *testing.T, principal, topic string) string {
 // newDoor is a door with an oracle behind it, all in virtual time.
 func newDoor(t *testing.T, o *oracle, disconnected func(string)) *customDoor {
 	t.Helper()
-	names := &names{account: "000000000000"}
+	names := &names{Directory: account.NewDirectory(account.DirectoryOptions{Default: "000000000000"})}
 	authorizers, err := authorizer.New(authorizer.Options{
 		Store: &memory{records: map[store.Key]string{
 			store.K("authorizer", "000000000000", "gate"): `{"v":1,"function":"` + gateARN + `","status":"ACTIVE","signingDisabled":true}`,

@@ -166,7 +166,7 @@ func TestEnrichmentOfNothingAllocatesNothing(t *testing.T) { //nolint:parallelte
 	b := s.badge(&x509.Certificate{})
 	s.policy("all", mayConnect, b.arn)
 	admitted, err := s.gatekeeper.Admit(t.Context(), &broker.ConnectRequest{
-		ClientID: "c", ListenerName: listenerMQTT, PeerCertificate: parsed(t, b),
+		ClientID: "c", ListenerName: listenerMQTT, ServerName: "localhost", PeerCertificate: parsed(t, b),
 	})
 	s.need(err)
 	defer admitted.Guard.Close()

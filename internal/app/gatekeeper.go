@@ -3,8 +3,6 @@ package app
 import (
 	"context"
 	"crypto/x509"
-	"slices"
-	"strings"
 
 	"github.com/muster-iot/muster/internal/awsapi"
 	"github.com/muster-iot/muster/internal/broker"
@@ -15,26 +13,6 @@ import (
 	"github.com/muster-iot/muster/internal/mqtt"
 	"github.com/muster-iot/muster/internal/registry"
 )
-
-// names knows which server name means which account. Only the default account
-// exists, so every known name means it, and so does an unknown or absent one
-// unless SNI is required.
-type names struct {
-	account  fleet.Account
-	known    []string
-	required bool
-}
-
-// check refuses a TLS connection that names no endpoint where that is demanded.
-func (n *names) check(serverName string) error {
-	if !n.required || slices.Contains(n.known, strings.ToLower(serverName)) {
-		return nil
-	}
-	return fault.New(fault.Unauthorized, "the TLS server name %q is no endpoint of this installation", serverName)
-}
-
-// of never fails: check has refused before.
-func (n *names) of(string) (fleet.Account, error) { return n.account, nil }
 
 // gatekeeper chooses by what a connection has shown who decides about it.
 type gatekeeper struct {
@@ -143,6 +121,9 @@ func (g deviceGuard) Enrich(own []mqtt.UserProperty) []mqtt.UserProperty {
 // will, and each packet after that.
 func (g *gatekeeper) admitSigned(ctx context.Context, c *broker.ConnectRequest, opened *upgrade) (broker.Admission, error) {
 	c.Account, c.Principal = opened.caller.Account, opened.caller.Principal
+	if g.names.Closed(c.Account) {
+		return broker.Admission{}, fault.New(fault.Unauthorized, "the account of the access key is closed")
+	}
 	guard := &signedGuard{
 		operators: g.operators, principal: c.Principal, opened: g.signed,
 		scope: fleet.Scope{Region: g.region, Account: c.Account},
@@ -219,7 +200,7 @@ type deviceRegistry struct{ *registry.Service }
 // Certificate implements deviceauth.Registry.
 func (d deviceRegistry) Certificate(ctx context.Context, account fleet.Account, id string) (deviceauth.Certificate, error) {
 	c, err := d.Service.Certificate(ctx, account, id)
-	return deviceauth.Certificate{ID: c.ID, ARN: c.ARN, Status: c.Status, NotAfter: c.NotAfter, PEM: c.PEM}, err
+	return deviceauth.Certificate{ID: c.ID, ARN: c.ARN, Status: c.Status, NotAfter: c.NotAfter, PEM: c.PEM, SNIOnly: c.Mode == registry.ModeSNIOnly}, err
 }
 
 // ConnectionThing implements deviceauth.Registry.
@@ -303,23 +284,20 @@ func (a *permissions) Authorize(ctx context.Context, caller awsapi.Caller, actio
 	return a.devices.Authorize(ctx, id, call)
 }
 
-// refusals lets operators ask why devices of the account were refused.
-type refusals struct {
-	devices *deviceauth.Service
-	account fleet.Account
-}
+// refusals lets operators ask why devices of their account were refused.
+type refusals struct{ devices *deviceauth.Service }
 
 // ClientRefusals implements adminapi.Devices.
-func (r refusals) ClientRefusals(_ context.Context, clientID string) deviceauth.Refusals {
-	return r.devices.ClientRefusals(r.account, clientID)
+func (r refusals) ClientRefusals(ctx context.Context, clientID string) deviceauth.Refusals {
+	return r.devices.ClientRefusals(callerAccount(ctx), clientID)
 }
 
 // PrincipalRefusals implements adminapi.Devices.
-func (r refusals) PrincipalRefusals(_ context.Context, principalID string) deviceauth.Refusals {
-	return r.devices.PrincipalRefusals(r.account, principalID)
+func (r refusals) PrincipalRefusals(ctx context.Context, principalID string) deviceauth.Refusals {
+	return r.devices.PrincipalRefusals(callerAccount(ctx), principalID)
 }
 
 // Explain implements adminapi.Devices.
 func (r refusals) Explain(ctx context.Context, q deviceauth.Question) (deviceauth.Answer, error) {
-	return r.devices.Explain(ctx, r.account, q)
+	return r.devices.Explain(ctx, callerAccount(ctx), q)
 }

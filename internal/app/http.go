@@ -46,7 +46,7 @@ func (a *App) joinAPI(context.Context) error {
 	}
 	a.api, err = awsapi.New(awsapi.Options{
 		Catalog: operations, Keys: a.accounts, Sessions: sessions{a.accounts}, Authorizer: &permissions{devices: a.devices, operators: a.accounts},
-		Devices: &apiDevices{devices: a.devices, names: a.names}, Custom: a.custom, Region: a.settings.Region, TokenKey: key,
+		Devices: &apiDevices{devices: a.devices, names: a.names}, Directory: a.names, Custom: a.custom, Region: a.settings.Region, TokenKey: key,
 		Now: now, Logger: a.component("awsapi"), Registerer: a.metrics,
 	})
 	if err != nil {
@@ -133,9 +133,10 @@ func (a *App) deviceHandler(listener string) http.Handler {
 	admin := adminapi.New(adminapi.Options{
 		Authorize: a.authorizeOps, AuthorizeOn: a.authorizeOpsOn, Operators: a.accounts, SignIn: a.signIn, SignedIn: a.signedIn, Backup: a.Backup, Doctor: a.Doctor, Logger: a.component("adminapi"),
 		StartDrain: a.StartDrain, DrainStatus: a.drainStatus, EndDrain: a.endDrain,
-		Devices:        refusals{a.devices, a.settings.AccountID},
+		Devices: refusals{a.devices}, Accounts: a.accounts,
 		Decommissioner: a.newDecommission(), AttributeRules: a.registry,
-		History: a.history, Tokens: a.tokens, Account: callerAccount, Now: now,
+		Certificates: a.registry,
+		History:      a.history, Tokens: a.tokens, Account: callerAccount, Now: now,
 	})
 	mqtt := a.webSocketHandler(listener)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -151,6 +152,8 @@ func (a *App) deviceHandler(listener string) http.Handler {
 			answer(w, http.StatusOK, "ok")
 		case r.URL.Path == "/readyz":
 			a.readyz(w)
+		case r.URL.Path == crlPath:
+			a.revocations.ServeHTTP(w, r)
 		case strings.HasPrefix(r.URL.Path, adminapi.Prefix):
 			admin.ServeHTTP(w, r)
 		default:
@@ -194,6 +197,11 @@ func (a *App) authorizeOpsOn(r *http.Request, body []byte, action string, resour
 	a.accounts.Used(ctx, caller.AccessKeyID)
 	if err := a.accounts.Authorize(ctx, caller.Principal, action, resource(caller.Account)); err != nil {
 		return nil, err
+	}
+	if installationWide(action) {
+		if err := a.accounts.MayManageInstallation(caller.Account, action); err != nil {
+			return nil, err
+		}
 	}
 	a.component("adminapi").InfoContext(ctx, "operation", slog.String("action", action), slog.String("principal", caller.Principal.ARN))
 	return r.WithContext(ctx), nil

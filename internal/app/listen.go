@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/muster-iot/muster/internal/broker"
-	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/inlet"
 	"github.com/muster-iot/muster/internal/pki"
 )
@@ -160,7 +159,7 @@ func (a *App) serveMQTT(l net.Listener, name string) (run, stop func(context.Con
 }
 
 func (a *App) mqttOptions(name string) broker.ListenerOptions {
-	return broker.ListenerOptions{Name: name, Account: func(string) fleet.Account { return a.settings.AccountID }}
+	return broker.ListenerOptions{Name: name, Account: a.names.account}
 }
 
 // serveHTTP serves the API without TLS; settings keep it on loopback.

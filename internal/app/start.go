@@ -34,7 +34,7 @@ const (
 func (a *App) joinDevicePlane(context.Context) error {
 	var err error
 	a.devices, err = deviceauth.New(deviceauth.Options{
-		Registry: deviceRegistry{a.registry}, Region: a.settings.Region, Account: a.names.of,
+		Registry: deviceRegistry{a.registry}, Region: a.settings.Region, Account: a.names.of, Named: a.names.named,
 		AllowAnonymous: a.settings.MQTTInsecureAddr != "",
 		Disconnect: func(of fleet.Account, certificateID string) {
 			a.broker.DisconnectPrincipal(of, certificateID, broker.ReasonAuthError)
@@ -167,6 +167,15 @@ func (a *App) joinFollowers(context.Context) error {
 		}},
 		{&a.followers.topics, eventlog.Consumer{Name: "mqttapi", Apply: a.topics.Apply, Rebuild: a.loadEventConfigurations}},
 		{&a.followers.history, a.historyConsumer()},
+		{&a.followers.crl, eventlog.Consumer{
+			Name: "crl", Apply: a.revocations.Apply,
+			// Nobody knows what was trimmed: the next list is made anew.
+			Rebuild: func(ctx context.Context) (store.Cursor, error) {
+				a.revocations.heard.Add(1)
+				return a.store.Head(ctx)
+			},
+		}},
+		{&a.followers.accounts, a.accountsConsumer()},
 	}
 	for _, c := range consumers {
 		runner, err := eventlog.NewRunner(c.consumer, eventlog.Options{Store: a.store, Now: now, Logger: a.component("eventlog"), Registerer: a.metrics})
@@ -188,10 +197,12 @@ func (a *App) Start(ctx context.Context) error {
 	background := &parts{fatal: a.fail}
 	background.start(ctx,
 		part{"pki", a.pki.Run},
+		part{"accounts follower", a.followers.accounts.Run},
 		part{"index follower", a.followers.index.Run},
 		part{"deviceauth follower", a.followers.devices.Run},
 		part{"event topics follower", a.followers.topics.Run},
 		part{"history follower", a.followers.history.Run},
+		part{"revocation list follower", a.followers.crl.Run},
 		part{"history retention", a.history.Run},
 		part{"retention", eventlog.Retention{
 			Store: a.store, MaxAge: a.settings.EventLog.RetentionAge, MaxBytes: uint64(a.settings.EventLog.RetentionBytes),
@@ -199,6 +210,7 @@ func (a *App) Start(ctx context.Context) error {
 		}.Run},
 		part{"shadow clean-up", a.cleanShadows},
 		part{"certificate sweep", a.sweep},
+		part{"closed accounts", a.sweepAccounts},
 		part{"presence", a.presence.Run},
 		part{"stored sessions", a.keeper.Run},
 	)
@@ -230,7 +242,7 @@ func (a *App) awaitFollowers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, runner := range []*eventlog.Runner{a.followers.devices, a.followers.topics, a.followers.index} {
+	for _, runner := range []*eventlog.Runner{a.followers.accounts, a.followers.devices, a.followers.topics, a.followers.index} {
 		if err := runner.WaitCovered(ctx, head); err != nil {
 			return err
 		}

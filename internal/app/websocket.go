@@ -123,10 +123,12 @@ func (s *webSocket) open(r *http.Request, under net.Conn) (*upgrade, error) {
 	if !slices.ContainsFunc(r.Header.Values("Sec-Websocket-Protocol"), offersMQTT) {
 		return nil, fault.New(fault.InvalidRequest, "%s speaks WebSocket with the subprotocol %s; the client must offer it in Sec-WebSocket-Protocol", webSocketPath, webSocketProtocol)
 	}
-	serverName := ""
+	serverName := hostName(r.Host)
 	if secured, ok := under.(securedConn); ok {
 		state := secured.ConnectionState()
-		serverName = state.ServerName
+		if state.ServerName != "" {
+			serverName = state.ServerName
+		}
 		if state.NegotiatedProtocol == pki.ALPNHTTPCert {
 			return nil, fault.New(fault.Forbidden, "WebSocket is not offered with the ALPN name %s; offer %s", pki.ALPNHTTPCert, pki.ALPNHTTP)
 		}
@@ -137,6 +139,11 @@ func (s *webSocket) open(r *http.Request, under net.Conn) (*upgrade, error) {
 	caller, err := s.api.AuthenticateUpgrade(r, hosts(r.Host, s.ports(under))...)
 	if err != nil {
 		return nil, err //nolint:wrapcheck // it is a fault in words
+	}
+	if caller == nil {
+		if err := s.names.agree(s.names.account(serverName), r.Host); err != nil {
+			return nil, err
+		}
 	}
 	if caller == nil && !s.custom(r.Context(), serverName) {
 		return nil, fault.New(fault.Forbidden, "The request must be signed with Signature Version 4, by presigned query or by Authorization header; no custom authorizer is active")

@@ -82,7 +82,7 @@ func (s *Service) authenticate(ctx context.Context, account fleet.Account, r Req
 		return Grant{}, err
 	}
 	remembering := a.CacheHTTP && r.Memory != nil && r.MQTT == nil && token != ""
-	of := digest(&a, token)
+	of := digest(account, &a, token)
 	if remembering {
 		if grant, ok := r.Memory.get(of, s.now()); ok {
 			return grant, nil
@@ -234,9 +234,9 @@ func (s *Service) Test(ctx context.Context, account fleet.Account, c TestCommand
 }
 
 // digest names what a remembered grant was for: any change of the authorizer
-// makes it worthless.
-func digest(a *Authorizer, token string) [sha256.Size]byte {
-	data, _ := json.Marshal([]any{a.Name, a.version, token}) // texts and a number always have a form
+// makes it worthless. One HTTP connection may call several accounts.
+func digest(account fleet.Account, a *Authorizer, token string) [sha256.Size]byte {
+	data, _ := json.Marshal([]any{account, a.Name, a.version, token}) // texts and a number always have a form
 	return sha256.Sum256(data)
 }
 

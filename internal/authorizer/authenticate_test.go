@@ -314,3 +314,13 @@ func FuzzParseAnswer(f *testing.F) {
 		}
 	})
 }
+
+// What is remembered of a connection is of one account, though authorizers of
+// two have the same name and their records the same version.
+func TestMemoryIsOfOneAccount(t *testing.T) {
+	t.Parallel()
+	a := &Authorizer{Name: "gate", version: 7}
+	if digest("000000000001", a, "t") == digest("000000000002", a, "t") {
+		t.Error("two accounts share what is remembered")
+	}
+}

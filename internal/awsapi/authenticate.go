@@ -25,6 +25,9 @@ func (s *Server) Authenticate(r *http.Request, body []byte) (Caller, error) {
 	if p != nil {
 		return Caller{}, fault.Wrap(fault.Unauthorized, p.cause, "%s", p.message)
 	}
+	if err := s.misdirectedFault(r, &caller); err != nil {
+		return Caller{}, err
+	}
 	return caller, nil
 }
 
@@ -45,6 +48,9 @@ func (s *Server) AuthenticateUpgrade(r *http.Request, hosts ...string) (*Caller,
 	}
 	caller, p := s.bySignature(r, Caller{SourceAddress: sourceAddress(r), Secure: r.TLS != nil}, signature, nil, hosts...)
 	if p == nil {
+		if err := s.misdirectedFault(r, &caller); err != nil {
+			return nil, err
+		}
 		return &caller, nil
 	}
 	if p.status == http.StatusInternalServerError {

@@ -49,6 +49,8 @@ type Options struct {
 	Authorizer Authorizer
 	// Devices is nil where no client certificates are accepted.
 	Devices Devices
+	// Directory is nil where there is one account only.
+	Directory Directory
 	// Custom is nil where there are no custom authorizers.
 	Custom Custom
 	// Region is the one configured region; any signing region is accepted.
@@ -173,6 +175,10 @@ func (s *Server) serve(ctx context.Context, x *exchange) {
 			s.refuse(x, p)
 			return
 		}
+	}
+	if p := s.misdirected(x.r, &x.caller); p != nil {
+		s.refuse(x, p)
+		return
 	}
 	if x.query = s.routeQuery(x); x.query != nil {
 		s.runQuery(x.withActor(ctx), x, x.query)

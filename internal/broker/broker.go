@@ -183,6 +183,20 @@ func (b *Broker) DisconnectPrincipal(account fleet.Account, principalID string, 
 	return n
 }
 
+// DisconnectAccount ends all connections of an account and returns their
+// number. Stored sessions stay.
+func (b *Broker) DisconnectAccount(account fleet.Account, reason DisconnectReason) int {
+	r := b.realmIfAny(account)
+	if r == nil {
+		return 0
+	}
+	all := r.connections()
+	for _, c := range all {
+		c.end(because(reason))
+	}
+	return len(all)
+}
+
 // Recheck asks about every connection and ends those that may not stay, with
 // AUTH_ERROR.
 func (b *Broker) Recheck(mayStay func(SessionInfo) bool) {

@@ -101,8 +101,10 @@ whose data folder is ./muster-data.`,
 	}
 	c.add(root, groupServer, c.checkConfig(), c.sim(), c.version())
 	c.add(root, groupOperate, c.things(), c.types(), c.groups(), c.billingGroups(), c.search(), c.shadow(), c.subscribe(), c.publish(), c.explain(), c.connections())
+	c.add(root, groupOperate, c.certificates(), c.ca())
 	c.add(root, groupServer, c.drain())
 	c.add(root, groupOperators, c.user(), c.userGroup(), c.role(), c.accessPolicies(), c.key(), c.signIn())
+	c.add(root, groupServer, c.account())
 	root.AddCommand(o.Extra...)
 	return root
 }

@@ -123,6 +123,10 @@ func fields() []field {
 			func(s *Settings) value { return (*flag)(&s.TLS.RequireSNI) },
 		},
 		{
+			"pki.crl-url", "", "http or https address at which verifiers find /crl/issuing-ca.crl; written into device certificates, empty for none", false,
+			func(s *Settings) value { return (*text)(&s.PKI.CRLURL) },
+		},
+		{
 			"log.level", "info", "debug, info, warn or error", true,
 			func(s *Settings) value { return (*text)(&s.Log.Level) },
 		},

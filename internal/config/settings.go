@@ -40,6 +40,7 @@ type Settings struct {
 	Advertise string
 	MQTT      MQTT
 	TLS       TLS
+	PKI       PKI
 	Log       Log
 	EventLog  EventLog
 	History   History
@@ -107,6 +108,13 @@ type TLS struct {
 	RequireSNI bool
 	// ProxyProtocol is like that of MQTT, for the other listener.
 	ProxyProtocol []string
+}
+
+// PKI are settings of the certificates that are issued here.
+type PKI struct {
+	// CRLURL is the address of the revocation list that device certificates
+	// carry; empty for none.
+	CRLURL string
 }
 
 // Log says what is logged and how.

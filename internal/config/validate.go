@@ -58,6 +58,10 @@ func (s *Settings) validate() []Problem {
 	validateNetworks(c, "mqtt.proxy-protocol", s.MQTT.ProxyProtocol)
 	validateNetworks(c, "tls.proxy-protocol", s.TLS.ProxyProtocol)
 	s.validateFunctions(c)
+	if s.PKI.CRLURL != "" {
+		u, err := url.Parse(s.PKI.CRLURL)
+		c.require(err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https"), "pki.crl-url", "%q is no http or https address", s.PKI.CRLURL)
+	}
 	c.oneOf("mqtt.profile", s.MQTT.Profile, ProfileAWS, ProfileStandard)
 	c.require(s.MQTT.SessionExpiry >= 0 && s.MQTT.SessionExpiry <= maxSessionExpiry, "mqtt.session-expiry", "must be from 0s to %v", maxSessionExpiry)
 	c.require(s.MQTT.MaxQueuedMessages >= 1, "mqtt.max-queued-messages", "must be at least 1")

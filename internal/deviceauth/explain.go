@@ -23,6 +23,7 @@ const (
 	problemNotYetValid  identityProblem = "not yet valid"
 	problemExpired      identityProblem = "expired"
 	problemCustom       identityProblem = "custom authorizer"
+	problemNameless     identityProblem = "no endpoint name"
 )
 
 // identityError is the cause of a fault.Unauthorized that names the check.
@@ -312,6 +313,12 @@ func identityFixes(problem identityProblem, id *Identity) []Fix {
 	switch problem {
 	case problemServerName:
 		return []Fix{{Text: "Let the device connect to one of the server's own names; it asked for " + strconv.Quote(brief(id.ServerName)) + "."}}
+	case problemNameless:
+		return []Fix{{
+			Text: "Let the device connect by name (SNI) to its account's endpoint, or to a name of the setting tls-name; it asked for " +
+				strconv.Quote(brief(id.ServerName)) + ".",
+			Command: "aws iot describe-endpoint --endpoint-type iot:Data-ATS",
+		}}
 	case problemAbsent:
 		return []Fix{{Text: "Give the device its certificate and key: it presented none."}}
 	case problemUnregistered:

@@ -48,10 +48,10 @@ func (s *Service) identify(ctx context.Context, serverName string, certificate *
 		id.notAfter = certificate.NotAfter
 	}
 	account, err := s.account(serverName)
+	id.Account = account
 	if err != nil {
 		return id, fault.Wrap(fault.Unauthorized, &identityError{problemServerName, err}, "The server name selects no account")
 	}
-	id.Account = account
 	if certificate == nil {
 		return id, fault.Wrap(fault.Unauthorized, &identityError{problem: problemAbsent}, "A client certificate is required")
 	}
@@ -59,6 +59,10 @@ func (s *Service) identify(ctx context.Context, serverName string, certificate *
 	id.Principal.ARN = found.ARN
 	if err != nil {
 		return id, err
+	}
+	if found.SNIOnly && !s.named(serverName) {
+		return id, fault.Wrap(fault.Unauthorized, &identityError{problem: problemNameless},
+			"The certificate %s was registered without a CA: the TLS server name must be an endpoint name of its account", id.Principal.ID)
 	}
 	return id, checkDates(certificate, s.now())
 }

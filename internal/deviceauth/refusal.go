@@ -230,6 +230,7 @@ func keyOf(sub *subject, q request) entryKey {
 // before it was asked who it is.
 func (s *Service) NameRefused(ctx context.Context, r Request, err error) {
 	id := Identity{ServerName: r.ServerName, certificate: r.Certificate}
+	id.Account, _ = s.account(r.ServerName) // the account is told of what was refused, also a closed one
 	if r.Certificate != nil {
 		id.Principal = fleet.Principal{Kind: fleet.PrincipalCertificate, ID: CertificateID(r.Certificate)}
 	}

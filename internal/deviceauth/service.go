@@ -24,6 +24,9 @@ type Certificate struct {
 	NotAfter time.Time
 	// PEM is the certificate itself, for answers about devices that are away.
 	PEM string
+	// SNIOnly marks one that other accounts may have too: a connection with it
+	// must name its account.
+	SNIOnly bool
 }
 
 // StatusActive is the only certificate state that may connect.
@@ -93,6 +96,9 @@ type Options struct {
 	// Account returns the account that a TLS server name selects; an error
 	// refuses the connection.
 	Account func(serverName string) (fleet.Account, error)
+	// Named reports whether a TLS server name is one of this server's: only then
+	// has the caller chosen the account. Optional; without it every name is.
+	Named func(serverName string) bool
 	// AllowAnonymous lets connections of the plain listener do everything in
 	// the default account. It is meant for tests and benchmarks.
 	AllowAnonymous bool
@@ -124,6 +130,7 @@ type Service struct {
 	registry       Registry
 	region         string
 	account        func(string) (fleet.Account, error)
+	named          func(string) bool
 	allowAnonymous bool
 	disconnect     func(fleet.Account, string)
 	lag            func() time.Duration
@@ -168,10 +175,14 @@ func New(o Options) (*Service, error) {
 	if o.Lag == nil {
 		o.Lag = func() time.Duration { return 0 }
 	}
+	if o.Named == nil {
+		o.Named = func(string) bool { return true }
+	}
 	s := &Service{
 		registry:       o.Registry,
 		region:         o.Region,
 		account:        o.Account,
+		named:          o.Named,
 		allowAnonymous: o.AllowAnonymous,
 		disconnect:     o.Disconnect,
 		lag:            o.Lag,

@@ -125,6 +125,7 @@ func (p *PKI) issueDevice(subject pkix.Name, rawSubject []byte, public crypto.Pu
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 		BasicConstraintsValid: true,
+		CRLDistributionPoints: p.distributionPoints(),
 	}
 	cert, err := issue(template, p.device.cert, public, p.device.key)
 	if err != nil {

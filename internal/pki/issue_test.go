@@ -13,6 +13,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
+	"math/big"
 	"strings"
 	"testing"
 	"time"
@@ -209,4 +210,39 @@ func FuzzParseCSR(f *testing.F) {
 			t.Errorf("not a caller's error: %v", err)
 		}
 	})
+}
+
+func TestRevocationList(t *testing.T) {
+	t.Parallel()
+	o := options(t.TempDir(), start())
+	o.CRLURL = "http://ca.example/crl"
+	p := open(t, o)
+	at := p.options.Now().UTC().Truncate(time.Second)
+	der, err := p.RevocationList(big.NewInt(9), at, at.Add(time.Hour), []Revoked{{Serial: big.NewInt(77), At: at}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := x509.ParseRevocationList(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := list.CheckSignatureFrom(p.device.cert); err != nil {
+		t.Error(err)
+	}
+	if len(list.RevokedCertificateEntries) != 1 || list.RevokedCertificateEntries[0].SerialNumber.Int64() != 77 || list.Number.Int64() != 9 {
+		t.Errorf("list %+v", list)
+	}
+	// Certificates say where the list is, if it was said to us.
+	made, _, _, err := p.CreateKeysAndCertificate(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(made)
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(cert.CRLDistributionPoints) != 1 || cert.CRLDistributionPoints[0] != "http://ca.example/crl" {
+		t.Errorf("distribution points %v", cert.CRLDistributionPoints)
+	}
 }

@@ -54,6 +54,9 @@ type Options struct {
 	Now func() time.Time
 	// Logger is told of renewals.
 	Logger *slog.Logger
+	// CRLURL is the address of the device authority's revocation list that
+	// device certificates carry; empty for none.
+	CRLURL string
 	// Pool is the number of device keys kept ready; 0 means the default.
 	Pool int
 }

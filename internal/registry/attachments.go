@@ -30,6 +30,9 @@ func (s *Service) AttachPolicy(ctx context.Context, account fleet.Account, name,
 		if err != nil || slices.Contains(*holder.policies, name) {
 			return err
 		}
+		if holder.leaving {
+			return fault.New(fault.InvalidRequest, "%s is being transferred to another account", target)
+		}
 		if len(*holder.policies) >= holder.limit {
 			return fault.New(fault.LimitExceeded, "%s has %d policies, the most allowed", target, holder.limit)
 		}
@@ -86,6 +89,8 @@ type holder struct {
 	policies *[]string
 	limit    int
 	save     func(*attempt) error
+	// leaving is a certificate on its way to another account.
+	leaving bool
 }
 
 // loadHolder loads the record behind a target.
@@ -97,7 +102,7 @@ func (s *Service) loadHolder(ctx context.Context, a *attempt, to reference) (hol
 		}
 		return holder{&record.Policies, s.limits.PoliciesPerCertificate, func(a *attempt) error {
 			return save(a, key(kindCertificate, a.account, to.name), record)
-		}}, nil
+		}, record.Status == StatusPendingTransfer}, nil
 	}
 	record, err := loadGroup(ctx, a, to.name)
 	if err != nil {
@@ -108,7 +113,7 @@ func (s *Service) loadHolder(ctx context.Context, a *attempt, to reference) (hol
 	}
 	return holder{&record.Policies, s.limits.PoliciesPerGroup, func(a *attempt) error {
 		return save(a, key(kindGroup, a.account, to.name), record)
-	}}, nil
+	}, false}, nil
 }
 
 // ListTargetsForPolicy returns one page of the ARNs that a policy is attached

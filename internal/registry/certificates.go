@@ -16,6 +16,7 @@ const (
 	StatusInactive          = "INACTIVE"
 	StatusRevoked           = "REVOKED"
 	StatusPendingActivation = "PENDING_ACTIVATION"
+	StatusPendingTransfer   = "PENDING_TRANSFER"
 )
 
 // Certificate modes.
@@ -41,6 +42,14 @@ type Certificate struct {
 	// CustomerVersion starts at 1 and grows with each change of state.
 	CustomerVersion int64
 	GenerationID    string
+	// CA is the id of the registered authority that it came under; empty for
+	// one issued here or registered without its authority.
+	CA string
+	// Owner is the account that answers for it, PreviousOwner the one that it
+	// was transferred from; empty for none.
+	Owner, PreviousOwner fleet.Account
+	// Transfer is the last transfer, under way or over; nil for none.
+	Transfer *Transfer
 }
 
 // certificate is the public form of a record.
@@ -49,6 +58,7 @@ func (s *Service) certificate(account fleet.Account, id string, r *certificateRe
 		ID: id, ARN: s.scope(account).ARN(fleet.ARNCertificate, id), PEM: r.PEM, Status: r.Status, Mode: r.Mode,
 		NotBefore: moment(r.NotBefore), NotAfter: moment(r.NotAfter), Created: moment(r.Created), Modified: moment(r.Modified),
 		CustomerVersion: r.CustomerVersion, GenerationID: r.GenerationID,
+		CA: r.CA, Owner: owner(account, r), PreviousOwner: r.PreviousOwner, Transfer: transferOf(r.Transfer),
 	}
 }
 
@@ -93,31 +103,55 @@ func (s *Service) recordIssued(ctx context.Context, account fleet.Account, certi
 	if active {
 		status = StatusActive
 	}
-	return s.register(ctx, account, parsed, ModeDefault, status)
+	return s.register(ctx, account, parsed, status, issued)
+}
+
+// issued is the standing of what our own authority made.
+func issued(context.Context, *attempt) (standing, error) { return standing{mode: ModeDefault}, nil }
+
+// unvouched is the standing of what nobody vouches for.
+func unvouched(context.Context, *attempt) (standing, error) { return standing{mode: ModeSNIOnly}, nil }
+
+// standing is under whom a certificate is registered.
+type standing struct {
+	mode, ca, serial string
 }
 
 // RegisterCertificateWithoutCA registers a certificate that somebody else
 // issued. status is INACTIVE when empty.
 func (s *Service) RegisterCertificateWithoutCA(ctx context.Context, account fleet.Account, certificatePEM, status string) (Certificate, error) {
-	switch status {
-	case "":
-		status = StatusInactive
-	case StatusActive, StatusInactive:
-	default:
-		return Certificate{}, fault.New(fault.InvalidRequest, "status must be ACTIVE or INACTIVE")
+	status, err := initialStatus(status)
+	if err != nil {
+		return Certificate{}, err
 	}
 	parsed, err := parseCertificate(certificatePEM)
 	if err != nil {
 		return Certificate{}, err
 	}
-	if err := checkForeign(parsed.x509, s.now()); err != nil {
+	if err := checkForeign("certificatePem", parsed.x509, s.now()); err != nil {
 		return Certificate{}, err
 	}
-	return s.register(ctx, account, parsed, ModeSNIOnly, status)
+	return s.register(ctx, account, parsed, status, unvouched)
 }
 
-// register records a certificate that the account does not have yet.
-func (s *Service) register(ctx context.Context, account fleet.Account, c parsedCertificate, mode, status string) (Certificate, error) {
+// initialStatus is the state of a newly registered certificate; INACTIVE when
+// nothing is asked for.
+func initialStatus(status string) (string, error) {
+	switch status {
+	case "":
+		return StatusInactive, nil
+	case StatusActive, StatusInactive:
+		return status, nil
+	}
+	return "", fault.New(fault.InvalidRequest, "status must be ACTIVE or INACTIVE")
+}
+
+// register records a certificate that the account does not have yet. stand
+// decides under whom, in the same attempt.
+func (s *Service) register(
+	ctx context.Context, account fleet.Account, c parsedCertificate, status string,
+	stand func(context.Context, *attempt) (standing, error),
+) (Certificate, error) {
 	var created Certificate
 	err := s.change(ctx, account, func(ctx context.Context, a *attempt) error {
 		k := key(kindCertificate, account, c.id)
@@ -131,8 +165,12 @@ func (s *Service) register(ctx context.Context, account fleet.Account, c parsedC
 			taken.ResourceID, taken.ResourceARN = c.id, arn
 			return taken
 		}
+		under, err := stand(ctx, a)
+		if err != nil {
+			return err
+		}
 		record := &certificateRecord{
-			PEM: c.pem, Status: status, Mode: mode,
+			PEM: c.pem, Status: status, Mode: under.mode, CA: under.ca, Serial: under.serial,
 			NotBefore: millis(c.x509.NotBefore), NotAfter: millis(c.x509.NotAfter),
 			Created: millis(a.now), Modified: millis(a.now), CustomerVersion: 1, GenerationID: s.newID(),
 		}
@@ -150,11 +188,18 @@ func (s *Service) register(ctx context.Context, account fleet.Account, c parsedC
 // certificateRows are the rows that find a certificate by time.
 func certificateRows(account fleet.Account, id string, r *certificateRecord) []store.Key {
 	created := moment(r.Created)
-	return []store.Key{
+	rows := []store.Key{
 		key(kindCertificateOldest, account, rising(created), id),
 		key(kindCertificateNewest, account, falling(created), id),
 		key(kindCertificateExpiry, account, rising(moment(r.NotAfter)), id),
 	}
+	if r.CA == "" {
+		return rows
+	}
+	return append(rows,
+		key(kindCertificateByCA, account, r.CA, rising(created), id),
+		key(kindCertificateByCADown, account, r.CA, falling(created), id),
+		key(kindCertificateSerial, account, r.CA, r.Serial, id))
 }
 
 // checkCertificateID refuses what cannot be a certificate's id.
@@ -229,16 +274,30 @@ func (s *Service) UpdateCertificate(ctx context.Context, account fleet.Account, 
 		if err != nil || record.Status == status {
 			return err
 		}
-		if record.Status == StatusRevoked {
+		switch record.Status {
+		case StatusRevoked:
 			return fault.New(fault.CertificateState, "certificate %s is revoked, which is final", id)
+		case StatusPendingTransfer:
+			return beingTransferred(id)
 		}
-		previous := record.Status
-		record.Status, record.Modified = status, millis(a.now)
-		record.CustomerVersion++
-		a.devices = true
-		a.emit(event.CertificateStatusChanged{CertificateID: id, Status: status, PreviousStatus: previous})
-		return save(a, key(kindCertificate, account, id), record)
+		return setStatus(a, account, id, record, status)
 	})
+}
+
+// setStatus gives a certificate another state and saves it. Our own revocation
+// list gains what our own authority issued.
+func setStatus(a *attempt, account fleet.Account, id string, record *certificateRecord, status string) error {
+	previous := record.Status
+	record.Status, record.Modified = status, millis(a.now)
+	record.CustomerVersion++
+	a.devices = true
+	a.emitIn(account, event.CertificateStatusChanged{CertificateID: id, Status: status, PreviousStatus: previous})
+	if status == StatusRevoked && issuedHere(record) {
+		if err := listRevoked(a, account, id, record); err != nil {
+			return err
+		}
+	}
+	return save(a, key(kindCertificate, account, id), record)
 }
 
 // DeleteCertificate removes a certificate that is not active and acts as no
@@ -273,6 +332,8 @@ func (s *Service) DeleteCertificate(ctx context.Context, account fleet.Account, 
 // decideDeleteCertificate tells whether the certificate may go.
 func decideDeleteCertificate(id string, r *certificateRecord, force bool) error {
 	switch {
+	case r.Status == StatusPendingTransfer:
+		return beingTransferred(id)
 	case r.Status == StatusActive:
 		return fault.New(fault.CertificateState, "certificate %s is ACTIVE; set it to INACTIVE first", id)
 	case r.Things > 0:

@@ -183,8 +183,11 @@ func (a *attempt) remove(k store.Key) {
 }
 
 // emit appends an event to the batch.
-func (a *attempt) emit(e event.Event) {
+func (a *attempt) emit(e event.Event) { a.emitIn(a.account, e) }
+
+// emitIn is emit for an event of another account.
+func (a *attempt) emitIn(account fleet.Account, e event.Event) {
 	a.batch.Events = append(a.batch.Events, event.Envelope{
-		Account: a.account, At: a.now, Actor: a.actor, Event: e,
+		Account: account, At: a.now, Actor: a.actor, Event: e,
 	})
 }

@@ -28,6 +28,22 @@ import (
 //	certificate-oldest/A/<time>/<id>       row, in order of creation
 //	certificate-newest/A/<time down>/<id>  row, in reverse order of creation
 //	certificate-expiry/A/<time>/<id>       row, in order of the end of validity
+//	certificate-by-ca/A/<ca>/<time>/<id>   row, in order of creation below the authority
+//	certificate-by-ca-down/A/<ca>/<time down>/<id>  row, in reverse order
+//	certificate-serial/A/<ca>/<serial>/<id>  row; the serial number in hexadecimal digits
+//	certificate-revoked/A/<id>             record: what our own revocation list says of a certificate issued here
+//	certificate-outgoing/A/<time>/<id>     row, in order of the transfer's beginning
+//	certificate-outgoing-down/A/<time down>/<id>  row, in reverse order
+//	certificate-gone/A/<id>                record: to whom a certificate was transferred
+//	ca-certificate/A/<id>                  record: PEM, state, mode, registration configuration
+//	ca-certificate-oldest/A/<time>/<id>    row, in order of registration
+//	ca-certificate-newest/A/<time down>/<id>  row, in reverse order
+//	ca-certificate-expiry/A/<time>/<id>    row, in order of the end of validity
+//	ca-subject/A/<hash>                    record: the authorities of one subject, guard of their number
+//	ca-owner/<id>                          record: the one account that has the authority in mode DEFAULT
+//	registration-code/A                    record
+//	revocation-list/A/<ca>                 record: which list is taken over, and how far
+//	revoked-serial/A/<ca>/<serial>         record: an entry of that list
 //	thing-principal/A/<thing>/<ref>        row that says whether the attachment is exclusive
 //	principal-thing/A/<ref>/<thing>        the same the other way round
 //	policy/A/<policy>                      record: all versions with their documents
@@ -54,12 +70,30 @@ const (
 	kindCertificateOldest = "certificate-oldest"
 	kindCertificateNewest = "certificate-newest"
 	kindCertificateExpiry = "certificate-expiry"
-	kindThingPrincipal    = "thing-principal"
-	kindPrincipalThing    = "principal-thing"
-	kindPolicy            = "policy"
-	kindPolicyOldest      = "policy-oldest"
-	kindPolicyNewest      = "policy-newest"
-	kindPolicyTarget      = "policy-target"
+
+	kindCertificateByCA         = "certificate-by-ca"
+	kindCertificateByCADown     = "certificate-by-ca-down"
+	kindCertificateSerial       = "certificate-serial"
+	kindCertificateRevoked      = "certificate-revoked"
+	kindCertificateOutgoing     = "certificate-outgoing"
+	kindCertificateOutgoingDown = "certificate-outgoing-down"
+	kindCertificateGone         = "certificate-gone"
+	kindCACertificate           = "ca-certificate"
+	kindCACertificateOldest     = "ca-certificate-oldest"
+	kindCACertificateNewest     = "ca-certificate-newest"
+	kindCACertificateExpiry     = "ca-certificate-expiry"
+	kindCASubject               = "ca-subject"
+	kindCAOwner                 = "ca-owner"
+	kindRegistrationCode        = "registration-code"
+	kindRevocationList          = "revocation-list"
+	kindRevokedSerial           = "revoked-serial"
+
+	kindThingPrincipal = "thing-principal"
+	kindPrincipalThing = "principal-thing"
+	kindPolicy         = "policy"
+	kindPolicyOldest   = "policy-oldest"
+	kindPolicyNewest   = "policy-newest"
+	kindPolicyTarget   = "policy-target"
 )
 
 // key joins a kind, an account and the remaining parts.

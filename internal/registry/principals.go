@@ -85,6 +85,9 @@ func sameAttachment(present *rowRecord, exclusive bool) error {
 
 // decideAttach counts a new thing in the certificate's record, or refuses it.
 func decideAttach(c *certificateRecord, thing string, exclusive bool) error {
+	if c.Status == StatusPendingTransfer {
+		return fault.New(fault.InvalidRequest, "the principal is being transferred to another account")
+	}
 	if c.ExclusiveThing != "" {
 		return fault.New(fault.InvalidRequest, "the principal is attached to thing %s exclusively", c.ExclusiveThing)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/store"
 )
 
@@ -156,6 +157,120 @@ type certificateRecord struct {
 	Things   int      `json:"things,omitempty"`
 	// ExclusiveThing is the only thing this certificate may act as.
 	ExclusiveThing string `json:"exclusiveThing,omitempty"`
+	// CA is the id of the registered authority that it came under, Serial its
+	// serial number there; both empty for others.
+	CA     string `json:"ca,omitempty"`
+	Serial string `json:"serial,omitempty"`
+	// PreviousOwner is the account that it was transferred from.
+	PreviousOwner fleet.Account `json:"previousOwner,omitempty"`
+	// Transfer is the last transfer, under way or over.
+	Transfer *transferRecord `json:"transfer,omitempty"`
+}
+
+// transferRecord is a certificate's way between two accounts. While it is
+// under way, both accounts have a record of the certificate.
+type transferRecord struct {
+	From     fleet.Account `json:"from"`
+	To       fleet.Account `json:"to"`
+	Message  string        `json:"message,omitempty"`
+	Reason   string        `json:"reason,omitempty"`
+	Began    int64         `json:"began"`
+	Accepted int64         `json:"accepted,omitempty"`
+	Rejected int64         `json:"rejected,omitempty"`
+}
+
+// revokedRecord is what our own revocation list says of a certificate. It
+// outlives the certificate's own record.
+type revokedRecord struct {
+	schema
+
+	Serial   string `json:"serial"`
+	At       int64  `json:"at"`
+	NotAfter int64  `json:"notAfter"`
+}
+
+// goneRecord remembers that a certificate left the account.
+type goneRecord struct {
+	schema
+
+	To fleet.Account `json:"to"`
+	At int64         `json:"at"`
+}
+
+// caRecord is a registered authority.
+type caRecord struct {
+	schema
+
+	PEM       string `json:"pem"`
+	Status    string `json:"status"`
+	Mode      string `json:"mode"`
+	NotBefore int64  `json:"notBefore"`
+	NotAfter  int64  `json:"notAfter"`
+	Created   int64  `json:"created"`
+	Modified  int64  `json:"modified"`
+	// Subject is the hash that the authorities of the same subject share.
+	Subject          string                    `json:"subject"`
+	CustomerVersion  int64                     `json:"customerVersion"`
+	GenerationID     string                    `json:"generationId"`
+	AutoRegistration bool                      `json:"autoRegistration,omitempty"`
+	Registration     *registrationConfigRecord `json:"registration,omitempty"`
+}
+
+// registrationConfigRecord is how devices under an authority are provisioned.
+type registrationConfigRecord struct {
+	TemplateBody string `json:"templateBody,omitempty"`
+	TemplateName string `json:"templateName,omitempty"`
+	RoleARN      string `json:"roleArn,omitempty"`
+}
+
+// caSubjectRecord lists the authorities of one subject.
+type caSubjectRecord struct {
+	schema
+
+	IDs []string `json:"ids"`
+}
+
+// caOwnerRecord names the account that proved to own an authority.
+type caOwnerRecord struct {
+	schema
+
+	Account fleet.Account `json:"account"`
+}
+
+// registrationCodeRecord is an account's registration code.
+type registrationCodeRecord struct {
+	schema
+
+	Code string `json:"code"`
+}
+
+// revocationListRecord is the list of an authority that is in force, or being
+// taken over.
+type revocationListRecord struct {
+	schema
+
+	// Sum is the SHA-256 of the list.
+	Sum string `json:"sum"`
+	// Number is the CRL number in decimal digits, empty for none.
+	Number     string `json:"number,omitempty"`
+	ThisUpdate int64  `json:"thisUpdate"`
+	NextUpdate int64  `json:"nextUpdate,omitempty"`
+	// Generation marks the entries of this list among those of earlier ones.
+	Generation int64 `json:"generation"`
+	// Done counts the entries that are taken over.
+	Done int `json:"done"`
+	// Complete is set when nothing of earlier lists is left.
+	Complete bool  `json:"complete,omitempty"`
+	Imported int64 `json:"imported"`
+}
+
+// revokedSerialRecord is an entry of an authority's list.
+type revokedSerialRecord struct {
+	schema
+
+	Generation int64 `json:"generation"`
+	Revoked    int64 `json:"revoked"`
+	Reason     int   `json:"reason,omitempty"`
 }
 
 // policyRecord is a policy with all its versions.

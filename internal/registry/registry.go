@@ -90,6 +90,12 @@ type Options struct {
 	// Endpoints are the host names that devices are told to connect to.
 	Endpoints Endpoints
 	Logger    *slog.Logger
+	// AccountExists tells whether a certificate may be transferred to an
+	// account; optional, without it there is no other account.
+	AccountExists func(ctx context.Context, account fleet.Account) (bool, error)
+	// TemplateExists tells whether an account has a provisioning template;
+	// optional, without it there is none.
+	TemplateExists func(ctx context.Context, account fleet.Account, name string) (bool, error)
 }
 
 // Service answers for the registry of every account. It is safe for
@@ -107,6 +113,9 @@ type Service struct {
 	groupStatus func(account fleet.Account, group, query string) string
 	endpoints   Endpoints
 	log         *slog.Logger
+
+	accountExists  func(ctx context.Context, account fleet.Account) (bool, error)
+	templateExists func(ctx context.Context, account fleet.Account, name string) (bool, error)
 }
 
 // New returns a Service, or an error that names what Options lacks.
@@ -133,6 +142,12 @@ func New(o Options) (*Service, error) {
 			return nil, errors.New("registry options lack " + r.name)
 		}
 	}
+	if o.AccountExists == nil {
+		o.AccountExists = func(context.Context, fleet.Account) (bool, error) { return false, nil }
+	}
+	if o.TemplateExists == nil {
+		o.TemplateExists = func(context.Context, fleet.Account, string) (bool, error) { return false, nil }
+	}
 	return &Service{
 		store:       o.Store,
 		region:      o.Region,
@@ -146,6 +161,9 @@ func New(o Options) (*Service, error) {
 		groupStatus: o.GroupStatus,
 		endpoints:   o.Endpoints,
 		log:         o.Logger,
+
+		accountExists:  o.AccountExists,
+		templateExists: o.TemplateExists,
 	}, nil
 }
 

@@ -33,13 +33,14 @@ func (a *attempt) hasTags(ctx context.Context, kind, name string, tags tag.Set) 
 }
 
 // TagFinders prove the existence of the registry's resources that can have
-// tags: thing types, groups, billing groups and policies.
+// tags: thing types, groups, billing groups, policies and authorities.
 func (s *Service) TagFinders() map[string]tag.Finder {
 	return map[string]tag.Finder{
 		fleet.ARNThingType:    s.finder(kindThingType, "thing type", fleet.ValidName),
 		fleet.ARNThingGroup:   s.finder(kindGroup, "thing group", fleet.ValidName),
 		fleet.ARNBillingGroup: s.finder(kindBillingGroup, "billing group", fleet.ValidName),
 		fleet.ARNPolicy:       s.finder(kindPolicy, "policy", fleet.ValidPolicyName),
+		fleet.ARNCACert:       s.finder(kindCACertificate, "CA certificate", fleet.ValidCertificateID),
 	}
 }
 

@@ -18,6 +18,8 @@ const (
 	maxCSRLength         = 4096
 	maxCertificateLength = 65536
 	minRSABits           = 2048
+	// maxRSABits is what TLS takes; a longer key could only cost time.
+	maxRSABits = 8192
 )
 
 // parsedCertificate is a certificate with its registry id.
@@ -36,31 +38,36 @@ func CertificateID(der []byte) string {
 
 // parseCertificate reads exactly one PEM certificate.
 func parseCertificate(text string) (parsedCertificate, error) {
+	return parseMember("certificatePem", text)
+}
+
+// parseMember is parseCertificate for any member of a request.
+func parseMember(field, text string) (parsedCertificate, error) {
 	if len(text) > maxCertificateLength {
-		return parsedCertificate{}, fault.New(fault.InvalidRequest, "certificatePem must have at most %d characters", maxCertificateLength)
+		return parsedCertificate{}, fault.New(fault.InvalidRequest, "%s must have at most %d characters", field, maxCertificateLength)
 	}
 	block, rest := pem.Decode([]byte(text))
 	if block == nil || block.Type != "CERTIFICATE" {
-		return parsedCertificate{}, fault.New(fault.CertificateValidation, "certificatePem is no PEM block of type CERTIFICATE")
+		return parsedCertificate{}, fault.New(fault.CertificateValidation, "%s is no PEM block of type CERTIFICATE", field)
 	}
 	if next, _ := pem.Decode(rest); next != nil {
-		return parsedCertificate{}, fault.New(fault.CertificateValidation, "certificatePem must hold one certificate")
+		return parsedCertificate{}, fault.New(fault.CertificateValidation, "%s must hold one certificate", field)
 	}
 	parsed, err := x509.ParseCertificate(block.Bytes)
 	if err != nil {
-		return parsedCertificate{}, fault.Wrap(fault.CertificateValidation, err, "certificatePem is no valid X.509 certificate")
+		return parsedCertificate{}, fault.Wrap(fault.CertificateValidation, err, "%s is no valid X.509 certificate", field)
 	}
 	return parsedCertificate{id: CertificateID(block.Bytes), pem: string(pem.EncodeToMemory(block)), x509: parsed}, nil
 }
 
 // checkForeign refuses a certificate of an issuer unknown to us that no device
-// could use safely.
-func checkForeign(c *x509.Certificate, now time.Time) error {
+// could use safely. field is the request's member that it came in.
+func checkForeign(field string, c *x509.Certificate, now time.Time) error {
 	if err := checkKey(c.PublicKey); err != nil {
-		return fault.New(fault.CertificateValidation, "certificatePem: %v", err)
+		return fault.New(fault.CertificateValidation, "%s: %v", field, err)
 	}
 	if !now.Before(c.NotAfter) {
-		return fault.New(fault.CertificateValidation, "certificatePem: the certificate expired on %s", c.NotAfter.UTC().Format(time.RFC3339))
+		return fault.New(fault.CertificateValidation, "%s: the certificate expired on %s", field, c.NotAfter.UTC().Format(time.RFC3339))
 	}
 	switch c.SignatureAlgorithm {
 	case x509.SHA256WithRSA, x509.SHA384WithRSA, x509.SHA512WithRSA,
@@ -69,7 +76,7 @@ func checkForeign(c *x509.Certificate, now time.Time) error {
 		return nil
 	default:
 		return fault.New(fault.CertificateValidation,
-			"certificatePem: signature algorithm %s is not accepted; RSA or ECDSA with SHA-256, SHA-384 or SHA-512 is", c.SignatureAlgorithm)
+			"%s: signature algorithm %s is not accepted; RSA or ECDSA with SHA-256, SHA-384 or SHA-512 is", field, c.SignatureAlgorithm)
 	}
 }
 
@@ -102,6 +109,9 @@ func checkKey(public any) error {
 	case *rsa.PublicKey:
 		if k.N.BitLen() < minRSABits {
 			return errors.New("an RSA key must have at least 2048 bits")
+		}
+		if k.N.BitLen() > maxRSABits {
+			return errors.New("an RSA key must have at most 8192 bits")
 		}
 		return nil
 	case *ecdsa.PublicKey:

@@ -94,8 +94,8 @@ func loadIdentity(ctx context.Context, api *apiclient.Client, certFile, keyFile 
 	if err != nil {
 		return identity{}, errNoIdentity // cut short by a crash: it is made anew
 	}
-	status, err := api.DescribeCertificate(ctx, certificateID(id.certificate.Certificate[0]))
-	if apiclient.Is(err, "ResourceNotFoundException") || (err == nil && status != "ACTIVE") {
+	registered, err := api.DescribeCertificate(ctx, certificateID(id.certificate.Certificate[0]))
+	if apiclient.Is(err, "ResourceNotFoundException") || (err == nil && registered.Status != "ACTIVE") {
 		return identity{}, errNoIdentity
 	}
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/muster-iot/muster/internal/awsapi"
 	"github.com/muster-iot/muster/internal/awsapi/catalog/iotwire"
+	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/registry"
 )
@@ -13,6 +14,7 @@ import (
 func (a *api) registerCertificates(s *awsapi.Server) {
 	offer(s, "CreateKeysAndCertificate", awsapi.All, a.createKeysAndCertificate)
 	offer(s, "CreateCertificateFromCsr", awsapi.All, a.createCertificateFromCSR)
+	offer(s, "RegisterCertificate", awsapi.All, a.registerCertificate)
 	offer(s, "RegisterCertificateWithoutCA", awsapi.All, a.registerCertificateWithoutCA)
 	offer(s, "DescribeCertificate", on(fleet.ARNCertificate, func(in *iotwire.DescribeCertificateInput) string { return in.CertificateID }), a.describeCertificate)
 	offer(s, "UpdateCertificate", on(fleet.ARNCertificate, func(in *iotwire.UpdateCertificateInput) string { return in.CertificateID }), a.updateCertificate)
@@ -43,6 +45,34 @@ func (a *api) createCertificateFromCSR(
 	return &iotwire.CreateCertificateFromCsrOutput{CertificateARN: &made.ARN, CertificateID: &made.ID, CertificatePem: &made.PEM}, nil
 }
 
+func (a *api) registerCertificate(
+	ctx context.Context, c *awsapi.Call, in *iotwire.RegisterCertificateInput,
+) (*iotwire.RegisterCertificateOutput, error) {
+	status, err := registerStatus(in.SetAsActive, value(in.Status))
+	if err != nil {
+		return nil, err
+	}
+	made, err := a.Registry.RegisterCertificate(ctx, c.Account, registry.RegisterCertificateCommand{
+		CertificatePEM: in.CertificatePem, CACertificatePEM: value(in.CACertificatePem), Status: status,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &iotwire.RegisterCertificateOutput{CertificateARN: &made.ARN, CertificateID: &made.ID}, nil
+}
+
+// registerStatus joins the deprecated flag of RegisterCertificate and the
+// member that took its place.
+func registerStatus(setAsActive *bool, status string) (string, error) {
+	switch {
+	case !value(setAsActive):
+		return status, nil
+	case status != "" && status != registry.StatusActive:
+		return "", fault.New(fault.InvalidRequest, "setAsActive and status %s contradict each other", status)
+	}
+	return registry.StatusActive, nil
+}
+
 func (a *api) registerCertificateWithoutCA(
 	ctx context.Context, c *awsapi.Call, in *iotwire.RegisterCertificateWithoutCAInput,
 ) (*iotwire.RegisterCertificateWithoutCAOutput, error) {
@@ -60,7 +90,8 @@ func (a *api) describeCertificate(ctx context.Context, c *awsapi.Call, in *iotwi
 	}
 	return &iotwire.DescribeCertificateOutput{CertificateDescription: &iotwire.CertificateDescription{
 		CertificateARN: &d.ARN, CertificateID: &d.ID, CertificatePem: &d.PEM, Status: &d.Status, CertificateMode: &d.Mode,
-		CreationDate: &d.Created, LastModifiedDate: &d.Modified, OwnedBy: new(string(c.Account)),
+		CACertificateID: optional(d.CA), PreviousOwnedBy: optional(string(d.PreviousOwner)), TransferData: transferData(d.Transfer),
+		CreationDate: &d.Created, LastModifiedDate: &d.Modified, OwnedBy: new(string(d.Owner)),
 		CustomerVersion: new(int32(d.CustomerVersion)), GenerationID: &d.GenerationID,
 		Validity: &iotwire.CertificateValidity{NotBefore: &d.NotBefore, NotAfter: &d.NotAfter},
 	}}, nil
@@ -84,11 +115,13 @@ func (a *api) listCertificates(ctx context.Context, c *awsapi.Call, in *iotwire.
 		return nil, err
 	}
 	return &iotwire.ListCertificatesOutput{
-		NextMarker: nextMarker(c, listed.Next, word(in.AscendingOrder)),
-		Certificates: each(listed.Items, func(d registry.Certificate) iotwire.Certificate {
-			return iotwire.Certificate{
-				CertificateARN: &d.ARN, CertificateID: &d.ID, Status: &d.Status, CertificateMode: &d.Mode, CreationDate: &d.Created,
-			}
-		}),
+		NextMarker: nextMarker(c, listed.Next, word(in.AscendingOrder)), Certificates: each(listed.Items, listedCertificate),
 	}, nil
+}
+
+// listedCertificate is a certificate as lists have it.
+func listedCertificate(d registry.Certificate) iotwire.Certificate {
+	return iotwire.Certificate{
+		CertificateARN: &d.ARN, CertificateID: &d.ID, Status: &d.Status, CertificateMode: &d.Mode, CreationDate: &d.Created,
+	}
 }

@@ -62,6 +62,8 @@ func Register(s *awsapi.Server, d Deps) {
 	a.registerMembership(s)
 	a.registerDynamicGroups(s)
 	a.registerCertificates(s)
+	a.registerCACertificates(s)
+	a.registerTransfers(s)
 	a.registerPolicies(s)
 	a.registerAttachments(s)
 	a.registerPrincipals(s)

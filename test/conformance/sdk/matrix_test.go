@@ -41,7 +41,7 @@ func matrixDomains() []string { return []string{"endpoints", "registry", "groups
 
 // alsoInMatrix are operations of other domains that are held to it.
 func alsoInMatrix() []string {
-	return []string{"TagResource", "UntagResource", "ListTagsForResource", "UpdateEventConfigurations", "DescribeEventConfigurations"}
+	return append(certificateOperations(), "TagResource", "UntagResource", "ListTagsForResource", "UpdateEventConfigurations", "DescribeEventConfigurations")
 }
 
 // notFromOutside are exceptions that the models list for most operations and
@@ -59,11 +59,13 @@ func notFromOutside() map[string]string {
 // notReached are documented exceptions of single operations that cannot come
 // about here, with the reason: "Operation Exception".
 func notReached() map[string]string {
-	return map[string]string{
+	all := map[string]string{
 		"CreateDynamicThingGroup ResourceNotFoundException": "a dynamic group refers to nothing that could be missing",
 		"ListBillingGroups ResourceNotFoundException":       "a list of the account's groups names no resource",
 		"DeleteThing ResourceNotFoundException":             "deleting a thing that is not there succeeds",
 	}
+	maps.Copy(all, certificatesNotReached())
+	return all
 }
 
 // named returns a fresh name with a readable beginning, at most 60 characters.
