@@ -167,7 +167,7 @@ restart rebuilds the index.`,
 
 func printReport(out io.Writer, report adminapi.Report) error {
 	var text strings.Builder
-	for _, check := range []string{"events", "index documents"} {
+	for _, check := range []string{"events", "index documents", "audit records"} {
 		fmt.Fprintf(&text, "%-16s %d checked\n", check, report.Checked[check])
 	}
 	for _, f := range report.Findings {

@@ -46,7 +46,7 @@ func reload(ctx context.Context, a *app.App, run cli.ServeRun) {
 		}
 		next, err := run.Reload()
 		if err == nil {
-			_, err = a.Reload(next)
+			_, err = a.Reload(next) //nolint:contextcheck // what was taken over is recorded although the server stops
 		}
 		if err != nil {
 			a.Complain("settings not reloaded, the ones in use stay", err)

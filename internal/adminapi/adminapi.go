@@ -13,6 +13,7 @@ import (
 	"time"
 
 	operators "github.com/muster-iot/muster/internal/account"
+	"github.com/muster-iot/muster/internal/audit"
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/signin"
@@ -85,8 +86,11 @@ type Options struct {
 	Tokens PageTokens
 	// Account is the caller's, from the context that Authorize returned.
 	Account func(ctx context.Context) fleet.Account
-	Now     func() time.Time
-	Logger  *slog.Logger
+	// Recorder keeps what is called in the audit trail, which Audit answers from.
+	Recorder *audit.Recorder
+	Audit    Audit
+	Now      func() time.Time
+	Logger   *slog.Logger
 }
 
 type handler struct {
@@ -110,10 +114,11 @@ func New(o Options) http.Handler {
 	h.routeSignIn(mux)
 	h.handleCertificates(mux)
 	h.handleAccounts(mux)
+	h.routeAudit(mux)
 	mux.HandleFunc(Prefix, func(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, fault.New(fault.ResourceNotFound, "%s %s is no operation of %s", r.Method, r.URL.Path, Prefix))
 	})
-	return mux
+	return h.recorded(mux)
 }
 
 // backupInput is the body of POST /ops/v1/backup.
@@ -133,10 +138,12 @@ func (h *handler) enterUpTo(w http.ResponseWriter, r *http.Request, action strin
 	if err != nil {
 		return r, nil, fault.Wrap(fault.InvalidRequest, err, "the body is longer than %d bytes or ends early", limit)
 	}
+	describe(w, r, body, action)
 	authorized, err := h.o.Authorize(r, body, action)
 	if err != nil {
 		return r, nil, err
 	}
+	callOf(w).Grant()
 	return authorized, body, nil
 }
 
@@ -146,10 +153,12 @@ func (h *handler) enterOn(w http.ResponseWriter, r *http.Request, action string,
 	if err != nil {
 		return r, nil, fault.Wrap(fault.InvalidRequest, err, "the body is longer than %d bytes or ends early", maxBody)
 	}
+	describe(w, r, body, action)
 	authorized, err := h.o.AuthorizeOn(r, body, action, resource)
 	if err != nil {
 		return r, nil, err
 	}
+	callOf(w).Grant()
 	return authorized, body, nil
 }
 
@@ -227,6 +236,7 @@ func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("X-Amzn-ErrorType", string(coded.Code))
+	refused(w, r, coded)
 	w.WriteHeader(code)
 	if err := json.NewEncoder(w).Encode(map[string]string{"message": coded.Message}); err != nil {
 		h.o.Logger.InfoContext(r.Context(), "caller left before the answer", slog.Any("err", err))

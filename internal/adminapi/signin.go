@@ -78,7 +78,12 @@ func unsigned(w http.ResponseWriter, r *http.Request, into any) error {
 }
 
 // signedIn is the one place that tells of a sign-in, whether it succeeded or not.
-func (h *handler) signedIn(ctx context.Context, of fleet.Account, who fleet.Principal, method string, err error) {
+func (h *handler) signedIn(ctx context.Context, w http.ResponseWriter, of fleet.Account, who fleet.Principal, method string, err error) {
+	if err == nil {
+		callOf(w).SignIn(of, who, method)
+	} else {
+		callOf(w).SignIn("", fleet.Principal{Kind: fleet.PrincipalAnonymous}, method)
+	}
 	if h.o.SignedIn != nil {
 		h.o.SignedIn(ctx, of, who, method, err)
 	}
@@ -108,7 +113,7 @@ func (h *handler) signIn(w http.ResponseWriter, r *http.Request) {
 	if err == nil || result.KnownUser {
 		who = signin.UserPrincipal(of, in.User)
 	}
-	h.signedIn(r.Context(), of, who, "password", err)
+	h.signedIn(r.Context(), w, of, who, "password", err)
 	switch {
 	case err != nil:
 		h.failSignIn(w, r, err)
@@ -157,7 +162,7 @@ func (h *handler) finishOIDC(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		who = fleet.Principal{Kind: fleet.PrincipalAnonymous}
 	}
-	h.signedIn(r.Context(), vouched.Account, who, "oidc", err)
+	h.signedIn(r.Context(), w, vouched.Account, who, "oidc", err)
 	if err != nil {
 		h.fail(w, r, err)
 		return

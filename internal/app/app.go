@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/muster-iot/muster/internal/account"
+	"github.com/muster-iot/muster/internal/audit"
 	"github.com/muster-iot/muster/internal/authorizer"
 	"github.com/muster-iot/muster/internal/awsapi"
 	"github.com/muster-iot/muster/internal/broker"
@@ -72,6 +73,11 @@ type App struct {
 	shadows  *shadow.Service
 	presence *presence.Service
 	history  *history.Service
+	// recorder brings calls into the log, audit keeps the trail; bare is the
+	// store without the recording of calls.
+	recorder *audit.Recorder
+	audit    *audit.Service
+	bare     store.Store
 	index    *index.Index
 	devices  *deviceauth.Service
 	// revocations publishes what our device authority issued in vain.
@@ -121,6 +127,7 @@ type followers struct {
 	crl     *eventlog.Runner
 	// accounts keeps the directory of names.
 	accounts *eventlog.Runner
+	audit    *eventlog.Runner
 }
 
 // New opens folder, keys and store and joins all parts, but serves nothing. On
@@ -135,7 +142,10 @@ func New(ctx context.Context, o Options) (*App, error) {
 		metrics: telemetry.NewRegistry(o.Version), fatal: make(chan struct{}), hurry: o.Hurry,
 	}
 	a.cleanups = &cleanups{log: log.Logger}
-	steps := []func(context.Context) error{a.openFolder, a.openStore, a.openKeys, a.joinDomains, a.joinRevocations, a.joinSignIn, a.joinFunctions, a.joinDevicePlane, a.joinFollowers, a.joinAPI}
+	steps := []func(context.Context) error{
+		a.openFolder, a.openStore, a.recordCalls, a.openKeys, a.joinDomains, a.joinRevocations, a.joinAudit,
+		a.joinSignIn, a.joinFunctions, a.joinDevicePlane, a.joinFollowers, a.joinAPI,
+	}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(err, a.cleanups.run(ctx))
@@ -330,6 +340,7 @@ func (a *App) Reload(next config.Settings) (needRestart []string, err error) {
 		return nil, err
 	}
 	a.settings = merged
+	a.recordReload()
 	a.log.Info("settings reloaded", slog.Any("need_restart", needRestart))
 	return needRestart, nil
 }

@@ -34,6 +34,9 @@ func (a *App) Doctor(ctx context.Context) (adminapi.Report, error) {
 	if err := a.checkIndex(ctx, &report); err != nil {
 		return report, err
 	}
+	if err := a.checkAudit(ctx, &report); err != nil {
+		return report, err
+	}
 	return report, nil
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/muster-iot/muster/internal/adminapi"
+	"github.com/muster-iot/muster/internal/audit"
 	"github.com/muster-iot/muster/internal/awsapi"
 	"github.com/muster-iot/muster/internal/awsapi/catalog"
 	awsiot "github.com/muster-iot/muster/internal/awsapi/iot"
@@ -47,7 +48,8 @@ func (a *App) joinAPI(context.Context) error {
 	a.api, err = awsapi.New(awsapi.Options{
 		Catalog: operations, Keys: a.accounts, Sessions: sessions{a.accounts}, Authorizer: &permissions{devices: a.devices, operators: a.accounts},
 		Devices: &apiDevices{devices: a.devices, names: a.names}, Directory: a.names, Custom: a.custom, Region: a.settings.Region, TokenKey: key,
-		Now: now, Logger: a.component("awsapi"), Registerer: a.metrics,
+		Trail: a.recorder,
+		Now:   now, Logger: a.component("awsapi"), Registerer: a.metrics,
 	})
 	if err != nil {
 		return err
@@ -135,8 +137,8 @@ func (a *App) deviceHandler(listener string) http.Handler {
 		StartDrain: a.StartDrain, DrainStatus: a.drainStatus, EndDrain: a.endDrain,
 		Devices: refusals{a.devices}, Accounts: a.accounts,
 		Decommissioner: a.newDecommission(), AttributeRules: a.registry,
-		Certificates: a.registry,
-		History:      a.history, Tokens: a.tokens, Account: callerAccount, Now: now,
+		Certificates: a.registry, Recorder: a.recorder, Audit: a.audit,
+		History: a.history, Tokens: a.tokens, Account: callerAccount, Now: now,
 	})
 	mqtt := a.webSocketHandler(listener)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -192,10 +194,15 @@ func (a *App) authorizeOpsOn(r *http.Request, body []byte, action string, resour
 	if err != nil {
 		return nil, err
 	}
-	actor := fleet.Actor{Principal: caller.Principal, SourceAddress: caller.SourceAddress, AccessKeyID: caller.AccessKeyID}
+	call := audit.From(r.Context())
+	actor := fleet.Actor{Principal: caller.Principal, SourceAddress: caller.SourceAddress, AccessKeyID: caller.AccessKeyID, RequestID: call.RequestID()}
+	call.Caller(caller.Account, actor)
+	call.Session(caller.SessionBegan)
+	on := resource(caller.Account)
+	call.About(on)
 	ctx := proven(context.WithValue(fleet.WithActor(r.Context(), actor), callerKey{}, caller.Account), caller)
 	a.accounts.Used(ctx, caller.AccessKeyID)
-	if err := a.accounts.Authorize(ctx, caller.Principal, action, resource(caller.Account)); err != nil {
+	if err := a.accounts.Authorize(ctx, caller.Principal, action, on); err != nil {
 		return nil, err
 	}
 	if installationWide(action) {

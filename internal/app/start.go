@@ -176,6 +176,7 @@ func (a *App) joinFollowers(context.Context) error {
 			},
 		}},
 		{&a.followers.accounts, a.accountsConsumer()},
+		{&a.followers.audit, a.auditConsumer()},
 	}
 	for _, c := range consumers {
 		runner, err := eventlog.NewRunner(c.consumer, eventlog.Options{Store: a.store, Now: now, Logger: a.component("eventlog"), Registerer: a.metrics})
@@ -204,6 +205,9 @@ func (a *App) Start(ctx context.Context) error {
 		part{"history follower", a.followers.history.Run},
 		part{"revocation list follower", a.followers.crl.Run},
 		part{"history retention", a.history.Run},
+		part{"audit follower", a.followers.audit.Run},
+		part{"audit retention", a.audit.Run},
+		part{"audit recorder", a.recorder.Run},
 		part{"retention", eventlog.Retention{
 			Store: a.store, MaxAge: a.settings.EventLog.RetentionAge, MaxBytes: uint64(a.settings.EventLog.RetentionBytes),
 			Every: retentionEvery, Now: now, Logger: a.component("eventlog"),
@@ -215,6 +219,7 @@ func (a *App) Start(ctx context.Context) error {
 		part{"stored sessions", a.keeper.Run},
 	)
 	a.cleanups.push("background parts", background.stop)
+	a.cleanups.push("audit recorder", a.recorder.Drain)
 	a.cleanups.push("presence", a.presence.Drain)
 	a.cleanups.push("stored sessions", a.keeper.Drain)
 	a.cleanups.push("reserved topics", a.topics.Drain)
@@ -228,9 +233,11 @@ func (a *App) Start(ctx context.Context) error {
 	if err := a.broker.Recover(ctx); err != nil {
 		return err
 	}
+	a.recordStart(ctx)
 	if err := a.listen(ctx); err != nil {
 		return err
 	}
+	a.cleanups.push("audit followers", a.audit.Close)
 	a.ready.Store(true)
 	a.log.InfoContext(ctx, "server is ready", slog.Duration("took", now().Sub(begun)), slog.Any("listeners", a.listeners.describe()))
 	return nil

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/muster-iot/muster/internal/audit"
 	"github.com/muster-iot/muster/internal/awsapi/catalog"
 	"github.com/muster-iot/muster/internal/awsapi/catalog/wire"
 	"github.com/muster-iot/muster/internal/fault"
@@ -21,6 +22,7 @@ type Call struct {
 	RequestID string
 	Operation *catalog.Operation
 	server    *Server
+	trail     *audit.Call
 }
 
 // AnyResource is what operations are authorized on that name no resource.
@@ -32,6 +34,7 @@ func All[In any](*Call, *In) []string { return []string{AnyResource} }
 // Authorize asks for a permission beyond the operation's own, which has been
 // checked before the adapter runs.
 func (c *Call) Authorize(ctx context.Context, action, resource string) error {
+	c.trail.About(resource)
 	return c.server.options.Authorizer.Authorize(ctx, c.Caller, action, resource)
 }
 
@@ -106,9 +109,11 @@ func Handle[In, Out any](
 		if err := codec.Decode(in, request); err != nil {
 			return wire.Reply{}, err
 		}
+		call.ask(in)
 		if err := call.mayAll(ctx, resources(call, in)); err != nil {
 			return wire.Reply{}, err
 		}
+		call.trail.Grant()
 		out, err := adapter(ctx, call, in)
 		if err != nil {
 			return wire.Reply{}, err

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 
 	"github.com/muster-iot/muster/internal/awsapi/catalog"
 	"github.com/muster-iot/muster/internal/fault"
@@ -93,6 +94,7 @@ func formOf(r *http.Request, body []byte) (url.Values, error) {
 
 // runQuery answers a call of the query protocol.
 func (s *Server) runQuery(ctx context.Context, x *exchange, q *queryOperation) {
+	ctx = x.call.In(ctx)
 	form, err := formOf(x.r, x.body)
 	if err == nil {
 		if v := form.Get("Version"); v != "" && v != q.version {
@@ -107,6 +109,8 @@ func (s *Server) runQuery(ctx context.Context, x *exchange, q *queryOperation) {
 		} {
 			form.Del(name)
 		}
+		x.call.Ask(formMembers(form))
+		x.call.Grant()
 		result, err = q.run(ctx, &QueryCall{Caller: x.caller, RequestID: x.id, Form: form})
 	}
 	if err != nil {
@@ -118,10 +122,20 @@ func (s *Server) runQuery(ctx context.Context, x *exchange, q *queryOperation) {
 		s.refuse(x, queryProblem(err))
 		return
 	}
+	x.call.Finish()
 	x.w.Header().Set("Content-Type", "text/xml")
 	x.status = http.StatusOK
 	x.w.WriteHeader(x.status)
 	_, _ = x.w.Write(body) // The client is gone if this fails; there is nobody to tell.
+}
+
+// formMembers are the parameters as the audit trail takes them.
+func formMembers(form url.Values) map[string]any {
+	members := make(map[string]any, len(form))
+	for name, values := range form {
+		members[name] = strings.Join(values, ",")
+	}
+	return members
 }
 
 // queryProblem chooses exception and status for an error of a query service.

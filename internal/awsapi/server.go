@@ -17,6 +17,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/muster-iot/muster/internal/audit"
 	"github.com/muster-iot/muster/internal/awsapi/catalog"
 	"github.com/muster-iot/muster/internal/awsapi/catalog/wire"
 	"github.com/muster-iot/muster/internal/awsapi/sigv4"
@@ -61,6 +62,8 @@ type Options struct {
 	Now        func() time.Time
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
+	// Trail keeps what is called; nil for nothing.
+	Trail *audit.Recorder
 	// Strict turns an error code that the operation's model does not list into
 	// an internal failure that says so; for tests and development.
 	Strict bool
@@ -117,6 +120,8 @@ type exchange struct {
 	body    []byte
 	problem *problem
 	status  int
+	// call is the exchange in the audit trail, nil where it is none of it.
+	call *audit.Call
 }
 
 // ServeHTTP answers one request.
@@ -139,6 +144,7 @@ func (s *Server) finish(ctx context.Context, x *exchange, begun time.Time) {
 			cause: fmt.Errorf("panic: %v\n%s", cause, debug.Stack()),
 		})
 	}
+	x.call.Finish()
 	s.record(ctx, x, s.options.Now().Sub(begun))
 }
 
@@ -176,6 +182,7 @@ func (s *Server) serve(ctx context.Context, x *exchange) {
 			return
 		}
 	}
+	s.begin(x)
 	if p := s.misdirected(x.r, &x.caller); p != nil {
 		s.refuse(x, p)
 		return
@@ -188,7 +195,7 @@ func (s *Server) serve(ctx context.Context, x *exchange) {
 		s.refuse(x, s.unroutable(x, signed, found))
 		return
 	}
-	s.run(x.withActor(ctx), x)
+	s.run(x.call.In(x.withActor(ctx)), x)
 }
 
 // customHeader names a custom authorizer, which may find its token in the
@@ -293,13 +300,14 @@ func (s *Server) run(ctx context.Context, x *exchange) {
 	}
 	call := &Call{
 		Scope:  fleet.Scope{Region: s.options.Region, Account: x.caller.Account},
-		Caller: x.caller, RequestID: x.id, Operation: x.op, server: s,
+		Caller: x.caller, RequestID: x.id, Operation: x.op, server: s, trail: x.call,
 	}
 	reply, err := h.run(ctx, call, wire.Request{Labels: x.labels, Query: query, Header: x.r.Header, Body: x.body})
 	if err != nil {
 		s.refuse(x, s.problemOf(x.op, err))
 		return
 	}
+	x.call.Finish()
 	header := x.w.Header()
 	maps.Copy(header, reply.Header)
 	header.Set("Content-Type", "application/json")
@@ -319,6 +327,7 @@ func (x *exchange) withActor(ctx context.Context) context.Context {
 // refuse writes an error, unless an answer is under way.
 func (s *Server) refuse(x *exchange, p *problem) {
 	x.problem = p
+	s.conclude(x)
 	if x.status != 0 {
 		return
 	}

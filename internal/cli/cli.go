@@ -105,6 +105,7 @@ whose data folder is ./muster-data.`,
 	c.add(root, groupServer, c.drain())
 	c.add(root, groupOperators, c.user(), c.userGroup(), c.role(), c.accessPolicies(), c.key(), c.signIn())
 	c.add(root, groupServer, c.account())
+	c.add(root, groupOperate, c.audit())
 	root.AddCommand(o.Extra...)
 	return root
 }

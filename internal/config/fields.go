@@ -151,6 +151,14 @@ func fields() []field {
 			func(s *Settings) value { return (*size)(&s.History.RetentionBytes) },
 		},
 		{
+			"audit.retention-age", "9600h", "how long records of the audit trail are kept, 400 days unless set; 0 for ever", false,
+			func(s *Settings) value { return (*duration)(&s.Audit.RetentionAge) },
+		},
+		{
+			"audit.data-events", "false", "record calls of the data plane too: publish, shadows, jobs of devices over HTTPS", false,
+			func(s *Settings) value { return (*flag)(&s.Audit.DataEvents) },
+		},
+		{
 			"shadow.require-thing", "false", "refuse shadows of names that are not in the registry", false,
 			func(s *Settings) value { return (*flag)(&s.Shadow.RequireThing) },
 		},

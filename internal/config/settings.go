@@ -44,6 +44,7 @@ type Settings struct {
 	Log       Log
 	EventLog  EventLog
 	History   History
+	Audit     Audit
 	Shadow    Shadow
 	Registry  Registry
 	Limits    Limits
@@ -135,6 +136,14 @@ type History struct {
 	RetentionAge time.Duration
 	// RetentionBytes is for each account.
 	RetentionBytes int64
+}
+
+// Audit says what the audit trail holds and for how long.
+type Audit struct {
+	// RetentionAge is 0 for ever.
+	RetentionAge time.Duration
+	// DataEvents records calls of the data plane too.
+	DataEvents bool
 }
 
 // Shadow are rules of the device shadows.

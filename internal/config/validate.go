@@ -17,6 +17,8 @@ import (
 const (
 	minRetentionAge   = time.Minute
 	minRetentionBytes = 1 << 20
+	// minAuditAge keeps a slip from emptying the audit trail.
+	minAuditAge = 24 * time.Hour
 )
 
 // maxSessionExpiry is what AWS lets an account be raised to.
@@ -72,6 +74,7 @@ func (s *Settings) validate() []Problem {
 	c.require(s.EventLog.RetentionBytes >= minRetentionBytes, "eventlog.retention-bytes", "must be at least 1MiB")
 	c.require(s.History.RetentionAge >= minRetentionAge, "history.retention-age", "must be at least %v", minRetentionAge)
 	c.require(s.History.RetentionBytes >= minRetentionBytes, "history.retention-bytes", "must be at least 1MiB")
+	c.require(s.Audit.RetentionAge == 0 || s.Audit.RetentionAge >= minAuditAge, "audit.retention-age", "must be 0 or at least %v", minAuditAge)
 	c.require(s.Registry.MaxDynamicGroups >= 1, "registry.max-dynamic-groups", "must be at least 1")
 	c.require(s.Registry.MaxGroupChildren >= 1, "registry.max-group-children", "must be at least 1")
 	c.require(s.Registry.TypeDeletionDelay >= 0, "registry.type-deletion-delay", "must not be negative")

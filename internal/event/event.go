@@ -479,12 +479,21 @@ type AccountChanged struct {
 // it was granted or not; the envelope's actor says who called. A call that
 // changed something is reported in the commit of its first change.
 type APICalled struct {
+	// ID is the report's own, the same when a commit is tried again.
+	ID string `json:"id,omitempty"`
+	// Kind is CallAPI when it is empty.
+	Kind CallKind `json:"kind,omitempty"`
 	// Source is the service called, for example iot.amazonaws.com.
 	Source string `json:"source"`
 	// Name is the operation, for example CreateThing.
-	Name      string `json:"name"`
-	ReadOnly  bool   `json:"readOnly,omitempty"`
+	Name     string `json:"name"`
+	ReadOnly bool   `json:"readOnly,omitempty"`
+	// DataEvent is a call of the data plane.
+	DataEvent bool   `json:"dataEvent,omitempty"`
 	UserAgent string `json:"userAgent,omitempty"`
+	// SessionBegan is when the session began whose credentials signed; zero for
+	// long-term keys.
+	SessionBegan time.Time `json:"sessionBegan,omitzero"`
 	// Parameters are the request's, without secrets.
 	Parameters json.RawMessage `json:"parameters"`
 	// Resources are the ARNs that the call named or made.
@@ -495,7 +504,23 @@ type APICalled struct {
 	TLSVersion   string `json:"tlsVersion,omitempty"`
 	CipherSuite  string `json:"cipherSuite,omitempty"`
 	ServerName   string `json:"serverName,omitempty"`
+	// Suppressed is how many calls of unproven callers were not reported since
+	// the one that was reported before.
+	Suppressed int `json:"suppressed,omitempty"`
 }
+
+// CallKind says how a call came about.
+type CallKind string
+
+// Kinds of calls, as the audit trail names them.
+const (
+	// CallAPI is a request to one of the interfaces.
+	CallAPI CallKind = "AwsApiCall"
+	// CallSignIn is a person who signed in or tried to.
+	CallSignIn CallKind = "AwsConsoleSignIn"
+	// CallService is what Muster did without a request for it.
+	CallService CallKind = "AwsServiceEvent"
+)
 
 // ConfigurationChanged reports that the server runs with other settings than
 // before: their names with the new values, without secrets.
