@@ -75,6 +75,8 @@ type Options struct {
 	Devices Devices
 	// Accounts manages accounts.
 	Accounts Accounts
+	// Policies looks for mistakes in policies.
+	Policies Policies
 	// History answers what became of connections.
 	History History
 	// Decommissioner and AttributeRules act on things and their types.
@@ -102,6 +104,11 @@ type handler struct {
 // New returns the handler for everything under Prefix.
 func New(o Options) http.Handler {
 	h := &handler{o: o, imports: make(chan struct{}, maxImports)}
+	return h.recorded(h.routes())
+}
+
+// routes are all operations, and what answers where there is none.
+func (h *handler) routes() *routes {
 	mux := newRoutes()
 	mux.HandleFunc("POST "+Prefix+"backup", h.backup)
 	mux.HandleFunc("GET "+Prefix+"doctor", h.doctor)
@@ -115,10 +122,11 @@ func New(o Options) http.Handler {
 	h.handleCertificates(mux)
 	h.handleAccounts(mux)
 	h.routeAudit(mux)
+	h.routePolicyLint(mux)
 	mux.HandleFunc(Prefix, func(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, fault.New(fault.ResourceNotFound, "%s %s is no operation of %s", r.Method, r.URL.Path, Prefix))
 	})
-	return h.recorded(mux)
+	return mux
 }
 
 // backupInput is the body of POST /ops/v1/backup.

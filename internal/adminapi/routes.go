@@ -26,9 +26,5 @@ func (r *routes) HandleFunc(pattern string, handle http.HandlerFunc) {
 
 // Operations are the methods and paths that this front end serves, sorted.
 func Operations() []string {
-	served, ok := New(Options{}).(*routes)
-	if !ok {
-		return nil
-	}
-	return slices.Sorted(slices.Values(served.patterns))
+	return slices.Sorted(slices.Values((&handler{}).routes().patterns))
 }

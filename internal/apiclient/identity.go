@@ -21,6 +21,32 @@ func (c *Client) CreatePolicy(ctx context.Context, name, document string) error 
 	return c.JSON(ctx, Request{Service: ServiceControl, Method: http.MethodPost, Path: Path("policies", name)}, in, nil)
 }
 
+// ListPolicies walks the names of all policies, up to limit; 0 means all.
+func (c *Client) ListPolicies(ctx context.Context, limit int) ([]string, error) {
+	var names []string
+	query := url.Values{"pageSize": {"250"}}
+	for {
+		var page struct {
+			Policies []struct {
+				PolicyName string `json:"policyName"`
+			} `json:"policies"`
+			NextMarker string `json:"nextMarker"`
+		}
+		if err := c.JSON(ctx, get("/policies", query), nil, &page); err != nil {
+			return nil, err
+		}
+		for _, p := range page.Policies {
+			if names = append(names, p.PolicyName); len(names) == limit {
+				return names, nil
+			}
+		}
+		if page.NextMarker == "" {
+			return names, nil
+		}
+		query.Set("marker", page.NextMarker)
+	}
+}
+
 // AttachPolicy puts a policy in force for a certificate or a group.
 func (c *Client) AttachPolicy(ctx context.Context, policy, target string) error {
 	in := map[string]any{"target": target}

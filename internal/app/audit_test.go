@@ -215,12 +215,12 @@ func TestStartAndSettingsAreRecorded(t *testing.T) {
 		return out
 	}
 	a, stop := started(t, s)
-	if diff := cmp.Diff([]string{"ServerStarted", "ConfigurationChanged"}, names(a)); diff != "" {
+	if diff := cmp.Diff([]string{"AccountChanged", "ServerStarted", "ConfigurationChanged"}, names(a)); diff != "" {
 		t.Error(diff)
 	}
 	stop()
 	a, stop = started(t, s)
-	if diff := cmp.Diff([]string{"ServerStarted", "ConfigurationChanged", "ServerStarted"}, names(a)); diff != "" {
+	if diff := cmp.Diff([]string{"AccountChanged", "ServerStarted", "ConfigurationChanged", "ServerStarted"}, names(a)); diff != "" {
 		t.Error(diff)
 	}
 	next := s

@@ -230,6 +230,12 @@ func (d deviceRegistry) EffectivePolicies(ctx context.Context, account fleet.Acc
 	return policies, err
 }
 
+// Policy implements deviceauth.Registry.
+func (d deviceRegistry) Policy(ctx context.Context, account fleet.Account, name string) (deviceauth.Policy, error) {
+	p, err := d.DescribePolicy(ctx, account, name)
+	return deviceauth.Policy{Name: p.Name, ARN: p.ARN, VersionID: p.DefaultVersionID, Document: []byte(p.Document)}, err
+}
+
 // apiDevices recognizes client certificates on HTTPS.
 type apiDevices struct {
 	devices *deviceauth.Service

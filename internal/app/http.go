@@ -60,7 +60,7 @@ func (a *App) joinAPI(context.Context) error {
 	}
 	awsiot.Register(a.api, awsiot.Deps{
 		Registry: a.registry, Index: a.index, Shadows: a.shadows, Connections: connections{a.presence}, Authorizers: a.authorizers,
-		Tags:        tags,
+		Tags: tags, Devices: a.devices,
 		DeleteThing: a.deleteThing,
 	})
 	sts.Register(a.api, sts.Deps{Operators: a.accounts, Proven: proven})
@@ -138,7 +138,8 @@ func (a *App) deviceHandler(listener string) http.Handler {
 		Devices: refusals{a.devices}, Accounts: a.accounts,
 		Decommissioner: a.newDecommission(), AttributeRules: a.registry,
 		Certificates: a.registry, Recorder: a.recorder, Audit: a.audit,
-		History: a.history, Tokens: a.tokens, Account: callerAccount, Now: now,
+		Policies: policyLint{a.registry, a.devices},
+		History:  a.history, Tokens: a.tokens, Account: callerAccount, Now: now,
 	})
 	mqtt := a.webSocketHandler(listener)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

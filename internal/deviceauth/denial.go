@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -52,11 +53,19 @@ func (s *Service) deny(sub *subject, q request) *DeniedError {
 	}
 	for _, p := range e.Considered {
 		d.Considered = append(d.Considered, p.Name)
-		for _, w := range p.Document.Lint(s.scope(sub.id.Account)) {
-			d.Hints = append(d.Hints, fmt.Sprintf("%s[%d]: %s", p.Name, w.Statement, w.Text))
+		for _, f := range s.ineffective(p.Document, sub.id.Account) {
+			d.Hints = append(d.Hints, fmt.Sprintf("%s[%d]: %s", p.Name, f.Statement, f.Text))
 		}
 	}
 	return d
+}
+
+// ineffective are the findings about a document that can explain a refusal:
+// parts that match nothing. What a document grants too much of refuses nobody.
+func (s *Service) ineffective(doc *iotpolicy.Document, account fleet.Account) []iotpolicy.Finding {
+	return slices.DeleteFunc(doc.Lint(iotpolicy.LintOptions{Scope: s.scope(account)}), func(f iotpolicy.Finding) bool {
+		return f.Severity != iotpolicy.Error
+	})
 }
 
 // logDenial writes the line that says which permission was missing.

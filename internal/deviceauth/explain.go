@@ -153,9 +153,9 @@ func (s *Service) hints(sub *subject, q request, found *iotpolicy.Explanation) [
 		}
 	}
 	for _, p := range found.Considered {
-		for _, w := range p.Document.Lint(s.scope(sub.id.Account)) {
+		for _, f := range s.ineffective(p.Document, sub.id.Account) {
 			if len(hints) < maxHints {
-				hints = append(hints, p.Name+" statement "+strconv.Itoa(w.Statement)+": "+brief(w.Text))
+				hints = append(hints, p.Name+" statement "+strconv.Itoa(f.Statement)+": "+brief(f.Text))
 			}
 		}
 	}

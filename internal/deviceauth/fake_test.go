@@ -93,6 +93,16 @@ func (f *fleetFake) EffectivePolicies(_ context.Context, _ fleet.Account, princi
 	return all, f.failure
 }
 
+func (f *fleetFake) Policy(_ context.Context, _ fleet.Account, name string) (deviceauth.Policy, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p, ok := f.policies[name]
+	if !ok {
+		return p, fault.New(fault.ResourceNotFound, "policy %s does not exist", name)
+	}
+	return p, f.failure
+}
+
 // change makes a change and then applies its event.
 func (f *fleetFake) change(e event.Event, edit func()) {
 	f.mu.Lock()

@@ -289,13 +289,22 @@ func (g *Guard) reportFailure(ctx context.Context, err error) {
 
 // compile reads the policies in force and resolves them.
 func (s *Service) compile(ctx context.Context, id *Identity, by *caller, thing *Thing) (*iotpolicy.Set, error) {
+	policies, err := s.effective(ctx, id, thing)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	return s.compileThese(policies, id, by, thing)
+}
+
+// effective reads the policies in force.
+func (s *Service) effective(ctx context.Context, id *Identity, thing *Thing) ([]Policy, error) {
 	name := ""
 	if thing != nil {
 		name = thing.Name
 	}
 	policies, err := s.registry.EffectivePolicies(ctx, id.Account, id.Principal.ARN, name)
 	if err != nil {
-		return nil, unavailable(err)
+		return nil, err //nolint:wrapcheck // callers know whether something missing is their fault or ours
 	}
 	for i := range policies {
 		for j := range policies[i].Attachments {
@@ -304,6 +313,11 @@ func (s *Service) compile(ctx context.Context, id *Identity, by *caller, thing *
 			}
 		}
 	}
+	return policies, nil
+}
+
+// compileThese resolves policies for a caller.
+func (s *Service) compileThese(policies []Policy, id *Identity, by *caller, thing *Thing) (*iotpolicy.Set, error) {
 	refs, err := s.documents.refs(policies)
 	if err != nil {
 		return nil, unavailable(err)

@@ -62,7 +62,7 @@ func (s *Service) identify(ctx context.Context, serverName string, certificate *
 	}
 	if found.SNIOnly && !s.named(serverName) {
 		return id, fault.Wrap(fault.Unauthorized, &identityError{problem: problemNameless},
-			"The certificate %s was registered without a CA: the TLS server name must be an endpoint name of its account", id.Principal.ID)
+			"The certificate %s is in mode SNI_ONLY: the TLS server name must be an endpoint name of its account", id.Principal.ID)
 	}
 	return id, checkDates(certificate, s.now())
 }

@@ -86,6 +86,9 @@ type Registry interface {
 	// EffectivePolicies returns the policies of the principal, and of the
 	// thing's static groups and all their ancestors unless thing is empty.
 	EffectivePolicies(ctx context.Context, account fleet.Account, principalARN, thing string) ([]Policy, error)
+	// Policy returns the version in force of a policy that need not be attached
+	// to anything, or fault.ResourceNotFound.
+	Policy(ctx context.Context, account fleet.Account, name string) (Policy, error)
 }
 
 // Options are what a Service needs; all are required unless said otherwise.

@@ -68,25 +68,13 @@ func (s *Service) explainAbsent(ctx context.Context, account fleet.Account, q *Q
 	if !fleet.ValidCertificateID(q.CertificateID) {
 		return Answer{}, fault.New(fault.InvalidRequest, "certificateId must be 64 hexadecimal digits")
 	}
-	found, err := s.registry.Certificate(ctx, account, q.CertificateID)
+	id, found, err := s.stored(ctx, account, q.CertificateID)
 	if err != nil {
 		return Answer{}, err
 	}
-	block, _ := pem.Decode([]byte(found.PEM))
-	if block == nil {
-		return Answer{}, fault.New(fault.Internal, "the stored certificate %s cannot be read", q.CertificateID)
-	}
-	certificate, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		return Answer{}, fault.Wrap(fault.Internal, err, "the stored certificate %s cannot be read", q.CertificateID)
-	}
-	id := Identity{
-		Account: account, certificate: certificate, notAfter: certificate.NotAfter,
-		Principal: fleet.Principal{Kind: fleet.PrincipalCertificate, ID: found.ID, ARN: found.ARN},
-	}
 	sub := &subject{id: &id, by: &caller{clientID: q.ClientID}}
 	if _, err = s.activeCertificate(ctx, account, found.ID); err == nil {
-		err = checkDates(certificate, s.now())
+		err = checkDates(id.certificate, s.now())
 	}
 	if problem := problemOf(err); problem != "" {
 		return Answer{ClientID: q.ClientID, Principal: id.Principal, Explanation: s.explainIdentity(sub, asked, err)}, nil
@@ -105,6 +93,26 @@ func (s *Service) explainAbsent(ctx context.Context, account fleet.Account, q *Q
 		return Answer{}, err
 	}
 	return s.answer(sub, asked, false), nil
+}
+
+// stored is the identity of a registered certificate in any state.
+func (s *Service) stored(ctx context.Context, account fleet.Account, certificateID string) (Identity, Certificate, error) {
+	found, err := s.registry.Certificate(ctx, account, certificateID)
+	if err != nil {
+		return Identity{}, Certificate{}, err //nolint:wrapcheck // it is a fault
+	}
+	block, _ := pem.Decode([]byte(found.PEM))
+	if block == nil {
+		return Identity{}, Certificate{}, fault.New(fault.Internal, "the stored certificate %s cannot be read", certificateID)
+	}
+	certificate, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return Identity{}, Certificate{}, fault.Wrap(fault.Internal, err, "the stored certificate %s cannot be read", certificateID)
+	}
+	return Identity{
+		Account: account, certificate: certificate, notAfter: certificate.NotAfter,
+		Principal: fleet.Principal{Kind: fleet.PrincipalCertificate, ID: found.ID, ARN: found.ARN},
+	}, found, nil
 }
 
 // principalOf is who a client id was last; empty for nobody known.

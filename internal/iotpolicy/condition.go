@@ -31,6 +31,9 @@ type condition struct {
 	ifExists bool
 	key      variable
 	values   []template
+	// place is where the key stands, valuePlaces where each value does.
+	place       Place
+	valuePlaces []Place
 }
 
 // conditionDraft is a condition whose values are not interpreted yet.
@@ -95,7 +98,7 @@ func (p *parser) conditionKey(d *draft, c condition, name value, key string) err
 			return p.problem(name.at, "%s has the key %q twice", c.name, v.name)
 		}
 	}
-	c.key = v
+	c.key, c.place = v, name.place
 	found := conditionDraft{condition: c}
 	err := p.elements(func(v value) error {
 		t, err := p.scalar(v)
@@ -137,6 +140,7 @@ func (p *parser) finishConditions(d *draft) error {
 				return p.problem(source.at, "%v", err)
 			}
 			c.values = append(c.values, t)
+			c.valuePlaces = append(c.valuePlaces, source.place)
 		}
 		d.statement.conditions = append(d.statement.conditions, c.condition)
 	}

@@ -24,6 +24,10 @@ type Document struct {
 	Statements []Statement
 }
 
+// Place is where something stands in a document, in lines and characters from
+// 1.
+type Place struct{ Line, Column int }
+
 // Statement is one rule of a document.
 type Statement struct {
 	Sid    string
@@ -34,12 +38,14 @@ type Statement struct {
 	// Resources as written; with NotResource they are the excluded ones.
 	Resources   []string
 	NotResource bool
-	// Line and Column are where the statement begins.
-	Line, Column int
+	// Place is where the statement begins.
+	Place
 
 	actions    []pattern
 	resources  []template
 	conditions []condition
+	// actionPlaces and resourcePlaces say where each of them stands.
+	actionPlaces, resourcePlaces []Place
 }
 
 // Limits bound a document before it is read.

@@ -46,6 +46,7 @@ type draft struct {
 type text struct {
 	source string
 	at     int
+	place  Place
 }
 
 // document parses the top level.
@@ -94,7 +95,7 @@ func (p *parser) version() error {
 
 // statement parses one element of Statement.
 func (p *parser) statement(v value) error {
-	d := draft{at: v.at, has: map[string]bool{}}
+	d := draft{at: v.at, statement: Statement{Place: v.place}, has: map[string]bool{}}
 	err := p.object(v, "a statement", func(name value, key string) error {
 		d.has[key] = true
 		switch key {
@@ -185,7 +186,7 @@ func (p *parser) list(what string, into *[]text) error {
 		if !ok {
 			return p.problem(v.at, "%s must be a string or an array of strings", what)
 		}
-		*into = append(*into, text{source: source, at: v.at})
+		*into = append(*into, text{source: source, at: v.at, place: v.place})
 		return nil
 	})
 	if err == nil && len(*into) == 0 {
@@ -198,7 +199,6 @@ func (p *parser) list(what string, into *[]text) error {
 func (p *parser) finish() error {
 	for i := range p.drafts {
 		d := &p.drafts[i]
-		d.statement.Line, d.statement.Column = p.place(d.at)
 		if err := p.finishActions(d); err != nil {
 			return err
 		}
@@ -224,6 +224,7 @@ func (p *parser) finishActions(d *draft) error {
 			return p.problem(a.at, "%v", err)
 		}
 		d.statement.Actions = append(d.statement.Actions, a.source)
+		d.statement.actionPlaces = append(d.statement.actionPlaces, a.place)
 		d.statement.actions = append(d.statement.actions, newPattern(encode(strings.ToLower(a.source))))
 	}
 	return nil
@@ -259,6 +260,7 @@ func (p *parser) finishResources(d *draft) error {
 			return p.problem(source.at, "%v", err)
 		}
 		d.statement.Resources = append(d.statement.Resources, source.source)
+		d.statement.resourcePlaces = append(d.statement.resourcePlaces, source.place)
 		d.statement.resources = append(d.statement.resources, t)
 	}
 	return nil
@@ -274,11 +276,11 @@ func (p *parser) rules(wildcards bool) templateRules {
 func (p *parser) scalar(v value) (text, error) {
 	switch t := v.token.(type) {
 	case string:
-		return text{source: t, at: v.at}, nil
+		return text{source: t, at: v.at, place: v.place}, nil
 	case json.Number:
-		return text{source: t.String(), at: v.at}, nil
+		return text{source: t.String(), at: v.at, place: v.place}, nil
 	case bool:
-		return text{source: strconv.FormatBool(t), at: v.at}, nil
+		return text{source: strconv.FormatBool(t), at: v.at, place: v.place}, nil
 	}
 	return text{}, p.problem(v.at, "a condition value must be a string, a number or a boolean")
 }

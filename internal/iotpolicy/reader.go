@@ -13,12 +13,16 @@ import (
 type reader struct {
 	data []byte
 	dec  *json.Decoder
+	// read is how far places were counted, and reached the place of that.
+	read    int
+	reached Place
 }
 
 // value is a token that opens, or is, a JSON value.
 type value struct {
 	token json.Token
 	at    int
+	place Place
 }
 
 // newReader checks encoding, size and syntax before any structure is built.
@@ -26,7 +30,7 @@ func newReader(data []byte, limits Limits) (*reader, error) {
 	if limits == (Limits{}) {
 		limits = DefaultLimits()
 	}
-	r := &reader{data: data}
+	r := &reader{data: data, reached: Place{1, 1}}
 	if len(data) > limits.MaxBytes {
 		return nil, r.problem(0, "the document is longer than %d bytes", limits.MaxBytes)
 	}
@@ -96,7 +100,20 @@ func (r *reader) next() (value, error) {
 	if err != nil {
 		return value{}, r.problem(at, "the document cannot be read: %v", err)
 	}
-	return value{token: token, at: at}, nil
+	return value{token: token, at: at, place: r.advance(at)}, nil
+}
+
+// advance counts on to the place of an offset that is not before the last one,
+// so that the places of all tokens together cost one pass.
+func (r *reader) advance(offset int) Place {
+	passed := r.data[r.read:offset]
+	if newlines := bytes.Count(passed, []byte{'\n'}); newlines > 0 {
+		passed = passed[bytes.LastIndexByte(passed, '\n')+1:]
+		r.reached = Place{Line: r.reached.Line + newlines, Column: 1}
+	}
+	r.reached.Column += utf8.RuneCount(passed)
+	r.read = offset
+	return r.reached
 }
 
 // object calls member for each member of an object that opened with v. Names

@@ -309,6 +309,29 @@ func (s *Set) decision(r *rule) Decision {
 	return Decision{Outcome: outcome, Policy: s.policies[r.policy].Name, Statement: r.index, Sid: r.statement.Sid}
 }
 
+// Share is what one policy of a set says about a request.
+type Share struct{ Allows, Denies bool }
+
+// ByPolicy tells for each policy, in the order of Policies, whether a statement
+// of it matches the request. The boundary has no part in it. It serves
+// explanations: packets are decided by Decide.
+func (s *Set) ByPolicy(action, resource string) []Share {
+	shares := make([]Share, len(s.policies))
+	name := strings.ToLower(action)
+	for i := range s.rules {
+		r := &s.rules[i]
+		if !r.live || !r.statement.covers(name) || !r.matches(resource) {
+			continue
+		}
+		if r.statement.Effect == Deny {
+			shares[r.policy].Denies = true
+		} else {
+			shares[r.policy].Allows = true
+		}
+	}
+	return shares
+}
+
 // Fixed returns the outcome for an action when it is the same for every
 // resource, so that the caller need not name one.
 func (s *Set) Fixed(action string) (Outcome, bool) {

@@ -21,6 +21,12 @@ func (s *Service) AttachPolicy(ctx context.Context, account fleet.Account, name,
 	if err != nil {
 		return err
 	}
+	return s.attach(ctx, account, name, to)
+}
+
+// attach joins a policy and its target.
+func (s *Service) attach(ctx context.Context, account fleet.Account, name string, to reference) error {
+	target := to.arn(s.scope(account))
 	return s.change(ctx, account, func(ctx context.Context, a *attempt) error {
 		record, err := loadPolicy(ctx, a, name)
 		if err != nil {
@@ -61,25 +67,31 @@ func (s *Service) DetachPolicy(ctx context.Context, account fleet.Account, name,
 	if err != nil {
 		return err
 	}
+	err = s.detach(ctx, account, name, to)
+	if fault.CodeOf(err) == fault.ResourceNotFound {
+		return fault.New(fault.InvalidRequest, "%s", fault.From(err).Message)
+	}
+	return err
+}
+
+// detach parts a policy and its target, both of which must exist.
+func (s *Service) detach(ctx context.Context, account fleet.Account, name string, to reference) error {
 	return s.change(ctx, account, func(ctx context.Context, a *attempt) error {
 		record, err := load[policyRecord](ctx, a, key(kindPolicy, account, name))
 		if err != nil {
 			return err
 		}
 		if record == nil {
-			return fault.New(fault.InvalidRequest, "policy %s does not exist", name)
+			return notFound("policy", name)
 		}
 		holder, err := s.loadHolder(ctx, a, to)
-		if fault.CodeOf(err) == fault.ResourceNotFound {
-			return fault.New(fault.InvalidRequest, "%s does not exist", target)
-		}
 		if err != nil || !slices.Contains(*holder.policies, name) {
 			return err
 		}
 		*holder.policies = slices.DeleteFunc(*holder.policies, func(p string) bool { return p == name })
 		a.remove(key(kindPolicyTarget, account, name, to.ref()))
 		a.devices = true
-		a.emit(event.PolicyDetached{Policy: name, Target: target})
+		a.emit(event.PolicyDetached{Policy: name, Target: to.arn(a.scope)})
 		return holder.save(a)
 	})
 }

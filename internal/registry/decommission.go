@@ -194,10 +194,10 @@ func retireCertificates(ctx context.Context, a *attempt, c DecommissionCommand, 
 		ended := PastCertificate{ID: of.name}
 		if r != nil {
 			ended.Shared = r.Things > 1
-			ended.Revoked = !ended.Shared && !c.KeepCertificates && revoke(a, of.name, r)
+			ended.Revoked = !ended.Shared && !c.KeepCertificates && r.Status != StatusRevoked
 			r.Things--
 			r.ExclusiveThing = ""
-			if err := save(a, keys[i], r); err != nil {
+			if err := endCertificate(a, of.name, r, ended.Revoked); err != nil {
 				return nil, nil, err
 			}
 		}
@@ -210,17 +210,13 @@ func retireCertificates(ctx context.Context, a *attempt, c DecommissionCommand, 
 	return past, revoked, nil
 }
 
-// revoke makes a certificate REVOKED; false means that it is so already. The
-// caller saves the record.
-func revoke(a *attempt, id string, r *certificateRecord) bool {
-	if r.Status == StatusRevoked {
-		return false
+// endCertificate saves a certificate that a thing has lost, revoked or as it
+// was.
+func endCertificate(a *attempt, id string, r *certificateRecord, revoke bool) error {
+	if revoke {
+		return setStatus(a, a.account, id, r, StatusRevoked)
 	}
-	previous := r.Status
-	r.Status, r.Modified = StatusRevoked, millis(a.now)
-	r.CustomerVersion++
-	a.emit(event.CertificateStatusChanged{CertificateID: id, Status: StatusRevoked, PreviousStatus: previous})
-	return true
+	return save(a, key(kindCertificate, a.account, id), r)
 }
 
 // CompleteDecommission records that nothing is left of a past thing in other

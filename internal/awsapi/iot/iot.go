@@ -45,6 +45,7 @@ type Deps struct {
 	// DeleteThing removes a thing and what goes with it elsewhere; the registry's
 	// own when nil.
 	DeleteThing func(ctx context.Context, account fleet.Account, name string, expected *int64) error
+	Devices     Devices
 }
 
 // api holds the domains for the adapters.
@@ -72,6 +73,7 @@ func Register(s *awsapi.Server, d Deps) {
 	a.registerBillingGroups(s)
 	a.registerTags(s)
 	a.registerEventConfigurations(s)
+	a.registerTestAuthorization(s)
 	offer(s, "DescribeEndpoint", awsapi.All, a.describeEndpoint)
 }
 

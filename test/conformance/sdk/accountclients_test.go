@@ -195,3 +195,35 @@ func TestMosquittoByAccount(t *testing.T) {
 		}
 	}
 }
+
+// A certificate goes from one account to another, and no third one takes part.
+func TestTransferBetweenAccounts(t *testing.T) {
+	t.Parallel()
+	h := newNeighbourhood(t)
+	from, to, third := h.settle("alphasecret"), h.settle("betasecret"), h.settle("gammasecret")
+	must(from.operator, from.RegisterCertificateWithoutCA, &iot.RegisterCertificateWithoutCAInput{CertificatePem: &from.certPEM})
+	absent := "999999999999"
+	if _, err := from.TransferCertificate(t.Context(), &iot.TransferCertificateInput{CertificateId: &from.certID, TargetAwsAccount: &absent}); err == nil {
+		t.Error("a certificate is given to an account that does not exist")
+	}
+	must(from.operator, from.TransferCertificate, &iot.TransferCertificateInput{CertificateId: &from.certID, TargetAwsAccount: &to.account})
+	if _, err := third.AcceptCertificateTransfer(t.Context(), &iot.AcceptCertificateTransferInput{CertificateId: &from.certID}); code(err) != notFound {
+		t.Errorf("a third account accepts: %v", err)
+	}
+	must(to.operator, to.AcceptCertificateTransfer, &iot.AcceptCertificateTransferInput{CertificateId: &from.certID, SetAsActive: true})
+	got := must(to.operator, to.DescribeCertificate, &iot.DescribeCertificateInput{CertificateId: &from.certID}).CertificateDescription
+	if *got.CertificateArn != to.arns+"cert/"+from.certID || *got.OwnedBy != to.account || val(got.PreviousOwnedBy) != from.account {
+		t.Errorf("received %+v", got)
+	}
+	if _, err := from.DescribeCertificate(t.Context(), &iot.DescribeCertificateInput{CertificateId: &from.certID}); code(err) != notFound {
+		t.Errorf("the giver still has it: %v", err)
+	}
+	// It connects in the account that has it now, and by its name.
+	policy := `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:*","Resource":"*"}]}`
+	must(to.operator, to.CreatePolicy, &iot.CreatePolicyInput{PolicyName: new("may"), PolicyDocument: &policy})
+	must(to.operator, to.AttachPolicy, &iot.AttachPolicyInput{PolicyName: new("may"), Target: got.CertificateArn})
+	if err := h.mayConnect(h.server.MQTTAddr, h.tlsAs(&from.cert, to.endpoint), mqttclient.Options{ClientID: "x"}); err != nil {
+		t.Error(err)
+	}
+	notAuthorized(t, "at the giver's name", h.mayConnect(h.server.MQTTAddr, h.tlsAs(&from.cert, from.endpoint), mqttclient.Options{ClientID: "x"}))
+}

@@ -37,7 +37,9 @@ func answerCases() []answerCase {
 }
 
 // matrixDomains are the domains whose operations are all held to the model.
-func matrixDomains() []string { return []string{"endpoints", "registry", "groups", "billing"} }
+func matrixDomains() []string {
+	return []string{"endpoints", "registry", "groups", "billing", "policies"}
+}
 
 // alsoInMatrix are operations of other domains that are held to it.
 func alsoInMatrix() []string {
@@ -63,6 +65,11 @@ func notReached() map[string]string {
 		"CreateDynamicThingGroup ResourceNotFoundException": "a dynamic group refers to nothing that could be missing",
 		"ListBillingGroups ResourceNotFoundException":       "a list of the account's groups names no resource",
 		"DeleteThing ResourceNotFoundException":             "deleting a thing that is not there succeeds",
+		"DetachPolicy LimitExceededException":               "taking away exceeds nothing",
+		"GetEffectivePolicies LimitExceededException":       "reading counts against no limit",
+		"ListAttachedPolicies LimitExceededException":       "reading counts against no limit",
+		"ListTargetsForPolicy LimitExceededException":       "reading counts against no limit",
+		"TestAuthorization LimitExceededException":          "its own limit, ten questions, is the model's and so an InvalidRequestException",
 	}
 	maps.Copy(all, certificatesNotReached())
 	return all
