@@ -84,6 +84,15 @@ type Options struct {
 	AttributeRules AttributeRules
 	// Certificates answers what expires and takes over revocation lists.
 	Certificates Certificates
+	// Importer makes and changes things in bulk.
+	Importer Importer
+	// Exporter lists them.
+	Exporter Exporter
+	// Permit asks whether the caller, known from the context that Authorize
+	// returned, may do a further action on a resource.
+	Permit func(ctx context.Context, action, resource string) error
+	// ARN names a resource of the caller's account; kinds are those of fleet.
+	ARN func(ctx context.Context, kind, name string) string
 	// Tokens seals the places where lists go on.
 	Tokens PageTokens
 	// Account is the caller's, from the context that Authorize returned.
@@ -116,6 +125,8 @@ func (h *handler) routes() *routes {
 	h.handleHistory(mux)
 	h.handleThings(mux)
 	h.handleAttributeRules(mux)
+	h.handleImport(mux)
+	h.handleExport(mux)
 	h.routeDrain(mux)
 	h.routeOperators(mux)
 	h.routeSignIn(mux)
@@ -219,7 +230,7 @@ func (h *handler) doctor(w http.ResponseWriter, r *http.Request) {
 // statuses of the codes that these operations raise; others are 500.
 func status(code fault.Code) int {
 	switch code {
-	case fault.InvalidRequest, fault.MalformedPolicy, fault.LimitExceeded, fault.CertificateValidation:
+	case fault.InvalidRequest, fault.MalformedPolicy, fault.LimitExceeded, fault.CertificateValidation, fault.NotOffered:
 		return http.StatusBadRequest
 	case fault.Throttling:
 		return http.StatusTooManyRequests

@@ -140,6 +140,7 @@ func (a *App) deviceHandler(listener string) http.Handler {
 		Certificates: a.registry, Recorder: a.recorder, Audit: a.audit,
 		Policies: policyLint{a.registry, a.devices},
 		History:  a.history, Tokens: a.tokens, Account: callerAccount, Now: now,
+		Importer: a.registry, Exporter: a.registry, Permit: a.permit, ARN: a.callerARN,
 	})
 	mqtt := a.webSocketHandler(listener)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -103,6 +103,7 @@ whose data folder is ./muster-data.`,
 	c.add(root, groupOperate, c.things(), c.types(), c.groups(), c.billingGroups(), c.search(), c.shadow(), c.subscribe(), c.publish(), c.explain(), c.connections())
 	c.add(root, groupOperate, c.certificates(), c.ca())
 	c.add(root, groupOperate, c.policy())
+	c.add(root, groupOperate, c.imports(), c.exports())
 	c.add(root, groupServer, c.drain())
 	c.add(root, groupOperators, c.user(), c.userGroup(), c.role(), c.accessPolicies(), c.key(), c.signIn())
 	c.add(root, groupServer, c.account())

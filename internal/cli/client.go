@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -24,6 +25,8 @@ const endpointEnv = "MUSTER_ENDPOINT_URL"
 type target struct {
 	c                                                   *command
 	endpoint, credentials, profile, region, dataDir, ca string
+	// conns is how many connections are used at once; 0 is for a few.
+	conns int
 }
 
 // target registers the flags that say which server is meant.
@@ -69,11 +72,8 @@ func (t *target) client() (*apiclient.Client, error) {
 
 // clientAs is client for somebody whose credentials are known, or for nobody.
 func (t *target) clientAs(credentials apiclient.Credentials) (*apiclient.Client, error) {
-	endpoint := t.endpoint
-	if endpoint == "" {
-		endpoint = t.c.env(endpointEnv)
-	}
-	options := apiclient.Options{Endpoint: endpoint, Credentials: credentials, Now: t.c.Now}
+	endpoint := t.address()
+	options := apiclient.Options{Endpoint: endpoint, Credentials: credentials, MaxConns: t.conns, Now: t.c.Now}
 	if strings.HasPrefix(endpoint, "https://") {
 		options.CAFile = t.caFile()
 	}
@@ -82,6 +82,11 @@ func (t *target) clientAs(credentials apiclient.Credentials) (*apiclient.Client,
 		return nil, err //nolint:wrapcheck // it names the option
 	}
 	return api, nil
+}
+
+// address is the server's URL.
+func (t *target) address() string {
+	return cmp.Or(t.endpoint, t.c.env(endpointEnv), apiclient.DefaultEndpoint)
 }
 
 // caFile is the file of authorities: named, or the data folder's, or none.

@@ -34,6 +34,10 @@ type Check struct {
 	Resources []string
 }
 
+// maxTried bounds the resources of one check, which each statement in force is
+// compared with.
+const maxTried = 1000
+
 // Verdict is the answer to a check.
 type Verdict struct {
 	// Outcome is the worst of those of the resources: ExplicitDeny before
@@ -57,6 +61,9 @@ func (s *Service) Try(ctx context.Context, account fleet.Account, t Trial) ([]Ve
 		}
 	}
 	for i := range t.Checks {
+		if len(t.Checks[i].Resources) > maxTried {
+			return nil, fault.New(fault.InvalidRequest, "authInfos[%d].resources has more than %d elements", i, maxTried)
+		}
 		for _, resource := range t.Checks[i].Resources {
 			if !strings.HasPrefix(resource, "arn:") {
 				return nil, fault.New(fault.InvalidRequest, "authInfos[%d].resources: %q is no ARN, such as %s", i, brief(resource),

@@ -2,6 +2,7 @@ package deviceauth_test
 
 import (
 	"encoding/pem"
+	"slices"
 	"strings"
 	"testing"
 
@@ -106,7 +107,10 @@ func TestTryRefuses(t *testing.T) {
 		"unknown policy":         {deviceauth.Trial{Principal: w.arn, Add: []string{"nothing"}, Checks: resource}, fault.ResourceNotFound},
 		"unknown policy to skip": {deviceauth.Trial{Principal: w.arn, Skip: []string{"nothing"}, Checks: resource}, fault.ResourceNotFound},
 		"added and skipped":      {deviceauth.Trial{Principal: w.arn, Add: []string{"spare"}, Skip: []string{"spare"}, Checks: resource}, fault.InvalidRequest},
-		"no ARN":                 {deviceauth.Trial{Principal: w.arn, Checks: []deviceauth.Check{{Action: iotpolicy.ActionPublish, Resources: []string{"topic/b"}}}}, fault.InvalidRequest},
+		"too many resources": {deviceauth.Trial{Principal: w.arn, Checks: []deviceauth.Check{{
+			Action: iotpolicy.ActionPublish, Resources: slices.Repeat([]string{scope + "topic/b"}, 1001),
+		}}}, fault.InvalidRequest},
+		"no ARN": {deviceauth.Trial{Principal: w.arn, Checks: []deviceauth.Check{{Action: iotpolicy.ActionPublish, Resources: []string{"topic/b"}}}}, fault.InvalidRequest},
 	} {
 		if _, err := w.service.Try(t.Context(), account, c.trial); fault.CodeOf(err) != c.want {
 			t.Errorf("%s: %v, want %s", name, err, c.want)

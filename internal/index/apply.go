@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/muster-iot/muster/internal/event"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/store"
@@ -52,24 +54,43 @@ type thingKey struct {
 	thing   string
 }
 
+// stateLoaders is how many things' states are asked for at a time: where the
+// store is another server, each is two round trips.
+const stateLoaders = 4
+
 // loadStates asks for the shadows and connections of things that a batch
 // registers, before any of it is applied.
 func (x *Index) loadStates(ctx context.Context, batch []event.Envelope) (map[thingKey]State, error) {
-	states := map[thingKey]State{}
+	positions := map[thingKey]int{}
 	for _, e := range batch {
 		created, ok := e.Event.(event.ThingCreated)
 		if !ok {
 			continue
 		}
 		key := thingKey{account: e.Account, thing: created.Thing.Thing}
-		if _, have := states[key]; have {
-			continue
+		if _, have := positions[key]; !have {
+			positions[key] = len(positions)
 		}
-		state, err := x.options.Source.ThingState(ctx, key.account, key.thing)
-		if err != nil {
-			return nil, fmt.Errorf("load state of thing %q: %w", key.thing, err)
-		}
-		states[key] = state
+	}
+	loaded := make([]State, len(positions))
+	loading, ctx := errgroup.WithContext(ctx)
+	loading.SetLimit(stateLoaders)
+	for key, i := range positions {
+		loading.Go(func() error {
+			state, err := x.options.Source.ThingState(ctx, key.account, key.thing)
+			if err != nil {
+				return fmt.Errorf("load state of thing %q: %w", key.thing, err)
+			}
+			loaded[i] = state
+			return nil
+		})
+	}
+	if err := loading.Wait(); err != nil {
+		return nil, err //nolint:wrapcheck // it names the thing
+	}
+	states := make(map[thingKey]State, len(positions))
+	for key, i := range positions {
+		states[key] = loaded[i]
 	}
 	return states, nil
 }

@@ -7,6 +7,7 @@
 // Builder (from the store) and by Apply (from the event log), results go out
 // as names, and membership goes out through a Committer.
 //
-// The package starts no goroutines. One caller runs Builder and Apply, any
+// The only goroutines are those with which Apply asks for the states of things
+// that were registered; they end with it. One caller runs Builder and Apply, any
 // number of callers search. DESIGN.md tells how the parts fit together.
 package index

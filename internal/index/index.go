@@ -29,7 +29,8 @@ type Committer interface {
 }
 
 // Source tells what exists about a thing at the moment, for a thing that is
-// registered after its shadows or its connection came to be.
+// registered after its shadows or its connection came to be. It is called by
+// several goroutines at once.
 type Source interface {
 	ThingState(ctx context.Context, account fleet.Account, thing string) (State, error)
 }

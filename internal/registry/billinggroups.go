@@ -206,12 +206,15 @@ func (m ThingAndGroup) resolveBilling(scope fleet.Scope) (thing, group string, e
 // a thing that is in another billing group has to leave that one first, so that
 // costs do not move by an oversight.
 func (s *Service) AddThingToBillingGroup(ctx context.Context, account fleet.Account, m ThingAndGroup) error {
-	return s.changeBilling(ctx, account, m, true, func(thing *thingRecord, name, group string) (string, error) {
-		if thing.BillingGroup != "" && thing.BillingGroup != group {
-			return "", fault.New(fault.InvalidRequest, "thing %s is in billing group %s; remove it from there first", name, thing.BillingGroup)
-		}
-		return group, nil
-	})
+	return s.changeBilling(ctx, account, m, true, joinBilling)
+}
+
+// joinBilling decides about a thing that joins a billing group.
+func joinBilling(thing *thingRecord, name, group string) (string, error) {
+	if thing.BillingGroup != "" && thing.BillingGroup != group {
+		return "", fault.New(fault.InvalidRequest, "thing %s is in billing group %s; remove it from there first", name, thing.BillingGroup)
+	}
+	return group, nil
 }
 
 // RemoveThingFromBillingGroup takes a thing out of a billing group; it is no
@@ -234,7 +237,14 @@ func (s *Service) changeBilling(
 	if err != nil {
 		return err
 	}
-	return s.change(ctx, account, func(ctx context.Context, a *attempt) error {
+	return s.change(ctx, account, rebilling(name, group, added, decide))
+}
+
+// rebilling is the command that sets what decide returns.
+func rebilling(
+	name, group string, added bool, decide func(thing *thingRecord, name, group string) (string, error),
+) func(context.Context, *attempt) error {
+	return func(ctx context.Context, a *attempt) error {
 		before, err := loadThing(ctx, a, name)
 		if err != nil {
 			return err
@@ -248,7 +258,7 @@ func (s *Service) changeBilling(
 		}
 		a.emit(event.BillingGroupMembershipChanged{BillingGroup: group, Thing: name, Added: added})
 		return saveThing(a, name, before, &after)
-	})
+	}
 }
 
 // DeleteBillingGroup removes a billing group; its things lose it. A group that
@@ -275,10 +285,8 @@ func (s *Service) DeleteBillingGroup(ctx context.Context, account fleet.Account,
 	if err != nil || !found {
 		return err
 	}
-	for more := true; more; {
-		if more, err = s.emptyBillingGroup(ctx, account, name); err != nil {
-			return err
-		}
+	if err := sweep(func(after string) (string, bool, error) { return s.emptyBillingGroup(ctx, account, name, after) }); err != nil {
+		return err
 	}
 	return s.change(ctx, account, func(ctx context.Context, a *attempt) error {
 		record, err := load[billingGroupRecord](ctx, a, key(kindBillingGroup, account, name))
@@ -292,16 +300,15 @@ func (s *Service) DeleteBillingGroup(ctx context.Context, account fleet.Account,
 	})
 }
 
-// emptyBillingGroup takes one batch of things out of a marked group and tells
-// whether there may be more.
-func (s *Service) emptyBillingGroup(ctx context.Context, account fleet.Account, group string) (bool, error) {
-	more := false
-	err := s.change(ctx, account, func(ctx context.Context, a *attempt) error {
-		rows, rest, err := keysOf(ctx, a.reader, under(kindBillingGroupThing, account, group), "", membersPerBatch)
+// emptyBillingGroup takes one batch of things behind a row out of a marked group
+// and returns what removeMembers does.
+func (s *Service) emptyBillingGroup(ctx context.Context, account fleet.Account, group, after string) (last string, more bool, err error) {
+	err = s.change(ctx, account, func(ctx context.Context, a *attempt) error {
+		rows, rest, err := keysOf(ctx, a.reader, under(kindBillingGroupThing, account, group), after, membersPerBatch)
 		if err != nil {
 			return err
 		}
-		more = rest
+		last, more = lastOf(rows), rest
 		owners := make([]store.Key, len(rows))
 		for i, row := range rows {
 			owners[i] = key(kindThing, account, row.Last())
@@ -324,5 +331,5 @@ func (s *Service) emptyBillingGroup(ctx context.Context, account fleet.Account, 
 		}
 		return nil
 	})
-	return more, err
+	return last, more, err
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/muster-iot/muster/internal/event"
@@ -42,33 +43,46 @@ type attempt struct {
 // too many others were faster. A command that decides to write nothing
 // commits nothing.
 func (s *Service) change(ctx context.Context, account fleet.Account, command func(context.Context, *attempt) error) error {
+	position, devices, err := s.commit(ctx, account, s.store, command)
+	if err == nil && devices {
+		s.awaitDevices(ctx, position)
+	}
+	return err
+}
+
+// commit is change without the wait for devices: it answers whether there is
+// something to wait for, and where. The first try reads from first, which may
+// be behind the store: then it conflicts, and the later ones read anew.
+func (s *Service) commit(
+	ctx context.Context, account fleet.Account, first store.Reader, command func(context.Context, *attempt) error,
+) (position store.Position, devices bool, err error) {
 	for n := range maxAttempts {
 		if n >= eagerAttempts {
 			if err := pause(ctx, n-eagerAttempts); err != nil {
-				return err
+				return store.Position{}, false, err
 			}
 		}
 		a := s.attempt(ctx, account)
-		if err := command(ctx, a); err != nil {
-			return storageFault(err)
+		if n == 0 {
+			a.reader = first
 		}
-		if len(a.batch.Writes) == 0 && len(a.batch.Events) == 0 {
-			return nil
+		if err := command(ctx, a); err != nil {
+			return store.Position{}, false, storageFault(err)
+		}
+		if a.empty() {
+			return store.Position{}, false, nil
 		}
 		position, err := s.store.Commit(ctx, a.batch)
 		if errors.Is(err, store.ErrConflict) {
 			continue
 		}
-		if err != nil {
-			return storageFault(err)
-		}
-		if a.devices {
-			s.awaitDevices(ctx, position)
-		}
-		return nil
+		return position, a.devices, storageFault(err)
 	}
-	return fault.New(fault.Throttling, "Too many concurrent changes of the same resource; try again")
+	return store.Position{}, false, fault.New(fault.Throttling, "Too many concurrent changes of the same resource; try again")
 }
+
+// empty reports that the command has decided to change nothing.
+func (a *attempt) empty() bool { return len(a.batch.Writes) == 0 && len(a.batch.Events) == 0 }
 
 // attempt starts a try at the present time.
 func (s *Service) attempt(ctx context.Context, account fleet.Account) *attempt {
@@ -116,6 +130,8 @@ func storageFault(err error) error {
 		return fault.Wrap(fault.Unavailable, err, "The server's storage is full")
 	case errors.Is(err, store.ErrClosed):
 		return fault.Wrap(fault.Unavailable, err, "The server is shutting down")
+	case errors.Is(err, store.ErrUnavailable):
+		return fault.Wrap(fault.Unavailable, err, "The server's storage cannot be reached")
 	}
 	return err
 }
@@ -130,8 +146,18 @@ func (a *attempt) expect(k store.Key, version uint64) {
 }
 
 // load reads a record into a T and expects it unchanged; nil when there is
-// none, which is expected to stay so.
+// none, which is expected to stay so. What the attempt itself has written is
+// what it reads, so that one command can go on where another ended.
 func load[T any, P stored[T]](ctx context.Context, a *attempt, k store.Key) (*T, error) {
+	for _, w := range slices.Backward(a.batch.Writes) {
+		if w.Key != k {
+			continue
+		}
+		if w.Delete {
+			return nil, nil //nolint:nilnil // none is no error here, as below
+		}
+		return decode[T, P](store.Record{Key: k, Value: w.Value})
+	}
 	value, version, err := get[T, P](ctx, a.reader, k)
 	if err != nil {
 		return nil, err

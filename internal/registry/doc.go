@@ -12,6 +12,6 @@
 // they still keep clear of a concurrent use.
 //
 // The package knows no wire, no storage engine and no index: a dynamic group's
-// members are decided elsewhere and only recorded here. It starts no
-// goroutines.
+// members are decided elsewhere and only recorded here. The goroutines of
+// ImportThings and EachThing end before these do; no others are started.
 package registry

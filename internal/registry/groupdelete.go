@@ -9,8 +9,9 @@ import (
 	"github.com/muster-iot/muster/internal/store"
 )
 
-// membersPerBatch bounds how many members one batch of a deletion removes.
-const membersPerBatch = 200
+// membersPerBatch bounds how many members one batch of a deletion removes: a
+// change of any of them in the meantime makes the batch decide again.
+const membersPerBatch = 500
 
 // DeleteThingGroup removes a static group without children. Its members lose
 // the membership. A group that does not exist is deleted already.
@@ -51,10 +52,8 @@ func (s *Service) deleteGroup(ctx context.Context, account fleet.Account, name s
 	if err != nil || !found {
 		return err
 	}
-	for more := true; more; {
-		if more, err = s.removeMembers(ctx, account, name); err != nil {
-			return err
-		}
+	if err := sweep(func(after string) (string, bool, error) { return s.removeMembers(ctx, account, name, after) }); err != nil {
+		return err
 	}
 	return s.removeGroup(ctx, account, name)
 }
@@ -76,20 +75,40 @@ func decideDeleteGroup(name string, r *groupRecord, expected *int64, dynamic boo
 	return nil
 }
 
-// removeMembers takes one batch of members out of a marked group and tells
-// whether there may be more.
-func (s *Service) removeMembers(ctx context.Context, account fleet.Account, group string) (bool, error) {
-	more := false
-	err := s.change(ctx, account, func(ctx context.Context, a *attempt) error {
+// sweep removes rows batch by batch until a whole pass finds none. Each batch
+// begins behind the one before: an engine may take long to pass over what has
+// just been removed.
+func sweep(remove func(after string) (last string, more bool, err error)) error {
+	for {
+		found, after := false, ""
+		for more := true; more; {
+			var err error
+			if after, more, err = remove(after); err != nil {
+				return err
+			}
+			found = found || after != ""
+		}
+		if !found {
+			return nil
+		}
+	}
+}
+
+// removeMembers takes one batch of members behind a row out of a marked group.
+// It returns the last row of the batch, "" for none, and whether there may be
+// more. Devices are not awaited: the end of the group, which
+// stands behind all this in the log, waits for them.
+func (s *Service) removeMembers(ctx context.Context, account fleet.Account, group, after string) (last string, more bool, err error) {
+	_, _, err = s.commit(ctx, account, s.store, func(ctx context.Context, a *attempt) error {
 		ids, err := groupIDs(ctx, a, []string{group})
 		if err != nil {
 			return err
 		}
-		rows, rest, err := keysOf(ctx, a.reader, under(kindGroupThing, account, group), "", membersPerBatch)
+		rows, rest, err := keysOf(ctx, a.reader, under(kindGroupThing, account, group), after, membersPerBatch)
 		if err != nil {
 			return err
 		}
-		more = rest
+		last, more = lastOf(rows), rest
 		owners := make([]store.Key, len(rows))
 		for i, row := range rows {
 			owners[i] = key(kindThing, account, row.Last())
@@ -107,7 +126,6 @@ func (s *Service) removeMembers(ctx context.Context, account fleet.Account, grou
 			if !ok {
 				continue
 			}
-			a.devices = true
 			a.emit(membershipChanged(rows[i].Last(), thing, link, ids[0], false))
 			if err := save(a, owners[i], thing); err != nil {
 				return err
@@ -115,7 +133,15 @@ func (s *Service) removeMembers(ctx context.Context, account fleet.Account, grou
 		}
 		return nil
 	})
-	return more, err
+	return last, more, err
+}
+
+// lastOf is the last of some rows, "" for none.
+func lastOf(rows []store.Key) string {
+	if len(rows) == 0 {
+		return ""
+	}
+	return string(rows[len(rows)-1])
 }
 
 // removeGroup deletes a marked and empty group with what points to it.

@@ -82,7 +82,12 @@ func (s *Service) UpdateThingGroupsForThing(ctx context.Context, account fleet.A
 
 // updateGroupsForThing runs a checked command.
 func (s *Service) updateGroupsForThing(ctx context.Context, account fleet.Account, c UpdateGroupsCommand) error {
-	return s.change(ctx, account, func(ctx context.Context, a *attempt) error {
+	return s.change(ctx, account, s.regrouping(account, c))
+}
+
+// regrouping is the command of a checked change of memberships.
+func (s *Service) regrouping(account fleet.Account, c UpdateGroupsCommand) func(context.Context, *attempt) error {
+	return func(ctx context.Context, a *attempt) error {
 		thing, err := loadThing(ctx, a, c.Thing)
 		if err != nil {
 			return err
@@ -107,7 +112,7 @@ func (s *Service) updateGroupsForThing(ctx context.Context, account fleet.Accoun
 		writeLinks(a, c.Thing, thing, added, true)
 		a.devices = true
 		return save(a, key(kindThing, account, c.Thing), thing)
-	})
+	}
 }
 
 // removeLinks takes static groups out of the thing's record and returns what

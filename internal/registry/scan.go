@@ -8,12 +8,61 @@ import (
 )
 
 // EachThing calls fn for every thing of every account, without ARNs, from what
-// is usually a snapshot, for building a projection anew.
+// is usually a snapshot, for building a projection anew. Records are read and
+// decoded ahead of fn, on another core.
 func EachThing(ctx context.Context, r store.Reader, fn func(fleet.Account, Thing) error) error {
-	return each[thingRecord](ctx, r, kindThing, func(account fleet.Account, name string, record *thingRecord) error {
-		return fn(account, thingOf(name, record))
-	})
+	type found struct {
+		account fleet.Account
+		thing   Thing
+	}
+	reading, cancel := context.WithCancel(ctx)
+	ahead := make(chan []found, aheadBatches)
+	ended := make(chan error, 1)
+	go func() {
+		defer close(ahead)
+		batch := make([]found, 0, aheadBatch)
+		send := func() error {
+			select {
+			case ahead <- batch:
+				batch = make([]found, 0, aheadBatch)
+				return nil
+			case <-reading.Done():
+				return reading.Err()
+			}
+		}
+		err := each[thingRecord](reading, r, kindThing, func(account fleet.Account, name string, record *thingRecord) error {
+			batch = append(batch, found{account, thingOf(name, record)})
+			if len(batch) < aheadBatch {
+				return nil
+			}
+			return send()
+		})
+		if err == nil {
+			err = send()
+		}
+		ended <- err
+	}()
+	var failed error
+	for batch := range ahead {
+		for i := 0; i < len(batch) && failed == nil; i++ {
+			if failed = fn(batch[i].account, batch[i].thing); failed != nil {
+				cancel()
+			}
+		}
+	}
+	cancel()
+	if err := <-ended; failed == nil {
+		failed = err
+	}
+	return failed
 }
+
+// aheadBatch things are handed over at a time, aheadBatches times at most before
+// they are taken.
+const (
+	aheadBatch   = 256
+	aheadBatches = 4
+)
 
 // EachGroup calls fn for every group of every account, static and dynamic,
 // without ARNs and status.

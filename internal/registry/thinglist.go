@@ -20,7 +20,8 @@ type ListThingsFilter struct {
 }
 
 // ListThings returns one page of things. Without a filter on attributes they
-// are in order of name, with one in order of value and name.
+// are in order of name, with one in order of value and name, or of name where
+// few things have the type that is asked for as well.
 func (s *Service) ListThings(ctx context.Context, account fleet.Account, f ListThingsFilter, p Page) (Listed[Thing], error) {
 	if err := checkListThings(f); err != nil {
 		return Listed[Thing]{}, err
@@ -35,8 +36,46 @@ func (s *Service) ListThings(ctx context.Context, account fleet.Account, f ListT
 		return s.thing(account, k.Last(), r), true
 	}
 	owner := func(k store.Key) store.Key { return key(kindThing, account, k.Last()) }
-	listed, err := listRecords[thingRecord](ctx, s.store, f.rows(account), p, owner, item)
+	within, err := f.narrowest(ctx, s.store, account, p)
+	if err != nil {
+		return Listed[Thing]{}, storageFault(err)
+	}
+	listed, err := listRecords[thingRecord](ctx, s.store, within, p, owner, item)
 	return listed, storageFault(err)
+}
+
+// narrowProbe and narrowProbes are how many rows are counted at first, and at
+// most, to find the narrower range.
+const (
+	narrowProbe  = 50
+	narrowProbes = 1000
+)
+
+// narrowest is a range of rows that has every match. With filters on type and
+// attribute it is that of the type if that has few rows and fewer than the
+// attribute; a page that follows another one stays with the range of that.
+func (f ListThingsFilter) narrowest(ctx context.Context, r store.Reader, account fleet.Account, p Page) (store.Range, error) {
+	rows := f.rows(account)
+	if f.AttributeName == "" || f.TypeName == "" {
+		return rows, nil
+	}
+	ofType := under(kindThingByType, account, f.TypeName)
+	if after := store.Key(p.After); after != "" {
+		if ofType.From <= after && after < ofType.To {
+			return ofType, nil
+		}
+		return rows, nil
+	}
+	for limit := narrowProbe; limit <= narrowProbes; limit *= 4 {
+		_, more, err := keysOf(ctx, r, rows, "", limit)
+		if err != nil || !more {
+			return rows, err
+		}
+		if _, more, err = keysOf(ctx, r, ofType, "", limit); err != nil || !more {
+			return ofType, err
+		}
+	}
+	return rows, nil
 }
 
 // checkListThings refuses filters that do not say what to match.

@@ -74,13 +74,22 @@ func (s *Service) CreateThing(ctx context.Context, account fleet.Account, c Crea
 		return Thing{}, err
 	}
 	var created Thing
-	err = s.change(ctx, account, func(ctx context.Context, a *attempt) error {
+	err = s.change(ctx, account, s.creation(account, c, attributes, &created))
+	return created, err
+}
+
+// creation is the command that creates a thing with checked attributes, or
+// accepts one that is the same.
+func (s *Service) creation(
+	account fleet.Account, c CreateThingCommand, attributes map[string]string, created *Thing,
+) func(context.Context, *attempt) error {
+	return func(ctx context.Context, a *attempt) error {
 		present, err := load[thingRecord](ctx, a, key(kindThing, account, c.Name))
 		if err != nil {
 			return err
 		}
 		if present != nil {
-			created = s.thing(account, c.Name, present)
+			*created = s.thing(account, c.Name, present)
 			if present.TypeName == c.TypeName && present.BillingGroup == c.BillingGroup && maps.Equal(present.Attributes, attributes) {
 				return nil
 			}
@@ -99,11 +108,10 @@ func (s *Service) CreateThing(ctx context.Context, account fleet.Account, c Crea
 		record := &thingRecord{
 			ID: s.newID(), TypeName: c.TypeName, Attributes: attributes, BillingGroup: c.BillingGroup, Version: 1, Created: millis(a.now),
 		}
-		created = s.thing(account, c.Name, record)
+		*created = s.thing(account, c.Name, record)
 		a.emit(event.ThingCreated{Thing: thingEvent(c.Name, record)})
 		return saveThing(a, c.Name, nil, record)
-	})
-	return created, err
+	}
 }
 
 // checkCreateThing returns the attributes that the thing will have.
@@ -220,7 +228,12 @@ func (s *Service) UpdateThing(ctx context.Context, account fleet.Account, c Upda
 	if err := checkUpdateThing(c); err != nil {
 		return err
 	}
-	return s.change(ctx, account, func(ctx context.Context, a *attempt) error {
+	return s.change(ctx, account, s.updating(c))
+}
+
+// updating is the command of a checked change.
+func (s *Service) updating(c UpdateThingCommand) func(context.Context, *attempt) error {
+	return func(ctx context.Context, a *attempt) error {
 		before, err := loadThing(ctx, a, c.Name)
 		if err != nil {
 			return err
@@ -239,7 +252,7 @@ func (s *Service) UpdateThing(ctx context.Context, account fleet.Account, c Upda
 		a.devices = true
 		a.emit(event.ThingUpdated{Thing: thingEvent(c.Name, after), PreviousTypeName: before.TypeName})
 		return saveThing(a, c.Name, before, after)
-	})
+	}
 }
 
 // checkUpdateThing checks what needs no record.

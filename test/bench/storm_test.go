@@ -81,8 +81,13 @@ func (g *stormGate) Admit(ctx context.Context, c *broker.ConnectRequest) (broker
 	if err != nil {
 		return broker.Admission{}, err
 	}
-	return broker.Admission{Account: a.Account, Principal: a.Principal, ThingName: a.ThingName, Guard: a.Guard}, nil
+	return broker.Admission{Account: a.Account, Principal: a.Principal, ThingName: a.ThingName, Guard: stormGuard{a.Guard}}, nil
 }
+
+// stormGuard adds nothing to messages: these devices have no type.
+type stormGuard struct{ *deviceauth.Guard }
+
+func (stormGuard) Enrich(own []mqtt.UserProperty) []mqtt.UserProperty { return own }
 
 // stormConn is the server's end of a connection in memory, from an address of
 // its own. Without TLS it brings the certificate along.

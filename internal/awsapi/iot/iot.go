@@ -1,8 +1,8 @@
 // Package iot adapts the control plane's operations on the registry and the
 // fleet index: each takes a decoded request apart, makes one domain call and
 // puts the answer together. What may be done and what a request means is
-// decided in the domains; this package knows only the wire's shapes. It starts
-// no goroutines.
+// decided in the domains; this package knows only the wire's shapes. Its only
+// goroutines read the documents of a search and end with it.
 package iot
 
 import (

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/muster-iot/muster/internal/awsapi"
 	"github.com/muster-iot/muster/internal/awsapi/catalog/iotwire"
 	"github.com/muster-iot/muster/internal/fault"
@@ -70,16 +72,24 @@ func (a *api) searchIndex(ctx context.Context, c *awsapi.Call, in *iotwire.Searc
 	if err != nil {
 		return nil, err
 	}
-	out := &iotwire.SearchIndexOutput{NextToken: c.NextToken(next, s.filter...), Things: make([]iotwire.ThingDocument, 0, len(things))}
-	for _, thing := range things {
-		document, err := a.thingDocument(ctx, c, thing)
-		if err != nil {
-			return nil, err
-		}
-		out.Things = append(out.Things, document)
+	out := &iotwire.SearchIndexOutput{NextToken: c.NextToken(next, s.filter...), Things: make([]iotwire.ThingDocument, len(things))}
+	reading, ctx := errgroup.WithContext(ctx)
+	reading.SetLimit(searchReaders)
+	for i, thing := range things {
+		reading.Go(func() (err error) {
+			out.Things[i], err = a.thingDocument(ctx, c, thing)
+			return err
+		})
+	}
+	if err := reading.Wait(); err != nil {
+		return nil, err //nolint:wrapcheck // as thingDocument says it
 	}
 	return out, nil
 }
+
+// searchReaders is how many documents of an answer are read at a time: each is
+// two round trips where the store is another server.
+const searchReaders = 4
 
 // thingDocument reads what the answer shows of one thing. It is read after the
 // search, so it may be newer than what matched.

@@ -136,7 +136,7 @@ func (c *crowd) gather() {
 
 // join connects one device and subscribes to what all get.
 func (c *crowd) join(i int) error {
-	device := &vectorClient{certificate: c.name(i), id: c.name(i), got: make(chan string, 4)}
+	device := &vectorClient{certificate: c.name(i), id: c.name(i), version: mqtt.V5, got: make(chan string, 4)}
 	conn, err := c.dial(device, device.id, func(*mqtt.Publish) { c.arrived.Add(1) })
 	if err != nil {
 		return fmt.Errorf("connect %s: %w", device.id, err)
@@ -177,15 +177,27 @@ func (c *crowd) tell() (delivered int, took time.Duration) {
 	return int(c.arrived.Load()), time.Since(begin)
 }
 
-// watch has a device outside of the group send to another one until the test
-// ends, one message after the other. It fails the test when the messages stop,
+// watch has a device of no group send to another one until the test ends, one
+// message after the other; both have their own policies to keep up. It fails the test when the messages stop,
 // and logs how long they took.
 func (c *crowd) watch() {
 	c.t.Helper()
 	got := make(chan struct{}, 1)
-	reader := mqttDial(c.t, c.server.PlainMQTTAddr, nil, mqttclient.Options{ClientID: "bystander", Version: mqtt.V5, OnMessage: func(*mqtt.Publish) { got <- struct{}{} }})
+	c.policy("bystander", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:Connect","Resource":"@:client/${iot:ClientId}"},
+	 {"Effect":"Allow","Action":["iot:Publish","iot:Subscribe","iot:Receive"],"Resource":["@:topic/bystander/${iot:ClientId}","@:topic/bystander/*","@:topicfilter/bystander/*"]}]}`)
+	dial := func(name string, onMessage func(*mqtt.Publish)) *mqttclient.Client {
+		c.line("certificate " + name)
+		c.line("put bystander on " + name)
+		conn, err := c.dial(&vectorClient{certificate: name, version: mqtt.V5}, name, onMessage)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		c.t.Cleanup(func() { _ = conn.Close() })
+		return conn
+	}
+	reader := dial("reader", func(*mqtt.Publish) { got <- struct{}{} })
 	subscribe(c.t, reader, "bystander/messages")
-	writer := mqttDial(c.t, c.server.PlainMQTTAddr, nil, mqttclient.Options{ClientID: "bystander-writer", Version: mqtt.V5})
+	writer := dial("writer", nil)
 	stop, ended := make(chan struct{}), make(chan struct{})
 	var took []time.Duration
 	ctx := context.WithoutCancel(c.t.Context()) // it goes on while the test cleans up

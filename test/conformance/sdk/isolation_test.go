@@ -540,6 +540,13 @@ func opsCases(of *neighbour) map[string][]opsCase {
 			{path: "accounts/000000000000", refused: "ResourceNotFound"},
 			{path: "accounts/999999999999", refused: "ResourceNotFound"},
 		},
+		// The caller's own trail holds what it asked for before, names of others
+		// among it: those records are not asked for.
+		"GET audit/records":                                      {{path: "audit/records?name=CreateThing"}, {path: "audit/records?resource=arn:aws:iot:us-east-1:" + of.account + ":thing/pump"}},
+		"GET audit/export":                                       {{path: "audit/export?to=2020-01-01T00:00:00Z"}},
+		"GET audit/follow":                                       {{path: "audit/follow?after=none", refused: "InvalidRequest"}},
+		"GET audit/verify":                                       {{path: "audit/verify"}},
+		"GET audit/head":                                         {{path: "audit/head"}},
 		"POST accounts/{account}/close":                          {{path: "accounts/" + of.account + "/close", refused: installation}},
 		"POST accounts/{account}/reopen":                         {{path: "accounts/" + of.account + "/reopen", refused: installation}},
 		"GET connections/{clientId}/denials":                     {{path: "connections/pump/denials"}},
@@ -552,6 +559,7 @@ func opsCases(of *neighbour) map[string][]opsCase {
 		"POST policies/lint":                                     {{path: "policies/lint", body: `{"policyName":"may"}`}},
 		"PUT thing-types/{type}/attribute-rules":                 {{path: "thing-types/pumps/attribute-rules", body: `{}`}},
 		"POST thing-types/{type}/attribute-rules/check":          {{path: "thing-types/pumps/attribute-rules/check", body: `{}`}},
+		"POST things/import":                                     {{path: "things/import", body: `{"mode":"upsert","dryRun":true,"things":[{"name":"pump"}]}`}},
 		"POST things/{thing}/decommission":                       {{path: "things/pump/decommission", body: `{}`}},
 		// Operators: the names are the caller's own, or nobody's.
 		"POST users":                                         {{path: "users", body: `{"userName":"newcomer"}`}},
