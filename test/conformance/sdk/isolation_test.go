@@ -367,6 +367,7 @@ func TestIsolationOfOperations(t *testing.T) {
 
 	victim := h.settle("alphasecret")
 	victim.build()
+	victim.hire()
 	h.server.Stop()
 	before := h.dump(victim)
 	h.server.Start()
@@ -608,10 +609,9 @@ func opsCases(of *neighbour) map[string][]opsCase {
 	}
 }
 
-// hire gives an account operators and returns how one of them looks.
-func (n *neighbour) hire() string {
+// hire gives an account operators.
+func (n *neighbour) hire() {
 	n.t.Helper()
-	var answer string
 	trust := `"trustPolicy":"{\"Version\":\"2012-10-17\",\"Statement\":{\"Effect\":\"Allow\",\"Principal\":\"*\",\"Action\":\"sts:AssumeRole\"}}"`
 	for _, step := range [][3]string{
 		{http.MethodPost, "users", `{"userName":"alice"}`},
@@ -620,10 +620,8 @@ func (n *neighbour) hire() string {
 		{http.MethodPost, "roles", `{"roleName":"fixer","description":"` + n.secret + `",` + trust + `}`},
 		{http.MethodPost, "access-policies", `{"policyName":"own","description":"` + n.secret + `","policyDocument":"{\"Version\":\"2012-10-17\",\"Statement\":{\"Effect\":\"Allow\",\"Action\":\"iot:ListThings\",\"Resource\":\"*\"}}"}`},
 		{http.MethodPost, "users/alice/access-keys", ""},
-		{http.MethodGet, "users/alice", ""},
 	} {
-		var err error
-		answer, err = n.raw(n.t.Context(), apiclient.Request{Service: "iot", Method: step[0], Path: "/ops/v1/" + step[1], Body: []byte(step[2])})
+		answer, err := n.raw(n.t.Context(), apiclient.Request{Service: "iot", Method: step[0], Path: "/ops/v1/" + step[1], Body: []byte(step[2])})
 		if err != nil {
 			n.t.Fatalf("%v: %v", step, err)
 		}
@@ -634,7 +632,6 @@ func (n *neighbour) hire() string {
 			n.operatorKey = key.AccessKeyID
 		}
 	}
-	return answer
 }
 
 // opsPatterns are the operations that the front end serves, without the prefix.
@@ -665,12 +662,6 @@ func (h *neighbourhood) otherOperations(of *neighbour, check func(pattern, answe
 	h.t.Helper()
 	namesake := h.settle("betasecret")
 	namesake.build()
-	before := of.hire()
-	defer func() {
-		if after, err := of.raw(h.t.Context(), apiclient.Request{Service: "iot", Method: http.MethodGet, Path: "/ops/v1/users/alice"}); err != nil || after != before {
-			h.t.Errorf("the victim's user was %s and is %s, %v", before, after, err)
-		}
-	}()
 	cases := opsCases(of)
 	for _, pattern := range opsPatterns(h.t) {
 		method, path, _ := strings.Cut(pattern, " ")
