@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/muster-iot/muster/internal/app"
 	"github.com/muster-iot/muster/internal/cli"
 )
 
@@ -39,6 +40,7 @@ func run() int {
 		Out: os.Stdout, Err: os.Stderr, LookupEnv: os.LookupEnv,
 		Terminal: term.IsTerminal(int(os.Stderr.Fd())),
 		Serve:    serve,
+		ResetKey: app.ResetKey,
 		Hangup:   hangup,
 		Hurry:    hurry,
 		Now:      time.Now,

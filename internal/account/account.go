@@ -1,12 +1,20 @@
 // Package account owns who may operate the installation: accounts, the directory
-// of the names that select them, the access keys of their root users, and the
-// answer to Authorize for every adapter. In
-// this version an account has a root user and nobody else; what a certificate
-// may do is asked of an injected DeviceAuthorizer. Secrets are sealed before
-// they reach the store. The package knows no transport and no signatures, and
-// starts no goroutines. It emits AccountChanged, and the Directory follows it.
+// of the names that select them, the access keys of their root users, users,
+// groups of users, roles and their policies, the credentials of sessions, and the
+// answer to Authorize for every adapter. What a certificate may do is asked of an
+// injected DeviceAuthorizer. Secrets are sealed before they reach the store,
+// passwords hashed. The package knows no transport and no signatures, and starts
+// no goroutines. It emits AccountChanged, which the Directory follows, and
+// OperatorChanged.
 //
-// Keys: ("account", account) and ("access-key", access key id).
+// Every change of operators expects and rewrites the guard of its account, so
+// that commands see what they change. Each commits OperatorChanged; Apply makes
+// permissions follow it, and a command answers once that has happened.
+//
+// Keys: ("account", account), ("access-key", access key id), ("access-key-used",
+// access key id), ("operator", account, kind, name), ("operator-group-user",
+// account, group, user), ("operator-policy-target", account, policy, kind, name)
+// and ("operators", account).
 package account
 
 import (
@@ -14,6 +22,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"time"
@@ -58,6 +67,19 @@ type Options struct {
 	Sealer Sealer
 	// Devices answers for certificates; without one they are refused.
 	Devices DeviceAuthorizer
+	// Region answers aws:RequestedRegion.
+	Region string
+	// SessionKey seals session tokens: SessionKeySize secret bytes, the same on
+	// every node and after a restart. Without it there are no sessions.
+	SessionKey []byte
+	// Barrier lets a change wait until this node follows it; nil where nobody
+	// does.
+	Barrier Barrier
+	// Lag is how far Apply is behind the log; nil for never. It is asked for each
+	// packet.
+	Lag func() time.Duration
+	// Logger may be nil.
+	Logger *slog.Logger
 	// Now is the clock.
 	Now func() time.Time
 	// Default is the account that manages the others.
@@ -68,6 +90,11 @@ type Options struct {
 	Applied func(ctx context.Context, position store.Position) error
 }
 
+// Barrier waits until permissions follow the log up to a position.
+type Barrier interface {
+	WaitApplied(ctx context.Context, position store.Position) error
+}
+
 // Service answers who a caller is and what it may do. It is safe for
 // concurrent use.
 type Service struct {
@@ -76,6 +103,12 @@ type Service struct {
 	mu sync.Mutex
 	// opened keeps secrets by access key id, valid for one record version.
 	opened map[string]openedSecret
+
+	usedMu sync.Mutex
+	// used is when the use of an access key was last noted.
+	used map[string]time.Time
+
+	permissions permissions
 }
 
 // openedSecret is a secret and the version of the record that it came from.
@@ -86,7 +119,7 @@ type openedSecret struct {
 
 // New returns a service over the store.
 func New(o Options) *Service {
-	return &Service{options: o, opened: map[string]openedSecret{}}
+	return &Service{options: o, opened: map[string]openedSecret{}, used: map[string]time.Time{}}
 }
 
 // accountRecord is the stored form of an account.
@@ -108,6 +141,8 @@ type accessKeyRecord struct {
 	User      string        `json:"user"`
 	Sealed    []byte        `json:"sealed"`
 	CreatedAt time.Time     `json:"createdAt"`
+	// Status is KeyActive or KeyInactive; empty in records of old means active.
+	Status string `json:"status,omitempty"`
 }
 
 // AccessKey is what a caller signs with.
@@ -166,7 +201,7 @@ func (s *Service) createRoot(ctx context.Context, account fleet.Account) error {
 // newRoot draws the root access key of an account that does not exist yet, and
 // returns the batch that makes both.
 func (s *Service) newRoot(ctx context.Context, account fleet.Account, record *accountRecord) (store.Batch, AccessKey, error) {
-	key, err := newAccessKey()
+	key, err := newAccessKey(accessKeyPrefix)
 	if err != nil {
 		return store.Batch{}, AccessKey{}, err
 	}
@@ -207,7 +242,18 @@ func (s *Service) SecretKey(ctx context.Context, accessKeyID string) (string, fl
 	if err != nil {
 		return "", "", fleet.Principal{}, err
 	}
-	return secret, record.Account, RootPrincipal(record.Account), nil
+	if record.status() != KeyActive {
+		return "", "", fleet.Principal{}, errUnknownKey()
+	}
+	if record.User == rootUser {
+		return secret, record.Account, RootPrincipal(record.Account), nil
+	}
+	return secret, record.Account, userPrincipal(record.Account, record.User), nil
+}
+
+// userPrincipal is a user of an account.
+func userPrincipal(account fleet.Account, name string) fleet.Principal {
+	return fleet.Principal{Kind: fleet.PrincipalUser, ID: name, ARN: iamARN(account, kindUser, name)}
 }
 
 // errUnknownKey does not repeat the id: it may be a secret pasted into the
@@ -257,30 +303,21 @@ func decode(value []byte, into any, version *int) error {
 	return nil
 }
 
-// Authorize returns nil when the principal may do the action on the resource.
-// Root may do everything inside its account; a resource without an account,
-// such as "*", is inside.
-func (s *Service) Authorize(ctx context.Context, principal fleet.Principal, action, resource string) error {
-	switch principal.Kind {
-	case fleet.PrincipalSystem:
-		return nil
-	case fleet.PrincipalUser:
-		if account := accountOf(resource); account == "" || account == accountOf(principal.ARN) {
-			return nil
-		}
-	case fleet.PrincipalCertificate:
-		if s.options.Devices != nil {
-			return s.options.Devices.Authorize(ctx, principal, action, resource) //nolint:wrapcheck // its refusal explains itself
-		}
-	}
-	return fault.New(fault.Forbidden, "User: %s is not authorized to perform: %s on resource: %s", principal.ARN, action, resource)
-}
-
-// accountOf returns the account part of an ARN, "" when there is none.
+// accountOf returns the account part of an ARN, "" when there is none. It is
+// asked for each packet and does not allocate.
 func accountOf(arn string) string {
-	parts := strings.SplitN(arn, ":", 6)
-	if len(parts) != 6 || parts[0] != "arn" {
+	rest, ok := strings.CutPrefix(arn, "arn:")
+	if !ok {
 		return ""
 	}
-	return parts[4]
+	for range 3 { // partition, service, region
+		if _, rest, ok = strings.Cut(rest, ":"); !ok {
+			return ""
+		}
+	}
+	account, _, ok := strings.Cut(rest, ":")
+	if !ok {
+		return ""
+	}
+	return account
 }

@@ -12,9 +12,11 @@ import (
 	"net/http"
 	"time"
 
+	operators "github.com/muster-iot/muster/internal/account"
 	"github.com/muster-iot/muster/internal/audit"
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/signin"
 )
 
 // Prefix is the path that all of this front end lies under.
@@ -51,6 +53,15 @@ type Options struct {
 	// Authorize authenticates a request, checks the action and returns the
 	// request with a context that carries the actor.
 	Authorize func(r *http.Request, body []byte, action string) (*http.Request, error)
+	// AuthorizeOn is Authorize for an action on one resource of the caller's account.
+	AuthorizeOn func(r *http.Request, body []byte, action string, resource func(of fleet.Account) string) (*http.Request, error)
+	// Operators are users, groups, roles, policies and keys.
+	Operators *operators.Service
+	// SignIn lets people in who have no key.
+	SignIn *signin.Service
+	// SignedIn is told of every sign-in and every failed one; method is password or
+	// oidc, who is anonymous for a failed one. It may be nil.
+	SignedIn func(ctx context.Context, of fleet.Account, who fleet.Principal, method string, err error)
 	// Backup streams an archive encrypted to an age recipient.
 	Backup func(ctx context.Context, w io.Writer, recipient string) error
 	// Doctor compares store, log and projections.
@@ -105,7 +116,7 @@ func New(o Options) http.Handler {
 	return h.recorded(h.routes())
 }
 
-// routes are all operations.
+// routes are all operations, and what answers where there is none.
 func (h *handler) routes() *routes {
 	mux := newRoutes()
 	mux.HandleFunc("POST "+Prefix+"backup", h.backup)
@@ -117,6 +128,8 @@ func (h *handler) routes() *routes {
 	h.handleImport(mux)
 	h.handleExport(mux)
 	h.routeDrain(mux)
+	h.routeOperators(mux)
+	h.routeSignIn(mux)
 	h.handleCertificates(mux)
 	h.handleAccounts(mux)
 	h.routeAudit(mux)
@@ -146,6 +159,21 @@ func (h *handler) enterUpTo(w http.ResponseWriter, r *http.Request, action strin
 	}
 	describe(w, r, body, action)
 	authorized, err := h.o.Authorize(r, body, action)
+	if err != nil {
+		return r, nil, err
+	}
+	callOf(w).Grant()
+	return authorized, body, nil
+}
+
+// enterOn is enter for an action on one resource of the caller's account.
+func (h *handler) enterOn(w http.ResponseWriter, r *http.Request, action string, resource func(of fleet.Account) string) (*http.Request, []byte, error) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		return r, nil, fault.Wrap(fault.InvalidRequest, err, "the body is longer than %d bytes or ends early", maxBody)
+	}
+	describe(w, r, body, action)
+	authorized, err := h.o.AuthorizeOn(r, body, action, resource)
 	if err != nil {
 		return r, nil, err
 	}
@@ -202,7 +230,7 @@ func (h *handler) doctor(w http.ResponseWriter, r *http.Request) {
 // statuses of the codes that these operations raise; others are 500.
 func status(code fault.Code) int {
 	switch code {
-	case fault.InvalidRequest, fault.CertificateValidation, fault.NotOffered:
+	case fault.InvalidRequest, fault.MalformedPolicy, fault.LimitExceeded, fault.CertificateValidation, fault.NotOffered:
 		return http.StatusBadRequest
 	case fault.Throttling:
 		return http.StatusTooManyRequests
@@ -210,7 +238,7 @@ func status(code fault.Code) int {
 		return http.StatusForbidden
 	case fault.ResourceNotFound:
 		return http.StatusNotFound
-	case fault.Conflict, fault.ResourceAlreadyExists:
+	case fault.Conflict, fault.ResourceAlreadyExists, fault.DeleteConflict:
 		return http.StatusConflict
 	case fault.Unavailable:
 		return http.StatusServiceUnavailable

@@ -102,7 +102,8 @@ func tlsConfig(caFile string) (*tls.Config, error) {
 // CloseIdle ends connections that nobody uses.
 func (c *Client) CloseIdle() { c.http.CloseIdleConnections() }
 
-// Request is one call. Path is escaped already; see Path.
+// Request is one call. Path is escaped already; see Path. Without a Service it is
+// not signed.
 type Request struct {
 	Service, Method, Path string
 	Query                 url.Values
@@ -201,9 +202,17 @@ func (c *Client) send(ctx context.Context, in Request) (*http.Response, error) {
 		request.Header.Set("Content-Type", "application/json")
 	}
 	key := sigv4.Key{AccessKeyID: c.credentials.AccessKeyID, Secret: c.credentials.Secret, Token: c.credentials.Token}
+	if in.Service == "" {
+		return c.do(request)
+	}
 	if err := sigv4.Sign(request, in.Body, key, sigv4.Scope{Region: c.credentials.Region, Service: in.Service}, c.now()); err != nil {
 		return nil, fmt.Errorf("sign request: %w", err)
 	}
+	return c.do(request)
+}
+
+// do sends a request as it is, and turns everything but 2xx into *Error.
+func (c *Client) do(request *http.Request) (*http.Response, error) {
 	response, err := c.http.Do(request)
 	if err != nil {
 		return nil, fmt.Errorf("reach the server: %w", err)

@@ -37,6 +37,7 @@ import (
 	"github.com/muster-iot/muster/internal/presence"
 	"github.com/muster-iot/muster/internal/registry"
 	"github.com/muster-iot/muster/internal/shadow"
+	"github.com/muster-iot/muster/internal/signin"
 	"github.com/muster-iot/muster/internal/store"
 	"github.com/muster-iot/muster/internal/telemetry"
 )
@@ -84,6 +85,10 @@ type App struct {
 	// authorizers and custom are for devices that show neither certificate nor
 	// signature.
 	authorizers *authorizer.Service
+	// signIn lets people in who have no key.
+	signIn *signin.Service
+	// signInLines bounds the lines about failed sign-ins.
+	signInLines *inlet.Quota
 	custom      *customDoor
 	broker      *broker.Broker
 	keeper      *mqttstore.Keeper
@@ -139,7 +144,7 @@ func New(ctx context.Context, o Options) (*App, error) {
 	a.cleanups = &cleanups{log: log.Logger}
 	steps := []func(context.Context) error{
 		a.openFolder, a.openStore, a.recordCalls, a.openKeys, a.joinDomains, a.joinRevocations, a.joinAudit,
-		a.joinFunctions, a.joinDevicePlane, a.joinFollowers, a.joinAPI,
+		a.joinSignIn, a.joinFunctions, a.joinDevicePlane, a.joinFollowers, a.joinAPI,
 	}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
@@ -202,8 +207,13 @@ func (a *App) openKeys(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	sessionKey, err := a.secret("session-tokens", account.SessionKeySize)
+	if err != nil {
+		return err
+	}
 	a.accounts = account.New(account.Options{
-		Store: a.store, Sealer: sealer, Now: now,
+		Store: a.store, Sealer: sealer, Now: now, Region: a.settings.Region, SessionKey: sessionKey, Barrier: barrier{a},
+		Lag: func() time.Duration { return a.followers.devices.Lag() }, Logger: a.component("account"),
 		Default: a.settings.AccountID, Endpoints: a.endpointsOf, Applied: a.accountApplied,
 	})
 	root, err := a.accounts.Root(ctx, a.settings.AccountID)

@@ -18,6 +18,7 @@ import (
 type gatekeeper struct {
 	devices   *deviceauth.Service
 	operators operators
+	signed    *signedConnections
 	names     *names
 	region    string
 	// custom decides about connections that have shown neither certificate nor
@@ -124,9 +125,14 @@ func (g *gatekeeper) admitSigned(ctx context.Context, c *broker.ConnectRequest, 
 		return broker.Admission{}, fault.New(fault.Unauthorized, "the account of the access key is closed")
 	}
 	guard := &signedGuard{
-		operators: g.operators, principal: c.Principal,
+		operators: g.operators, principal: c.Principal, opened: g.signed,
 		scope: fleet.Scope{Region: g.region, Account: c.Account},
+		ctx:   proven(context.WithoutCancel(ctx), *opened.caller),
 	}
+	ctx = proven(ctx, *opened.caller)
+	// Before the question, so that a key that is taken away after the answer finds
+	// the connection.
+	g.signed.add(guard, c.ClientID)
 	err := guard.authorize(ctx, broker.ActionConnect, fleet.ARNClient, c.ClientID)
 	if err == nil && c.Will != nil {
 		err = guard.authorize(ctx, broker.ActionPublish, fleet.ARNTopic, c.Will.Topic)
@@ -135,8 +141,10 @@ func (g *gatekeeper) admitSigned(ctx context.Context, c *broker.ConnectRequest, 
 		}
 	}
 	if err != nil {
+		guard.Close()
 		return broker.Admission{}, err
 	}
+	g.operators.Used(ctx, opened.caller.AccessKeyID)
 	return broker.Admission{
 		Account: c.Account, Principal: c.Principal, Guard: guard,
 		Until: opened.until, UntilReason: broker.ReasonWebSocketExpired,
@@ -149,6 +157,9 @@ type signedGuard struct {
 	operators operators
 	principal fleet.Principal
 	scope     fleet.Scope
+	opened    *signedConnections
+	// ctx carries the proof of the caller to the question about each packet.
+	ctx context.Context //nolint:containedctx // packets have none, and it ends with nothing
 }
 
 // authorize asks about one resource.
@@ -158,7 +169,7 @@ func (g *signedGuard) authorize(ctx context.Context, action, kind, name string) 
 
 // may asks about a packet, which has no context.
 func (g *signedGuard) may(action, kind, name string) bool {
-	return g.authorize(context.Background(), action, kind, name) == nil
+	return g.authorize(g.ctx, action, kind, name) == nil
 }
 
 // CanPublish implements broker.Guard.
@@ -180,7 +191,7 @@ func (g *signedGuard) CanReceive(topic string) bool {
 func (g *signedGuard) Enrich(own []mqtt.UserProperty) []mqtt.UserProperty { return own }
 
 // Close implements broker.Guard.
-func (g *signedGuard) Close() {}
+func (g *signedGuard) Close() { g.opened.remove(g) }
 
 // deviceRegistry lets deviceauth ask the registry: the same answers under the
 // names that each side chose.
@@ -243,6 +254,8 @@ func (a *apiDevices) DeviceIdentity(ctx context.Context, certificate *x509.Certi
 // operators decides about access keys.
 type operators interface {
 	Authorize(ctx context.Context, principal fleet.Principal, action, resource string) error
+	// Used notes that an access key was proven.
+	Used(ctx context.Context, accessKeyID string)
 }
 
 // permissions answers every adapter: policies for devices, accounts for
@@ -256,7 +269,8 @@ type permissions struct {
 func (a *permissions) Authorize(ctx context.Context, caller awsapi.Caller, action, resource string) error {
 	kind := caller.Principal.Kind
 	if kind != fleet.PrincipalCertificate && kind != fleet.PrincipalCustom {
-		return a.operators.Authorize(ctx, caller.Principal, action, resource)
+		a.operators.Used(ctx, caller.AccessKeyID)
+		return a.operators.Authorize(proven(ctx, caller), caller.Principal, action, resource)
 	}
 	call := deviceauth.Call{Action: action, RemoteAddr: caller.SourceAddress}
 	if resource != awsapi.AnyResource {

@@ -21,6 +21,7 @@ import (
 	"github.com/muster-iot/muster/internal/awsapi/catalog"
 	awsiot "github.com/muster-iot/muster/internal/awsapi/iot"
 	"github.com/muster-iot/muster/internal/awsapi/iotdata"
+	"github.com/muster-iot/muster/internal/awsapi/sts"
 	"github.com/muster-iot/muster/internal/backup"
 	"github.com/muster-iot/muster/internal/datadir"
 	"github.com/muster-iot/muster/internal/fault"
@@ -45,7 +46,7 @@ func (a *App) joinAPI(context.Context) error {
 		return err
 	}
 	a.api, err = awsapi.New(awsapi.Options{
-		Catalog: operations, Keys: a.accounts, Authorizer: &permissions{devices: a.devices, operators: a.accounts},
+		Catalog: operations, Keys: a.accounts, Sessions: sessions{a.accounts}, Authorizer: &permissions{devices: a.devices, operators: a.accounts},
 		Devices: &apiDevices{devices: a.devices, names: a.names}, Directory: a.names, Custom: a.custom, Region: a.settings.Region, TokenKey: key,
 		Trail: a.recorder,
 		Now:   now, Logger: a.component("awsapi"), Registerer: a.metrics,
@@ -62,6 +63,7 @@ func (a *App) joinAPI(context.Context) error {
 		Tags: tags, Devices: a.devices,
 		DeleteThing: a.deleteThing,
 	})
+	sts.Register(a.api, sts.Deps{Operators: a.accounts, Proven: proven})
 	iotdata.Register(a.api, iotdata.Deps{
 		Shadows: a.shadows, Publisher: a.broker, Topics: a.topics, Retained: a.broker, Sessions: a.broker, Now: now,
 		Connections: &clients{broker: a.broker, presence: a.presence, now: now},
@@ -131,7 +133,7 @@ func (a *App) localHandler(listener string) http.Handler {
 // would redirect topics with empty levels.
 func (a *App) deviceHandler(listener string) http.Handler {
 	admin := adminapi.New(adminapi.Options{
-		Authorize: a.authorizeOps, Backup: a.Backup, Doctor: a.Doctor, Logger: a.component("adminapi"),
+		Authorize: a.authorizeOps, AuthorizeOn: a.authorizeOpsOn, Operators: a.accounts, SignIn: a.signIn, SignedIn: a.signedIn, Backup: a.Backup, Doctor: a.Doctor, Logger: a.component("adminapi"),
 		StartDrain: a.StartDrain, DrainStatus: a.drainStatus, EndDrain: a.endDrain,
 		Devices: refusals{a.devices}, Accounts: a.accounts,
 		Decommissioner: a.newDecommission(), AttributeRules: a.registry,
@@ -185,15 +187,24 @@ func (a *App) readyz(w http.ResponseWriter) {
 
 // authorizeOps proves who calls /ops/v1 and asks whether it may.
 func (a *App) authorizeOps(r *http.Request, body []byte, action string) (*http.Request, error) {
+	return a.authorizeOpsOn(r, body, action, func(fleet.Account) string { return awsapi.AnyResource })
+}
+
+// authorizeOpsOn does so for one resource.
+func (a *App) authorizeOpsOn(r *http.Request, body []byte, action string, resource func(of fleet.Account) string) (*http.Request, error) {
 	caller, err := a.api.Authenticate(r, body)
 	if err != nil {
 		return nil, err
 	}
 	call := audit.From(r.Context())
-	actor := fleet.Actor{Principal: caller.Principal, SourceAddress: caller.SourceAddress, RequestID: call.RequestID()}
+	actor := fleet.Actor{Principal: caller.Principal, SourceAddress: caller.SourceAddress, AccessKeyID: caller.AccessKeyID, RequestID: call.RequestID()}
 	call.Caller(caller.Account, actor)
-	ctx := context.WithValue(fleet.WithActor(r.Context(), actor), callerKey{}, caller.Account)
-	if err := a.accounts.Authorize(ctx, caller.Principal, action, awsapi.AnyResource); err != nil {
+	call.Session(caller.SessionBegan)
+	on := resource(caller.Account)
+	call.About(on)
+	ctx := proven(context.WithValue(fleet.WithActor(r.Context(), actor), callerKey{}, caller.Account), caller)
+	a.accounts.Used(ctx, caller.AccessKeyID)
+	if err := a.accounts.Authorize(ctx, caller.Principal, action, on); err != nil {
 		return nil, err
 	}
 	if installationWide(action) {

@@ -58,7 +58,7 @@ func (a *App) joinDevicePlane(context.Context) error {
 	})
 	a.keeper = mqttstore.New(mqttstore.Options{Store: a.store, Logger: a.component("mqttstore"), Registerer: a.metrics})
 	a.gatekeeper = &gatekeeper{
-		devices: a.devices, operators: a.accounts, names: a.names, region: a.settings.Region, custom: a.custom, plain: listenerPlain,
+		devices: a.devices, operators: a.accounts, signed: &signedConnections{}, names: a.names, region: a.settings.Region, custom: a.custom, plain: listenerPlain,
 	}
 	a.broker = broker.New(broker.Options{
 		Profile: a.profile(), Limits: a.brokerLimits(), Keeper: a.keeper,
@@ -161,6 +161,7 @@ func (a *App) joinFollowers(context.Context) error {
 			Name: "deviceauth",
 			Apply: func(_ context.Context, events []event.Envelope) error {
 				a.devices.Apply(events)
+				a.applyOperators(events)
 				return nil
 			},
 		}},

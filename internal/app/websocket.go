@@ -148,7 +148,11 @@ func (s *webSocket) open(r *http.Request, under net.Conn) (*upgrade, error) {
 	if caller == nil && !s.custom(r.Context(), serverName) {
 		return nil, fault.New(fault.Forbidden, "The request must be signed with Signature Version 4, by presigned query or by Authorization header; no custom authorizer is active")
 	}
-	return &upgrade{caller: caller, header: r.Header, query: r.URL.RawQuery, host: r.Host, until: now().Add(webSocketLife)}, nil
+	until := now().Add(webSocketLife)
+	if caller != nil && !caller.SessionUntil.IsZero() && caller.SessionUntil.Before(until) {
+		until = caller.SessionUntil
+	}
+	return &upgrade{caller: caller, header: r.Header, query: r.URL.RawQuery, host: r.Host, until: until}, nil
 }
 
 // offersMQTT reports whether a list of subprotocols has one of ours.

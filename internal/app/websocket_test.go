@@ -193,7 +193,7 @@ func TestWebSocketSignatures(t *testing.T) {
 		"wrong secret":           {opening{secret: "wrong"}, 403, "does not match"},
 		"wrong secret by header": {opening{secret: "wrong", byHeader: true}, 403, "does not match"},
 		"unknown key":            {opening{keyID: "AKIAAAAAAAAAAAAAAAAA"}, 403, "security token included in the request is invalid"},
-		"session token":          {opening{token: "token"}, 403, "Session tokens are not offered"},
+		"session token":          {opening{token: "token"}, 403, "security token included in the request is invalid"},
 		"another service":        {opening{service: "iot"}, 403, "iotdevicegateway or iotdata"},
 		"expired":                {opening{expires: time.Minute, at: time.Now().Add(-2 * time.Minute)}, 403, "skewed"},
 		"too old":                {opening{at: time.Now().Add(-6 * time.Minute)}, 403, "skewed"},
@@ -488,6 +488,9 @@ func TestWithoutProofACustomAdmitterDecides(t *testing.T) {
 
 // denials refuses one action.
 type denials string
+
+// Used implements operators.
+func (denials) Used(context.Context, string) {}
 
 func (d denials) Authorize(_ context.Context, _ fleet.Principal, action, resource string) error {
 	if strings.HasPrefix(string(d), action+" ") && strings.HasSuffix(resource, strings.TrimPrefix(string(d), action+" ")) {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/muster-iot/muster/internal/event"
 	"github.com/muster-iot/muster/internal/fleet"
@@ -84,6 +85,9 @@ func (c *Call) Forget() { c.change(func() { c.finished = true }) }
 func (c *Call) Caller(account fleet.Account, actor fleet.Actor) {
 	c.change(func() { c.account, c.actor = account, actor })
 }
+
+// Session says when the session began whose credentials signed; zero for none.
+func (c *Call) Session(began time.Time) { c.change(func() { c.fact.SessionBegan = began }) }
 
 // Secured says by which version and cipher suite of TLS the call came, and which
 // server it asked for.

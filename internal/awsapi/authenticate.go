@@ -46,7 +46,7 @@ func (s *Server) AuthenticateUpgrade(r *http.Request, hosts ...string) (*Caller,
 	if !slices.Contains([]string{"iotdevicegateway", "iotdata"}, signature.Service) {
 		return nil, fault.New(fault.Unauthorized, "Credential must be scoped to the service iotdevicegateway or iotdata, not %q", signature.Service)
 	}
-	caller, p := s.bySignature(r, Caller{SourceAddress: sourceAddress(r)}, signature, nil, hosts...)
+	caller, p := s.bySignature(r, Caller{SourceAddress: sourceAddress(r), Secure: r.TLS != nil}, signature, nil, hosts...)
 	if p == nil {
 		if err := s.misdirectedFault(r, &caller); err != nil {
 			return nil, err

@@ -170,7 +170,7 @@ func TestOtherServices(t *testing.T) {
 		t.Parallel()
 		r := resign(t, request(t, http.MethodPost, "/", "Action=Publish"), "sns", "Action=Other")
 		got := do(t, s, r)
-		if got.status != 403 || !strings.Contains(got.body, "<Code>InvalidSignature</Code>") {
+		if got.status != 403 || !strings.Contains(got.body, "<Code>SignatureDoesNotMatch</Code>") {
 			t.Errorf("got %+v", got)
 		}
 	})

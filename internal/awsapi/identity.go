@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/muster-iot/muster/internal/awsapi/catalog"
 	"github.com/muster-iot/muster/internal/awsapi/sigv4"
@@ -18,6 +19,24 @@ import (
 // Unauthorized or ResourceNotFound; any other error is ours.
 type Keys interface {
 	SecretKey(ctx context.Context, accessKeyID string) (secret string, account fleet.Account, principal fleet.Principal, err error)
+}
+
+// Sessions opens the credentials of sessions: what comes with a session token. A
+// token that does not belong to the access key is a fault of code Unauthorized,
+// and so is one that was revoked. The expiry is for the caller to
+// check, after the signature.
+type Sessions interface {
+	SessionKey(ctx context.Context, accessKeyID, token string) (SessionKey, error)
+}
+
+// SessionKey is what a signature by a session is checked against, and whom it
+// stands for.
+type SessionKey struct {
+	Secret    string
+	Account   fleet.Account
+	Principal fleet.Principal
+	// Began is when the session was handed out, Until when it ends.
+	Began, Until time.Time
 }
 
 // Devices recognizes client certificates on the data plane. The server name is
@@ -54,8 +73,15 @@ type Authorizer interface {
 type Caller struct {
 	Account   fleet.Account
 	Principal fleet.Principal
-	// SourceAddress is the peer's IP address without port.
+	// AccessKeyID is what the request was signed with; empty for other proofs.
+	AccessKeyID string
+	// SessionBegan and SessionUntil are when the session began and ends whose
+	// credentials signed; zero for long-term keys.
+	SessionBegan, SessionUntil time.Time
+	// SourceAddress is the peer's IP address without port, Secure whether the
+	// request came over TLS.
 	SourceAddress string
+	Secure        bool
 	// Certificate is set when a client certificate was the proof, Grant when it
 	// was the word of Custom, ServerName in both cases.
 	Certificate *x509.Certificate
@@ -67,7 +93,7 @@ type Caller struct {
 // certificate. signature is nil for a request without one. Callers without either
 // are left to byCustom.
 func (s *Server) authenticate(r *http.Request, services []catalog.Service, signature *sigv4.Authorization, body []byte) (Caller, *problem) {
-	caller := Caller{SourceAddress: sourceAddress(r)}
+	caller := Caller{SourceAddress: sourceAddress(r), Secure: r.TLS != nil}
 	if signature != nil {
 		return s.bySignature(r, caller, signature, body)
 	}
@@ -121,25 +147,42 @@ func (s *Server) certified(r *http.Request, services []catalog.Service) bool {
 // bySignature checks the signature against the key's secret. hosts are further
 // names of this server that the client may have signed.
 func (s *Server) bySignature(r *http.Request, caller Caller, signature *sigv4.Authorization, body []byte, hosts ...string) (Caller, *problem) {
-	invalid := &problem{name: "UnrecognizedClientException", status: http.StatusForbidden, message: "The security token included in the request is invalid"}
-	if signature.Token != "" {
-		invalid.message = "Session tokens are not offered by this version of Muster; use a long-term access key"
-		return caller, invalid
+	key, p := s.signingKey(r.Context(), signature)
+	if p != nil {
+		return caller, p
 	}
-	secret, account, principal, err := s.options.Keys.SecretKey(r.Context(), signature.AccessKeyID)
-	switch code := fault.CodeOf(err); code {
-	case "":
-	case fault.Unauthorized, fault.ResourceNotFound:
-		invalid.cause = err
-		return caller, invalid
-	default:
-		return caller, &problem{name: internalFailure, status: http.StatusInternalServerError, message: "Internal failure", cause: err}
-	}
-	if err := signature.Verify(r, body, secret, s.options.Now(), hosts...); err != nil {
+	if err := signature.Verify(r, body, key.Secret, s.options.Now(), hosts...); err != nil {
 		return caller, signatureProblem(err)
 	}
-	caller.Account, caller.Principal = account, principal
+	if !key.Until.IsZero() && !s.options.Now().Before(key.Until) {
+		return caller, &problem{name: "ExpiredTokenException", status: http.StatusForbidden, message: "The security token included in the request is expired"}
+	}
+	caller.Account, caller.Principal = key.Account, key.Principal
+	caller.AccessKeyID, caller.SessionBegan, caller.SessionUntil = signature.AccessKeyID, key.Began, key.Until
 	return caller, nil
+}
+
+// signingKey finds the secret of the key that a request names, or what is wrong
+// with the key.
+func (s *Server) signingKey(ctx context.Context, signature *sigv4.Authorization) (SessionKey, *problem) {
+	var key SessionKey
+	var err error
+	switch {
+	case signature.Token == "":
+		key.Secret, key.Account, key.Principal, err = s.options.Keys.SecretKey(ctx, signature.AccessKeyID)
+	case s.options.Sessions == nil:
+		err = fault.New(fault.Unauthorized, "no session tokens here")
+	default:
+		key, err = s.options.Sessions.SessionKey(ctx, signature.AccessKeyID, signature.Token)
+	}
+	switch code := fault.CodeOf(err); code {
+	case "":
+		return key, nil
+	case fault.Unauthorized, fault.ResourceNotFound:
+		return key, &problem{name: "UnrecognizedClientException", status: http.StatusForbidden, message: "The security token included in the request is invalid", cause: err}
+	default:
+		return key, &problem{name: internalFailure, status: http.StatusInternalServerError, message: "Internal failure", cause: err}
+	}
 }
 
 // byCertificate asks whose certificate it is.

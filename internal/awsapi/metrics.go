@@ -41,6 +41,8 @@ func (s *Server) record(ctx context.Context, x *exchange, took time.Duration) {
 	service, operation, code := "unknown", "unknown", "OK"
 	if x.op != nil {
 		service, operation = string(x.op.Service), x.op.Name
+	} else if x.query != nil {
+		service, operation = string(x.query.service), x.query.name
 	} else if len(x.services) > 0 {
 		service = string(x.services[0])
 	}

@@ -59,6 +59,7 @@ func (x *exchange) fact() event.APICalled {
 		fact.Name = "UnknownOperation"
 	}
 	fact.Source, fact.ReadOnly = eventSource(service), readOnly(fact.Name)
+	fact.SessionBegan = x.caller.SessionBegan
 	return fact
 }
 

@@ -145,8 +145,7 @@ func xmlText(p protocol, e *problem, requestID string) []byte {
 	}
 	var text []byte
 	var err error
-	// These services name their errors without the suffix.
-	code := strings.TrimSuffix(e.name, "Exception")
+	code := queryCode(e.name)
 	if p == restXML {
 		text, err = xml.Marshal(bare{detail: detail{Code: code, Message: e.message, ID: requestID}})
 	} else {
@@ -160,6 +159,17 @@ func xmlText(p protocol, e *problem, requestID string) []byte {
 		return nil
 	}
 	return append([]byte(xml.Header), text...)
+}
+
+// queryCode names an exception as the query services and s3 do.
+func queryCode(name string) string {
+	switch name {
+	case "UnrecognizedClientException":
+		return "InvalidClientTokenId"
+	case "InvalidSignatureException":
+		return "SignatureDoesNotMatch"
+	}
+	return strings.TrimSuffix(name, "Exception")
 }
 
 // cborText encodes a map of at most 23 pairs of strings.

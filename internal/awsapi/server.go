@@ -43,8 +43,10 @@ const promisedBody = 16 << 10
 
 // Options are what a Server needs.
 type Options struct {
-	Catalog    *catalog.Catalog
-	Keys       Keys
+	Catalog *catalog.Catalog
+	Keys    Keys
+	// Sessions is nil where no session tokens are accepted.
+	Sessions   Sessions
 	Authorizer Authorizer
 	// Devices is nil where no client certificates are accepted.
 	Devices Devices
@@ -72,8 +74,10 @@ type Server struct {
 	options  Options
 	routers  map[catalog.Service]*router
 	handlers map[*catalog.Operation]*handler
-	tokens   *pagetoken.Sealer
-	metrics  *metrics
+	// queries are the operations of services that have no wire structs.
+	queries []*queryOperation
+	tokens  *pagetoken.Sealer
+	metrics *metrics
 	// strangers bounds what refusals of unproven callers write to the log.
 	strangers *inlet.Quota
 }
@@ -109,18 +113,20 @@ type exchange struct {
 	id       string
 	services []catalog.Service
 	op       *catalog.Operation
-	labels   map[string]string
-	caller   Caller
-	body     []byte
-	problem  *problem
-	status   int
+	// query is the operation of a service without wire structs.
+	query   *queryOperation
+	labels  map[string]string
+	caller  Caller
+	body    []byte
+	problem *problem
+	status  int
 	// call is the exchange in the audit trail, nil where it is none of it.
 	call *audit.Call
 }
 
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	x := &exchange{w: w, r: r, id: randomID(), caller: Caller{SourceAddress: sourceAddress(r)}}
+	x := &exchange{w: w, r: r, id: randomID(), caller: Caller{SourceAddress: sourceAddress(r), Secure: r.TLS != nil}}
 	w.Header().Set("X-Amzn-Requestid", x.id)
 	defer s.finish(r.Context(), x, s.options.Now())
 	s.serve(r.Context(), x)
@@ -179,6 +185,10 @@ func (s *Server) serve(ctx context.Context, x *exchange) {
 	s.begin(x)
 	if p := s.misdirected(x.r, &x.caller); p != nil {
 		s.refuse(x, p)
+		return
+	}
+	if x.query = s.routeQuery(x); x.query != nil {
+		s.runQuery(x.withActor(ctx), x, x.query)
 		return
 	}
 	if x.op == nil {
@@ -309,7 +319,7 @@ func (s *Server) run(ctx context.Context, x *exchange) {
 // withActor adds the actor that every event will carry.
 func (x *exchange) withActor(ctx context.Context) context.Context {
 	return fleet.WithActor(ctx, fleet.Actor{
-		Principal: x.caller.Principal, SourceAddress: x.caller.SourceAddress, RequestID: x.id,
+		Principal: x.caller.Principal, SourceAddress: x.caller.SourceAddress, AccessKeyID: x.caller.AccessKeyID, RequestID: x.id,
 		Trace: traceParent(x.r.Header.Get("Traceparent")),
 	})
 }

@@ -31,6 +31,9 @@ type Options struct {
 	Terminal bool
 	// Serve runs a server; without it there are no `serve` and `demo`.
 	Serve ServeFunc
+	// ResetKey replaces the root access key of a server that does not run and
+	// returns the path of the credentials file; without it there is no `key reset`.
+	ResetKey func(ctx context.Context, s config.Settings) (path string, err error)
 	// Hangup delivers a value each time settings should be read anew.
 	Hangup <-chan os.Signal
 	// Hurry is closed when a stop should not wait for devices any longer.
@@ -92,7 +95,7 @@ whose data folder is ./muster-data.`,
 	root.SetVersionTemplate("muster {{.Version}}\n")
 	root.SetOut(o.Out)
 	root.SetErr(o.Err)
-	root.AddGroup(&cobra.Group{ID: groupServer, Title: "Server:"}, &cobra.Group{ID: groupOperate, Title: "Operate:"})
+	root.AddGroup(&cobra.Group{ID: groupServer, Title: "Server:"}, &cobra.Group{ID: groupOperate, Title: "Operate:"}, &cobra.Group{ID: groupOperators, Title: "Operators:"})
 	if o.Serve != nil {
 		c.add(root, groupServer, c.serve(), c.demo())
 	}
@@ -102,6 +105,7 @@ whose data folder is ./muster-data.`,
 	c.add(root, groupOperate, c.policy())
 	c.add(root, groupOperate, c.imports(), c.exports())
 	c.add(root, groupServer, c.drain())
+	c.add(root, groupOperators, c.user(), c.userGroup(), c.role(), c.accessPolicies(), c.key(), c.signIn())
 	c.add(root, groupServer, c.account())
 	c.add(root, groupOperate, c.audit())
 	root.AddCommand(o.Extra...)
@@ -112,6 +116,8 @@ whose data folder is ./muster-data.`,
 const (
 	groupServer  = "server"
 	groupOperate = "operate"
+	// groupOperators are about people and their permissions.
+	groupOperators = "operators"
 )
 
 // add puts commands into a group of help.

@@ -67,6 +67,11 @@ func (t *target) client() (*apiclient.Client, error) {
 	if err != nil {
 		return nil, err //nolint:wrapcheck // it says what to do
 	}
+	return t.clientAs(credentials)
+}
+
+// clientAs is client for somebody whose credentials are known, or for nobody.
+func (t *target) clientAs(credentials apiclient.Credentials) (*apiclient.Client, error) {
 	endpoint := t.address()
 	options := apiclient.Options{Endpoint: endpoint, Credentials: credentials, MaxConns: t.conns, Now: t.c.Now}
 	if strings.HasPrefix(endpoint, "https://") {

@@ -55,6 +55,7 @@ func TestDefaultsAreValidAndAllSet(t *testing.T) {
 		Registry: Registry{MaxDynamicGroups: 100, MaxGroupChildren: 100, TypeDeletionDelay: 5 * time.Minute},
 		Audit:    Audit{RetentionAge: 9600 * time.Hour},
 		Limits:   Limits{AccountRetained: 500000}, Drain: Drain{Over: 5 * time.Second},
+		SignIn: SignIn{Session: time.Hour, MaxFailures: 5, MaxFailuresTotal: 500, FailureWindow: 5 * time.Minute, OIDC: OIDC{Scopes: []string{"profile", "email"}, Claim: "groups"}},
 	}
 	if diff := cmp.Diff(want, s); diff != "" {
 		t.Error(diff)

@@ -242,6 +242,50 @@ func fields() []field {
 			"function.secret-file", "", "file with the secret that signs requests to functions, at least 16 bytes", false,
 			func(s *Settings) value { return (*text)(&s.Function.SecretFile) },
 		},
+		{
+			"sign-in.session", "1h0m0s", "how long people who sign in to the console are in, 15m to 12h", false,
+			func(s *Settings) value { return (*duration)(&s.SignIn.Session) },
+		},
+		{
+			"sign-in.max-failures", "5", "failed sign-ins of one user from one address in the window before more are refused", false,
+			func(s *Settings) value { return (*count)(&s.SignIn.MaxFailures) },
+		},
+		{
+			"sign-in.max-failures-total", "500", "failed sign-ins of all in the window; beyond, only those get on who signed in from their address before", false,
+			func(s *Settings) value { return (*count)(&s.SignIn.MaxFailuresTotal) },
+		},
+		{
+			"sign-in.failure-window", "5m0s", "time in which failed sign-ins are counted", false,
+			func(s *Settings) value { return (*duration)(&s.SignIn.FailureWindow) },
+		},
+		{
+			"sign-in.oidc.issuer", "", "URL of an OpenID provider that vouches for people, empty for none", false,
+			func(s *Settings) value { return (*text)(&s.SignIn.OIDC.Issuer) },
+		},
+		{
+			"sign-in.oidc.client-id", "", "what the provider calls this server", false,
+			func(s *Settings) value { return (*text)(&s.SignIn.OIDC.ClientID) },
+		},
+		{
+			"sign-in.oidc.client-secret-file", "", "file with the secret that the provider gave this server, empty for none", false,
+			func(s *Settings) value { return (*text)(&s.SignIn.OIDC.ClientSecretFile) },
+		},
+		{
+			"sign-in.oidc.redirect-url", "", "https://HOST" + OIDCCallback + ", as the provider knows it", false,
+			func(s *Settings) value { return (*text)(&s.SignIn.OIDC.RedirectURL) },
+		},
+		{
+			"sign-in.oidc.scopes", "profile,email", "scopes to ask for beside openid; may be repeated", false,
+			func(s *Settings) value { return (*list)(&s.SignIn.OIDC.Scopes) },
+		},
+		{
+			"sign-in.oidc.claim", "groups", "claim that roles are mapped by; dots lead into objects, as in realm_access.roles", false,
+			func(s *Settings) value { return (*text)(&s.SignIn.OIDC.Claim) },
+		},
+		{
+			"sign-in.oidc.role-map", "", "VALUE=ROLE, the role of whom the claim says VALUE; the first that fits; may be repeated", false,
+			func(s *Settings) value { return (*list)(&s.SignIn.OIDC.Roles) },
+		},
 	}
 }
 

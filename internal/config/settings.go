@@ -51,6 +51,7 @@ type Settings struct {
 	Admission Admission
 	Drain     Drain
 	Function  Function
+	SignIn    SignIn
 }
 
 // Limits are quotas of what devices may do; 0 is no limit, unless said

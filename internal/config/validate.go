@@ -79,6 +79,7 @@ func (s *Settings) validate() []Problem {
 	c.require(s.Registry.MaxGroupChildren >= 1, "registry.max-group-children", "must be at least 1")
 	c.require(s.Registry.TypeDeletionDelay >= 0, "registry.type-deletion-delay", "must not be negative")
 	s.validateLimits(c)
+	s.validateSignIn(c)
 	return c.problems
 }
 

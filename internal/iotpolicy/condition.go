@@ -86,7 +86,7 @@ func parseOperator(name string) (condition, error) {
 
 // conditionKey parses one key of an operator with its values.
 func (p *parser) conditionKey(d *draft, c condition, name value, key string) error {
-	v, ok := parseVariable(key)
+	v, ok := p.dialect.variable(key)
 	if !ok {
 		return p.problem(name.at, "the condition key %q is not known", clip(key))
 	}

@@ -40,6 +40,8 @@ type Context struct {
 	ConnectAttributes []string
 	// Now answers aws:CurrentTime and aws:EpochTime.
 	Now time.Time
+	// Keys answers the keys of a dialect by their names.
+	Keys map[string][]string
 }
 
 // Thing is the registry entry behind a connection.
@@ -75,6 +77,8 @@ func (c *Context) values(v variable) []string {
 		return c.ConnectAttributes
 	case fromCurrentTime:
 		return []string{c.Now.UTC().Format(time.RFC3339Nano)}
+	case fromKey:
+		return c.Keys[v.name]
 	case fromEpochTime:
 		return []string{strconv.FormatInt(c.Now.Unix(), 10)}
 	}

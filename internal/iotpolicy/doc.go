@@ -1,6 +1,7 @@
 // Package iotpolicy is the language of device policies: documents in the IAM
 // grammar, the variables of a device connection, and the decision that a set
-// of them makes about one action on one resource.
+// of them makes about one action on one resource. Policies of other kinds, such
+// as those of operators, share all of it but the variables: they are a Dialect.
 //
 // Parse checks a document once, when it is stored. Compile resolves variables
 // and conditions once per connection, because everything they can refer to is

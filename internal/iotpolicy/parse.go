@@ -9,12 +9,15 @@ import (
 
 // Parse checks a document and returns it. Every error is a *SyntaxError. Zero
 // limits mean DefaultLimits.
-func Parse(document []byte, limits Limits) (*Document, error) {
+func Parse(document []byte, limits Limits) (*Document, error) { return parse(document, limits, nil) }
+
+// parse checks a document of a dialect, nil for device policies.
+func parse(document []byte, limits Limits, dialect *Dialect) (*Document, error) {
 	r, err := newReader(document, limits)
 	if err != nil {
 		return nil, err
 	}
-	p := &parser{reader: r, doc: &Document{Version: Version2008}}
+	p := &parser{reader: r, dialect: dialect, doc: &Document{Version: Version2008}}
 	if err := p.document(); err != nil {
 		return nil, err
 	}
@@ -25,8 +28,9 @@ func Parse(document []byte, limits Limits) (*Document, error) {
 // version that gives ${…} its meaning may come last.
 type parser struct {
 	*reader
-	doc    *Document
-	drafts []draft
+	dialect *Dialect
+	doc     *Document
+	drafts  []draft
 }
 
 // draft is a statement whose texts are not interpreted yet.
@@ -102,13 +106,21 @@ func (p *parser) statement(v value) error {
 		case "Action", "NotAction":
 			d.statement.NotAction = key == "NotAction"
 			return p.list(key, &d.actions)
+		case "Principal":
+			if p.dialect.target()[0] == key {
+				return p.principal(&d)
+			}
 		case "Resource", "NotResource":
+			if p.dialect.target()[0] != "Resource" {
+				return p.problem(name.at, "%s has no %s: it is about what it is attached to", p.dialect.noun(), key)
+			}
 			d.statement.NotResource = key == "NotResource"
 			return p.list(key, &d.resources)
 		case "Condition":
 			return p.condition(&d)
-		case "Principal", "NotPrincipal":
-			return p.problem(name.at, "a device policy has no %s: it applies to what it is attached to", key)
+		}
+		if key == "NotPrincipal" || key == "Principal" {
+			return p.problem(name.at, "%s has no %s%s", p.dialect.noun(), key, p.dialect.why())
 		}
 		return p.problem(name.at, "a statement has no member %q", clip(key))
 	})
@@ -127,7 +139,7 @@ func (p *parser) complete(d *draft) error {
 	if !d.has["Effect"] {
 		return p.problem(d.at, "the statement has no Effect")
 	}
-	for _, pair := range [][2]string{{"Action", "NotAction"}, {"Resource", "NotResource"}} {
+	for _, pair := range [][2]string{{"Action", "NotAction"}, p.dialect.target()} {
 		if d.has[pair[0]] && d.has[pair[1]] {
 			return p.problem(d.at, "the statement has both %s and %s", pair[0], pair[1])
 		}
@@ -190,7 +202,11 @@ func (p *parser) finish() error {
 		if err := p.finishActions(d); err != nil {
 			return err
 		}
-		if err := p.finishResources(d); err != nil {
+		finishTarget := p.finishResources
+		if p.dialect.target()[0] == "Principal" {
+			finishTarget = p.finishPrincipals
+		}
+		if err := finishTarget(d); err != nil {
 			return err
 		}
 		if err := p.finishConditions(d); err != nil {
@@ -252,7 +268,7 @@ func (p *parser) finishResources(d *draft) error {
 
 // rules returns how texts of this document are read.
 func (p *parser) rules(wildcards bool) templateRules {
-	return templateRules{wildcards: wildcards, variables: p.doc.Version == Version2012}
+	return templateRules{wildcards: wildcards, variables: p.doc.Version == Version2012, dialect: p.dialect}
 }
 
 // scalar returns a condition value as text; numbers and booleans may stand

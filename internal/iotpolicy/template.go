@@ -29,6 +29,8 @@ type templateRules struct {
 	wildcards bool
 	// variables makes ${…} a variable; false under version 2008-10-17.
 	variables bool
+	// dialect knows the variables, nil those of device policies.
+	dialect *Dialect
 }
 
 // parseTemplate splits a text. The error is about the first bad variable.
@@ -45,7 +47,7 @@ func parseTemplate(source string, rules templateRules) (template, error) {
 			return template{}, fmt.Errorf("the variable that begins with %q has no closing brace", clip("${"+after))
 		}
 		t.addLiteral(before, rules.wildcards)
-		if err := t.addVariable(name); err != nil {
+		if err := t.addVariable(name, rules.dialect); err != nil {
 			return template{}, err
 		}
 		rest = tail
@@ -69,12 +71,12 @@ func (t *template) addLiteral(text string, wildcards bool) {
 
 // addVariable appends a variable, or the character that ${*}, ${?} and ${$}
 // stand for.
-func (t *template) addVariable(name string) error {
+func (t *template) addVariable(name string, dialect *Dialect) error {
 	if name == "*" || name == "?" || name == "$" {
 		t.parts = append(t.parts, part{literal: name})
 		return nil
 	}
-	v, ok := parseVariable(name)
+	v, ok := dialect.variable(name)
 	if !ok {
 		return fmt.Errorf("the policy variable ${%s} is not known", clip(name))
 	}

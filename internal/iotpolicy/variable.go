@@ -21,6 +21,8 @@ const (
 	fromConnectAttributes
 	fromCurrentTime
 	fromEpochTime
+	// fromKey is a key of a dialect.
+	fromKey
 )
 
 // wholeList is the index of a variable that stands for all values of a field.
@@ -48,7 +50,7 @@ func (v variable) substitutes() bool {
 	case fromConnectAttributes, fromCurrentTime, fromEpochTime, fromAvailableKeys:
 		return false
 	case fromClientID, fromSourceIP, fromThingName, fromThingTypeName, fromAttribute,
-		fromIsAttached, fromDomainName, fromCertificateID, fromCertificate:
+		fromIsAttached, fromDomainName, fromCertificateID, fromCertificate, fromKey:
 	}
 	return v.index != wholeList
 }

@@ -367,6 +367,7 @@ func TestIsolationOfOperations(t *testing.T) {
 
 	victim := h.settle("alphasecret")
 	victim.build()
+	victim.hire()
 	h.server.Stop()
 	before := h.dump(victim)
 	h.server.Start()
@@ -526,6 +527,7 @@ type opsCase struct {
 // opsCases has one or more for each operation of /ops/v1, by pattern.
 func opsCases(of *neighbour) map[string][]opsCase {
 	const installation = "Forbidden"
+	const onlyLooks = `{"policyDocument":"{\"Version\":\"2012-10-17\",\"Statement\":{\"Effect\":\"Allow\",\"Action\":\"iot:ListThings\",\"Resource\":\"*\"}}"}`
 	return map[string][]opsCase{
 		"POST backup":   {{path: "backup", body: `{"recipient":"age1x"}`, refused: installation}},
 		"GET doctor":    {{path: "doctor", refused: installation}},
@@ -560,7 +562,75 @@ func opsCases(of *neighbour) map[string][]opsCase {
 		"POST thing-types/{type}/attribute-rules/check":          {{path: "thing-types/pumps/attribute-rules/check", body: `{}`}},
 		"POST things/import":                                     {{path: "things/import", body: `{"mode":"upsert","dryRun":true,"things":[{"name":"pump"}]}`}},
 		"POST things/{thing}/decommission":                       {{path: "things/pump/decommission", body: `{}`}},
-		"GET fleet/connections":                                  {{path: "fleet/connections?at=2026-01-01T00:00:00Z"}},
+		// Operators: the names are the caller's own, or nobody's.
+		"POST users":                                         {{path: "users", body: `{"userName":"newcomer"}`}},
+		"PUT users/{name}/password":                          {{path: "users/alice/password", body: `{"password":"long enough for all"}`, refused: "ResourceNotFound"}},
+		"POST users/{name}/revoke-sessions":                  {{path: "users/alice/revoke-sessions", refused: "ResourceNotFound"}},
+		"POST users/{name}/access-keys":                      {{path: "users/alice/access-keys", refused: "ResourceNotFound"}},
+		"GET users/{name}":                                   {{path: "users/alice", refused: "ResourceNotFound"}},
+		"DELETE users/{name}":                                {{path: "users/alice", refused: "ResourceNotFound"}},
+		"DELETE users/{name}/password":                       {{path: "users/alice/password", refused: "ResourceNotFound"}},
+		"GET users/{name}/access-keys":                       {{path: "users/alice/access-keys", refused: "ResourceNotFound"}},
+		"PUT users/{name}/policies":                          {{path: "users/alice/policies?policy=MusterViewer", refused: "ResourceNotFound"}},
+		"DELETE users/{name}/policies":                       {{path: "users/alice/policies?policy=MusterViewer", refused: "ResourceNotFound"}},
+		"GET users/{name}/inline-policies/{policy}":          {{path: "users/alice/inline-policies/own", refused: "ResourceNotFound"}},
+		"PUT users/{name}/inline-policies/{policy}":          {{path: "users/alice/inline-policies/own", body: onlyLooks, refused: "ResourceNotFound"}},
+		"DELETE users/{name}/inline-policies/{policy}":       {{path: "users/alice/inline-policies/own", refused: "ResourceNotFound"}},
+		"PUT access-keys/{name}":                             {{path: "access-keys/" + of.operatorKey, body: `{"status":"INACTIVE"}`, refused: "ResourceNotFound"}},
+		"DELETE access-keys/{name}":                          {{path: "access-keys/" + of.operatorKey, refused: "ResourceNotFound"}},
+		"POST user-groups":                                   {{path: "user-groups", body: `{"groupName":"newcomers"}`}},
+		"GET user-groups/{name}":                             {{path: "user-groups/crew", refused: "ResourceNotFound"}},
+		"DELETE user-groups/{name}":                          {{path: "user-groups/crew", refused: "ResourceNotFound"}},
+		"PUT user-groups/{name}/users/{user}":                {{path: "user-groups/crew/users/alice", refused: "ResourceNotFound"}},
+		"DELETE user-groups/{name}/users/{user}":             {{path: "user-groups/crew/users/alice", refused: "ResourceNotFound"}},
+		"PUT user-groups/{name}/policies":                    {{path: "user-groups/crew/policies?policy=MusterViewer", refused: "ResourceNotFound"}},
+		"DELETE user-groups/{name}/policies":                 {{path: "user-groups/crew/policies?policy=MusterViewer", refused: "ResourceNotFound"}},
+		"GET user-groups/{name}/inline-policies/{policy}":    {{path: "user-groups/crew/inline-policies/own", refused: "ResourceNotFound"}},
+		"PUT user-groups/{name}/inline-policies/{policy}":    {{path: "user-groups/crew/inline-policies/own", body: onlyLooks, refused: "ResourceNotFound"}},
+		"DELETE user-groups/{name}/inline-policies/{policy}": {{path: "user-groups/crew/inline-policies/own", refused: "ResourceNotFound"}},
+		"POST roles":                                   {{path: "roles", body: `{"roleName":"r","trustPolicy":"{\"Version\":\"2012-10-17\",\"Statement\":{\"Effect\":\"Allow\",\"Principal\":\"*\",\"Action\":\"sts:AssumeRole\"}}"}`}},
+		"GET roles/{name}":                             {{path: "roles/fixer", refused: "ResourceNotFound"}},
+		"PATCH roles/{name}":                           {{path: "roles/fixer", body: `{"description":"x"}`, refused: "ResourceNotFound"}},
+		"DELETE roles/{name}":                          {{path: "roles/fixer", refused: "ResourceNotFound"}},
+		"POST roles/{name}/revoke-sessions":            {{path: "roles/fixer/revoke-sessions", refused: "ResourceNotFound"}},
+		"PUT roles/{name}/policies":                    {{path: "roles/fixer/policies?policy=arn:aws:iam::" + of.account + ":policy/own", refused: "ResourceNotFound"}},
+		"DELETE roles/{name}/policies":                 {{path: "roles/fixer/policies?policy=arn:aws:iam::" + of.account + ":policy/own", refused: "ResourceNotFound"}},
+		"GET roles/{name}/inline-policies/{policy}":    {{path: "roles/fixer/inline-policies/own", refused: "ResourceNotFound"}},
+		"PUT roles/{name}/inline-policies/{policy}":    {{path: "roles/fixer/inline-policies/own", body: onlyLooks, refused: "ResourceNotFound"}},
+		"DELETE roles/{name}/inline-policies/{policy}": {{path: "roles/fixer/inline-policies/own", refused: "ResourceNotFound"}},
+		"POST access-policies":                         {{path: "access-policies", body: `{"policyName":"p","policyDocument":"{}"}`, refused: "MalformedPolicy"}},
+		"GET access-policies/{name}":                   {{path: "access-policies/own", refused: "ResourceNotFound"}},
+		"PUT access-policies/{name}":                   {{path: "access-policies/own", body: onlyLooks, refused: "ResourceNotFound"}},
+		"DELETE access-policies/{name}":                {{path: "access-policies/own", refused: "ResourceNotFound"}},
+		"POST sign-in":                                 {{path: "sign-in", body: `{"account":"` + of.account + `","user":"alice","password":"guess"}`, refused: "Unauthorized"}},
+		"POST sign-in/oidc/token":                      {{path: "sign-in/oidc/token", body: `{"code":"a","secret":"b"}`, refused: "ResourceNotFound"}},
+		"POST sign-out":                                {{path: "sign-out"}},
+		"GET fleet/connections":                        {{path: "fleet/connections?at=2026-01-01T00:00:00Z"}},
+	}
+}
+
+// hire gives an account operators.
+func (n *neighbour) hire() {
+	n.t.Helper()
+	trust := `"trustPolicy":"{\"Version\":\"2012-10-17\",\"Statement\":{\"Effect\":\"Allow\",\"Principal\":\"*\",\"Action\":\"sts:AssumeRole\"}}"`
+	for _, step := range [][3]string{
+		{http.MethodPost, "users", `{"userName":"alice"}`},
+		{http.MethodPost, "user-groups", `{"groupName":"crew"}`},
+		{http.MethodPut, "user-groups/crew/users/alice", ""},
+		{http.MethodPost, "roles", `{"roleName":"fixer","description":"` + n.secret + `",` + trust + `}`},
+		{http.MethodPost, "access-policies", `{"policyName":"own","description":"` + n.secret + `","policyDocument":"{\"Version\":\"2012-10-17\",\"Statement\":{\"Effect\":\"Allow\",\"Action\":\"iot:ListThings\",\"Resource\":\"*\"}}"}`},
+		{http.MethodPost, "users/alice/access-keys", ""},
+	} {
+		answer, err := n.raw(n.t.Context(), apiclient.Request{Service: "iot", Method: step[0], Path: "/ops/v1/" + step[1], Body: []byte(step[2])})
+		if err != nil {
+			n.t.Fatalf("%v: %v", step, err)
+		}
+		var key struct {
+			AccessKeyID string `json:"accessKeyId"`
+		}
+		if json.Unmarshal([]byte(answer), &key) == nil && key.AccessKeyID != "" {
+			n.operatorKey = key.AccessKeyID
+		}
 	}
 }
 
