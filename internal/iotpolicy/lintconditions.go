@@ -129,7 +129,7 @@ func (c *condition) impossible() string {
 		if none(fleet.ValidName) {
 			return "no thing or type can be called so"
 		}
-	case fromClientID, fromSourceIP, fromAttribute, fromDomainName, fromCertificate, fromAvailableKeys, fromCurrentTime, fromEpochTime:
+	case fromClientID, fromSourceIP, fromAttribute, fromDomainName, fromCertificate, fromAvailableKeys, fromCurrentTime, fromEpochTime, fromKey:
 	}
 	return ""
 }

@@ -111,7 +111,7 @@ func (st *Statement) attachedOnly() bool {
 		case fromThingName, fromCertificateID:
 			return true
 		case fromSourceIP, fromThingTypeName, fromAttribute, fromDomainName, fromCertificate, fromAvailableKeys,
-			fromConnectAttributes, fromCurrentTime, fromEpochTime:
+			fromConnectAttributes, fromCurrentTime, fromEpochTime, fromKey:
 		}
 		return false
 	})
