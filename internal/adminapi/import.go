@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/http"
 
@@ -35,9 +36,40 @@ type Importer interface {
 // importThingsInput is the body of POST /ops/v1/things/import.
 type importThingsInput struct {
 	// Mode is create, also when it is empty, or upsert.
-	Mode   string        `json:"mode"`
-	DryRun bool          `json:"dryRun"`
-	Things []importThing `json:"things"`
+	Mode   string       `json:"mode"`
+	DryRun bool         `json:"dryRun"`
+	Things importThings `json:"things"`
+}
+
+// importThings are the things of an import. More than may be are not decoded:
+// in a body of {},{},… they would take many times its size.
+type importThings []importThing
+
+var errTooManyThings = fault.New(fault.InvalidRequest, "things must have at most %d entries", registry.MaxImport)
+
+// UnmarshalJSON implements json.Unmarshaler. What it is given is valid JSON.
+func (t *importThings) UnmarshalJSON(list []byte) error {
+	decoder := json.NewDecoder(bytes.NewReader(list))
+	decoder.DisallowUnknownFields()
+	open, err := decoder.Token()
+	if err != nil || open == nil {
+		return err //nolint:wrapcheck // importCommand says what it is about
+	}
+	if open != json.Delim('[') {
+		return errors.New("things is no list")
+	}
+	*t = nil
+	for decoder.More() {
+		if len(*t) == registry.MaxImport {
+			return errTooManyThings
+		}
+		var thing importThing
+		if err := decoder.Decode(&thing); err != nil {
+			return err //nolint:wrapcheck // as above
+		}
+		*t = append(*t, thing)
+	}
+	return nil
 }
 
 // importThing is one thing of an import.
@@ -101,11 +133,18 @@ func (h *handler) importCommand(ctx context.Context, body []byte) (registry.Impo
 	var in importThingsInput
 	decoder := json.NewDecoder(bytes.NewReader(body))
 	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&in); err != nil || decoder.More() {
+	err := decoder.Decode(&in)
+	if errors.Is(err, errTooManyThings) {
+		return registry.ImportCommand{}, err
+	}
+	if err == nil && decoder.More() {
+		err = errors.New("there is something behind its end")
+	}
+	if err != nil {
 		return registry.ImportCommand{}, fault.Wrap(fault.InvalidRequest, err,
 			`the body must be {"mode":"create","things":[{"name":"…","typeName":"…","attributes":{},"groups":[]}]}: %v`, err)
 	}
-	c := registry.ImportCommand{DryRun: in.DryRun, Things: make([]registry.ThingImport, 0, min(len(in.Things), registry.MaxImport+1))}
+	c := registry.ImportCommand{DryRun: in.DryRun, Things: make([]registry.ThingImport, 0, len(in.Things))}
 	switch in.Mode {
 	case "", "create":
 		c.Mode = registry.ImportCreate
@@ -113,9 +152,6 @@ func (h *handler) importCommand(ctx context.Context, body []byte) (registry.Impo
 		c.Mode = registry.ImportUpsert
 	default:
 		return c, fault.New(fault.InvalidRequest, "mode must be create or upsert")
-	}
-	if len(in.Things) > registry.MaxImport {
-		return c, fault.New(fault.InvalidRequest, "things must have at most %d entries", registry.MaxImport)
 	}
 	for _, t := range in.Things {
 		c.Things = append(c.Things, registry.ThingImport{
@@ -130,6 +166,9 @@ func (h *handler) importCommand(ctx context.Context, body []byte) (registry.Impo
 
 // mayImport asks for the actions that one thing needs.
 func (h *handler) mayImport(ctx context.Context, mode registry.ImportMode, t importThing) error {
+	if len(t.Groups) > registry.MaxImportGroups {
+		return fault.New(fault.InvalidRequest, "groups must have at most %d entries", registry.MaxImportGroups)
+	}
 	thing := h.o.ARN(ctx, fleet.ARNThing, t.Name)
 	err := h.o.Permit(ctx, actionCreateThing, thing)
 	if err == nil && mode == registry.ImportUpsert {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -134,8 +135,36 @@ func TestImport(t *testing.T) {
 			t.Errorf("case %d: status %d: %.200s", i, status, got)
 		}
 	}
+	// Without a look at each of their groups.
+	permits = nil
+	if status, got := call(`{"things":[{"name":"x","groups":["g"`+strings.Repeat(`,"g"`, 100)+`]}]}`, true); status != http.StatusOK ||
+		!strings.Contains(got, "at most 100") || len(permits) > 0 {
+		t.Errorf("status %d: %.200s, asked for %d permissions", status, got, len(permits))
+	}
 	domain.err = fault.New(fault.Throttling, "later")
 	if status, _ := call(`{"things":[]}`, true); status != http.StatusTooManyRequests {
 		t.Errorf("status %d", status)
+	}
+}
+
+// A body of very many things is refused before they are things: they would take
+// twenty times its size. Not parallel: it measures memory.
+func TestImportIsBoundedBeforeDecoding(t *testing.T) { //nolint:paralleltest // as said
+	h := adminapi.New(adminapi.Options{
+		Authorize: func(r *http.Request, _ []byte, _ string) (*http.Request, error) { return r, nil },
+		Logger:    slog.New(slog.DiscardHandler),
+	})
+	body := `{"things":[{}` + strings.Repeat(",{}", 1_300_000) + `]}`
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/ops/v1/things/import", strings.NewReader(body))
+	w := httptest.NewRecorder()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	h.ServeHTTP(w, r)
+	runtime.ReadMemStats(&after)
+	if w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), "at most 1000") {
+		t.Errorf("status %d: %.200s", w.Code, w.Body)
+	}
+	if took := (after.TotalAlloc - before.TotalAlloc) >> 20; took > 64 {
+		t.Errorf("%d MiB for a body of 4 MiB", took)
 	}
 }

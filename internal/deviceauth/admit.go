@@ -140,11 +140,11 @@ func (s *Service) decide(ctx context.Context, sub *subject, q request) error {
 	if sub.set.Decide(q.action, q.resource).Outcome == iotpolicy.Allowed {
 		return nil
 	}
-	d := s.deny(sub, q)
+	d, considered := s.deny(sub, q)
 	s.metrics.denials.WithLabelValues(q.action, d.Outcome.String()).Inc()
 	s.refused(sub, q)
 	if suppressed, ok := s.told.Take(sub.id.Principal.ID, s.now()); ok {
-		s.logDenial(ctx, d, suppressed)
+		s.logDenial(ctx, d, considered, suppressed)
 	}
 	return fault.Wrap(fault.Forbidden, d, "Not authorized to perform %s on %s", q.action, q.resource)
 }

@@ -32,9 +32,6 @@ type DeniedError struct {
 	Missing []string
 	// Reason is set when not the policies but the certificate's state decided.
 	Reason string
-	// Hints are what is odd about the policies considered, for example that
-	// one names another region.
-	Hints []string
 }
 
 // Error returns the permission and the outcome.
@@ -42,22 +39,33 @@ func (d *DeniedError) Error() string {
 	return fmt.Sprintf("%s on %s: %s", d.Action, d.Resource, d.Outcome)
 }
 
-// deny explains a decision that is not Allowed.
-func (s *Service) deny(sub *subject, q request) *DeniedError {
+// deny explains a decision that is not Allowed; considered are the policies that
+// it was made by.
+func (s *Service) deny(sub *subject, q request) (d *DeniedError, considered []iotpolicy.PolicyRef) {
 	ctx := policyContext(sub.id, sub.by, sub.thing, sub.id.certificate, s.now())
 	e := sub.set.Explain(ctx, q.action, q.resource)
-	d := &DeniedError{
+	d = &DeniedError{
 		Account: sub.id.Account, Principal: sub.id.Principal, ClientID: sub.by.clientID,
 		Action: q.action, Resource: q.resource, Outcome: e.Outcome,
 		Policy: e.Policy, Statement: e.Statement, Sid: e.Sid, Missing: e.Unresolved, Reason: sub.refusal,
 	}
 	for _, p := range e.Considered {
 		d.Considered = append(d.Considered, p.Name)
-		for _, f := range s.ineffective(p.Document, sub.id.Account) {
-			d.Hints = append(d.Hints, fmt.Sprintf("%s[%d]: %s", p.Name, f.Statement, f.Text))
+	}
+	return d, e.Considered
+}
+
+// oddities are what is odd about policies, for example that one names another
+// region. Looking for that takes far longer than the decision, so it is for
+// refusals that are told of.
+func (s *Service) oddities(policies []iotpolicy.PolicyRef, account fleet.Account) []string {
+	var hints []string
+	for _, p := range policies {
+		for _, f := range s.ineffective(p.Document, account) {
+			hints = append(hints, fmt.Sprintf("%s[%d]: %s", p.Name, f.Statement, f.Text))
 		}
 	}
-	return d
+	return hints
 }
 
 // ineffective are the findings about a document that can explain a refusal:
@@ -68,8 +76,9 @@ func (s *Service) ineffective(doc *iotpolicy.Document, account fleet.Account) []
 	})
 }
 
-// logDenial writes the line that says which permission was missing.
-func (s *Service) logDenial(ctx context.Context, d *DeniedError, suppressed int) {
+// logDenial writes the line that says which permission was missing, and what is
+// odd about the policies that did not give it.
+func (s *Service) logDenial(ctx context.Context, d *DeniedError, considered []iotpolicy.PolicyRef, suppressed int) {
 	attrs := []slog.Attr{
 		slog.String("account", string(d.Account)),
 		slog.String("action", d.Action),
@@ -88,8 +97,8 @@ func (s *Service) logDenial(ctx context.Context, d *DeniedError, suppressed int)
 	if len(d.Missing) > 0 {
 		attrs = append(attrs, slog.Any("missing", d.Missing))
 	}
-	if len(d.Hints) > 0 {
-		attrs = append(attrs, slog.Any("hints", d.Hints))
+	if hints := s.oddities(considered, d.Account); len(hints) > 0 {
+		attrs = append(attrs, slog.Any("hints", hints))
 	}
 	if suppressed > 0 {
 		attrs = append(attrs, slog.Int("suppressed", suppressed))

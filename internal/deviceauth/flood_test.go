@@ -40,3 +40,27 @@ func TestRefusedConnectsDoNotFloodTheLog(t *testing.T) {
 		t.Errorf("%d lines about one certificate, want 100", n)
 	}
 }
+
+// A refusal that is not told of costs no look for what is odd about policies:
+// what is paid does not grow with what there is to find.
+func TestUntoldRefusalsAreCheap(t *testing.T) { //nolint:paralleltest // counts allocations
+	cost := func(resource string) float64 {
+		document := `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"iot:Publish","Resource":[` +
+			strings.TrimSuffix(strings.Repeat(`"`+resource+`",`, 30), ",") + `]}}`
+		w := newWorld(t, document)
+		refused := func() {
+			request := deviceauth.Request{Certificate: w.certificate, ClientID: "x", RemoteAddr: "192.0.2.3:1"}
+			if _, err := w.service.Admit(t.Context(), request); err == nil {
+				t.Fatal("a client id without permission was admitted")
+			}
+		}
+		for range 200 {
+			refused()
+		}
+		return testing.AllocsPerRun(100, refused)
+	}
+	fine, odd := cost(scope+"topic/a"), cost("arn:aws:iot:us-east-1:000000000001:topic/a")
+	if odd > fine+10 {
+		t.Errorf("%v allocations for a refusal by odd policies, %v by others", odd, fine)
+	}
+}

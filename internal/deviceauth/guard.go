@@ -178,7 +178,8 @@ func (g *Guard) report(c *compiled, a *answer) {
 	suppressed += others
 	ctx, cancel := loading()
 	defer cancel()
-	g.service.logDenial(ctx, g.service.deny(g.subject(c), q), suppressed)
+	d, considered := g.service.deny(g.subject(c), q)
+	g.service.logDenial(ctx, d, considered, suppressed)
 }
 
 // current returns the set in force, compiled now if an event made the last one

@@ -61,6 +61,9 @@ func (s *Service) Try(ctx context.Context, account fleet.Account, t Trial) ([]Ve
 		}
 	}
 	for i := range t.Checks {
+		if len(t.Checks[i].Resources) == 0 {
+			return nil, fault.New(fault.InvalidRequest, "authInfos[%d].resources is empty: there is nothing to be allowed", i)
+		}
 		if len(t.Checks[i].Resources) > maxTried {
 			return nil, fault.New(fault.InvalidRequest, "authInfos[%d].resources has more than %d elements", i, maxTried)
 		}

@@ -107,6 +107,7 @@ func TestTryRefuses(t *testing.T) {
 		"unknown policy":         {deviceauth.Trial{Principal: w.arn, Add: []string{"nothing"}, Checks: resource}, fault.ResourceNotFound},
 		"unknown policy to skip": {deviceauth.Trial{Principal: w.arn, Skip: []string{"nothing"}, Checks: resource}, fault.ResourceNotFound},
 		"added and skipped":      {deviceauth.Trial{Principal: w.arn, Add: []string{"spare"}, Skip: []string{"spare"}, Checks: resource}, fault.InvalidRequest},
+		"no resources":           {deviceauth.Trial{Principal: w.arn, Checks: []deviceauth.Check{{Action: iotpolicy.ActionPublish}}}, fault.InvalidRequest},
 		"too many resources": {deviceauth.Trial{Principal: w.arn, Checks: []deviceauth.Check{{
 			Action: iotpolicy.ActionPublish, Resources: slices.Repeat([]string{scope + "topic/b"}, 1001),
 		}}}, fault.InvalidRequest},

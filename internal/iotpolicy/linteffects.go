@@ -105,19 +105,25 @@ func (l *linter) receive() {
 }
 
 // mayReceive reports whether a statement may be about some topic of a filter.
+// For a shared subscription a topic may be named with the filter's prefix or
+// without: a delivery takes either for permission.
 func (l *linter) mayReceive(statement int, filter string) bool {
 	if l.doc.Statements[statement].NotResource {
 		return true
 	}
+	filters := []string{filter}
 	if rest, shared := strings.CutPrefix(filter, "$share/"); shared {
-		_, filter, _ = strings.Cut(rest, "/")
+		_, plain, _ := strings.Cut(rest, "/")
+		filters = append(filters, plain)
 	}
 	return slices.ContainsFunc(l.shapes[statement], func(s shape) bool {
 		if s.everything || !s.is(fleet.ARNTopic) {
 			return s.mayBe(fleet.ARNTopic)
 		}
-		a, b := beforeWildcard(topicsOf(filter)), beforeWildcard(s.name)
-		return strings.HasPrefix(a, b) || strings.HasPrefix(b, a) || (strings.Contains(a, "${") != strings.Contains(b, "${"))
+		return slices.ContainsFunc(filters, func(filter string) bool {
+			a, b := beforeWildcard(topicsOf(filter)), beforeWildcard(s.name)
+			return strings.HasPrefix(a, b) || strings.HasPrefix(b, a) || (strings.Contains(a, "${") != strings.Contains(b, "${"))
+		})
 	})
 }
 

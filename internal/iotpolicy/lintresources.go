@@ -82,7 +82,7 @@ func (l *linter) grants() {
 
 // clientIDs looks for permission to connect as anybody.
 func (l *linter) clientIDs(s *shape, at Place) {
-	if !l.about(ActionConnect) || !s.mayBe(fleet.ARNClient) || l.st.attachedOnly() {
+	if !l.about(ActionConnect) || !s.mayBe(fleet.ARNClient) || l.st.attachedOnly() || l.unattachedDenied() {
 		return
 	}
 	const instead = `; write client/${iot:Connection.Thing.ThingName}, or add the condition {"Bool":{"iot:Connection.Thing.IsAttached":"true"}}`
@@ -117,6 +117,23 @@ func (st *Statement) attachedOnly() bool {
 	})
 }
 
+// unattachedDenied reports whether a Deny keeps every connection of no attached
+// thing out, whose client id is therefore that of its thing.
+func (l *linter) unattachedDenied() bool {
+	rules := l.ruled(Deny, ActionConnect)
+	return slices.ContainsFunc(rules[:min(len(rules), maxCompared)], func(i int) bool {
+		st := &l.doc.Statements[i]
+		if st.NotResource || len(st.conditions) != 1 || !slices.ContainsFunc(l.shapes[i], func(s shape) bool {
+			return s.everything || !s.other && !s.foreign && s.rest == fleet.ARNClient+"/*"
+		}) {
+			return false
+		}
+		c := &st.conditions[0]
+		return c.key.kind == fromIsAttached && !c.operator.negated && c.operator.family != nullFamily &&
+			slices.ContainsFunc(c.values, func(t template) bool { return strings.EqualFold(t.source, "false") })
+	})
+}
+
 // spoofable reports whether a text follows what the device says of itself.
 func spoofable(text string) bool { return strings.Contains(strings.ToLower(text), "${iot:clientid}") }
 
@@ -147,11 +164,25 @@ func (l *linter) others(s *shape, at Place) {
 	case s.everything && things, things && s.is(fleet.ARNThing) && wild(firstLevel(s.name)):
 		l.tell(CodeReachesOthers, Warning, at, "this reaches the shadows of every device; name the thing, as these calls have no connection whose variables could")
 	case !messages || !s.is(fleet.ARNTopic) && !s.is(fleet.ARNTopicFilter):
-	case wild(firstLevel(s.name)):
+	case wild(firstLevel(s.name)) && !namesDevice(s.name):
 		l.tell(CodeReachesOthers, Warning, at, "%q begins with a wildcard and reaches the topics of every device"+instead, clip(s.rest))
 	case reservedOfOthers(s.name):
 		l.tell(CodeReachesOthers, Warning, at, "%q reaches the reserved topics of other things, such as their shadows"+instead, clip(s.rest))
 	}
+}
+
+// namesDevice reports whether a level of a name, behind its first, is the name
+// of the connection's own device and nothing else.
+func namesDevice(name string) bool {
+	return slices.ContainsFunc(strings.Split(name, "/")[1:], func(level string) bool {
+		inner, found := strings.CutPrefix(level, "${")
+		if !found {
+			return false
+		}
+		variable, tail, _ := strings.Cut(inner, "}")
+		v, ok := parseVariable(variable)
+		return ok && tail == "" && names(v)
+	})
 }
 
 // firstLevel is a name up to its first slash.
@@ -203,7 +234,7 @@ func (l *linter) clientBound() (bound, some bool) {
 	connects := l.ruled(Allow, ActionConnect)
 	for _, i := range connects {
 		st := &l.doc.Statements[i]
-		if st.attachedOnly() {
+		if st.attachedOnly() || l.unattachedDenied() {
 			continue
 		}
 		if st.NotResource || slices.ContainsFunc(l.shapes[i], func(s shape) bool {

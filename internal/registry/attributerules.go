@@ -2,12 +2,15 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"math"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/muster-iot/muster/internal/event"
 	"github.com/muster-iot/muster/internal/fault"
@@ -79,7 +82,7 @@ type ruleSet struct {
 }
 
 // compileRules refuses rules that cannot be kept, naming attribute and rule.
-func compileRules(r *AttributeRules) (*ruleSet, error) {
+func (p *patterns) compileRules(r *AttributeRules) (*ruleSet, error) {
 	set := &ruleSet{rules: r, patterns: map[string]*regexp.Regexp{}}
 	if len(r.Attributes) > maxRuledAttributes {
 		return nil, fault.New(fault.InvalidRequest, "attributes must have at most %d entries", maxRuledAttributes)
@@ -95,8 +98,11 @@ func compileRules(r *AttributeRules) (*ruleSet, error) {
 		if rule.Pattern == "" {
 			continue
 		}
-		pattern, err := anchored(rule.Pattern)
-		if err != nil {
+		pattern, err := p.anchored(rule.Pattern)
+		switch {
+		case errors.Is(err, errLargePattern):
+			return nil, badRule(name, rulePattern, "is too large: what is repeated in it comes to more than "+strconv.Itoa(maxRuleProgram)+" steps")
+		case err != nil:
 			return nil, badRule(name, rulePattern, "is no RE2 expression: "+err.Error())
 		}
 		set.patterns[name] = pattern
@@ -104,13 +110,65 @@ func compileRules(r *AttributeRules) (*ruleSet, error) {
 	return set, nil
 }
 
+// patterns keeps compiled expressions by their text: rules are followed with
+// each thing that is created or changed, and compiling takes far longer than
+// matching.
+type patterns struct {
+	mu       sync.Mutex
+	compiled map[string]*regexp.Regexp
+	// steps is the size of what is kept.
+	steps int
+}
+
+const (
+	// maxRuleProgram bounds a pattern in steps of its program, which repetition
+	// can make thousands of times longer than its text; time and memory follow it.
+	maxRuleProgram = 5000
+	// maxKeptPatterns bounds patterns in the same unit, about 20 MB.
+	maxKeptPatterns = 100 * maxRuleProgram
+)
+
+var errLargePattern = errors.New("the pattern is too large")
+
 // anchored compiles an expression that has to match all of a value. It is
-// compiled by itself first: "a)|(b" must not get out of its anchors.
-func anchored(pattern string) (*regexp.Regexp, error) {
-	if _, err := regexp.Compile(pattern); err != nil {
+// parsed by itself first: "a)|(b" must not get out of its anchors.
+func (p *patterns) anchored(pattern string) (*regexp.Regexp, error) {
+	p.mu.Lock()
+	found := p.compiled[pattern]
+	p.mu.Unlock()
+	if found != nil {
+		return found, nil
+	}
+	parsed, err := syntax.Parse(pattern, syntax.Perl)
+	if err != nil {
 		return nil, err //nolint:wrapcheck // the caller says what it is about
 	}
-	return regexp.Compile(`^(?:` + pattern + `)$`)
+	program, err := syntax.Compile(parsed.Simplify())
+	if err != nil {
+		return nil, err //nolint:wrapcheck // as above
+	}
+	if len(program.Inst) > maxRuleProgram {
+		return nil, errLargePattern
+	}
+	made, err := regexp.Compile(`^(?:` + pattern + `)$`)
+	if err != nil {
+		return nil, err //nolint:wrapcheck // as above
+	}
+	p.keep(pattern, made, len(program.Inst))
+	return made, nil
+}
+
+// keep remembers a pattern; of too many the old ones are forgotten.
+func (p *patterns) keep(pattern string, made *regexp.Regexp, steps int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.compiled == nil || p.steps+steps > maxKeptPatterns {
+		p.compiled, p.steps = map[string]*regexp.Regexp{}, 0
+	}
+	if p.compiled[pattern] == nil {
+		p.compiled[pattern] = made
+		p.steps += steps
+	}
 }
 
 // badRule is the fault of a rule that cannot be kept.
@@ -217,11 +275,11 @@ func number(n float64) string { return strconv.FormatFloat(n, 'g', -1, 64) }
 
 // followRules refuses attributes that break the rules of their type, naming the
 // first rule that is broken.
-func followRules(of *typeRecord, attributes map[string]string) error {
+func (p *patterns) followRules(of *typeRecord, attributes map[string]string) error {
 	if of == nil || of.Rules == nil {
 		return nil
 	}
-	set, err := compileRules(of.Rules)
+	set, err := p.compileRules(of.Rules)
 	if err != nil {
 		return fault.Wrap(fault.Internal, err, "The stored attribute rules cannot be read")
 	}
@@ -272,7 +330,7 @@ func (s *Service) SetAttributeRules(ctx context.Context, account fleet.Account, 
 	if err := checkName("thingTypeName", typeName); err != nil {
 		return err
 	}
-	if _, err := compileRules(&rules); err != nil {
+	if _, err := s.patterns.compileRules(&rules); err != nil {
 		return err
 	}
 	return s.changeRules(ctx, account, typeName, &rules)
@@ -319,7 +377,7 @@ func (s *Service) CheckAttributeRules(
 	if rules == nil {
 		return Listed[Violations]{}, fault.New(fault.ResourceNotFound, "thing type %s has no attribute rules", typeName)
 	}
-	set, err := compileRules(rules)
+	set, err := s.patterns.compileRules(rules)
 	if err != nil {
 		return Listed[Violations]{}, err
 	}

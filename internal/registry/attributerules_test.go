@@ -2,6 +2,8 @@ package registry
 
 import (
 	"context"
+	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -24,7 +26,7 @@ var pumpRules = AttributeRules{
 
 func TestAttributeRulesVerdicts(t *testing.T) {
 	t.Parallel()
-	set, err := compileRules(&pumpRules)
+	set, err := new(patterns).compileRules(&pumpRules)
 	ok(t, err)
 	for _, c := range []struct {
 		attributes string
@@ -85,6 +87,7 @@ func TestAttributeRulesAreChecked(t *testing.T) {
 		"backreference": {of(AttributeRule{Pattern: `(a)\1`}), "attributes.a.pattern is no RE2"},
 		"long pattern":  {of(AttributeRule{Pattern: strings.Repeat("a", 257)}), "attributes.a.pattern must have at most 256"},
 		"huge pattern":  {of(AttributeRule{Pattern: "((a{100}){100}){100}"}), "attributes.a.pattern is no RE2"},
+		"large pattern": {of(AttributeRule{Pattern: "(a{1000}){1,1}" + strings.Repeat("[a-c]{1000}", 22)}), "attributes.a.pattern is too large"},
 		"empty enum":    {of(AttributeRule{Enum: []string{}}), "attributes.a.enum must have 1 to 100"},
 		"enum value":    {of(AttributeRule{Enum: []string{"a b"}}), "attributes.a.enum has a value"},
 		"enum twice":    {of(AttributeRule{Enum: []string{"x", "x"}}), "attributes.a.enum has the value"},
@@ -231,7 +234,7 @@ func FuzzAttributeRules(f *testing.F) {
 		rules := AttributeRules{Attributes: map[string]AttributeRule{
 			"a": {Pattern: pattern, Minimum: &least, Maximum: &most, MaxLength: length},
 		}}
-		set, err := compileRules(&rules)
+		set, err := new(patterns).compileRules(&rules)
 		if err != nil {
 			return
 		}
@@ -248,4 +251,41 @@ func FuzzAttributeRules(f *testing.F) {
 			t.Error("an attribute that is not there broke a rule")
 		}
 	})
+}
+
+// Rules are followed with patterns that were compiled before, and what is kept
+// of them is bounded.
+func TestRulesKeepPatterns(t *testing.T) {
+	t.Parallel()
+	var p patterns
+	of := &typeRecord{Rules: &pumpRules}
+	attributes := map[string]string{"site": "x"}
+	_ = p.followRules(of, attributes)
+	kept := maps.Clone(p.compiled)
+	if len(kept) == 0 {
+		t.Fatal("nothing is kept")
+	}
+	_ = p.followRules(of, attributes)
+	for pattern, compiled := range p.compiled {
+		if kept[pattern] != compiled {
+			t.Errorf("%q was compiled again", pattern)
+		}
+	}
+	for i := range 400 {
+		if _, err := p.anchored(fmt.Sprintf("%d[a-z]{%d}", i, 800)); err != nil {
+			t.Fatal(err)
+		}
+		if p.steps > maxKeptPatterns {
+			t.Fatalf("%d steps are kept", p.steps)
+		}
+	}
+}
+
+func BenchmarkFollowRules(b *testing.B) {
+	var p patterns
+	of := &typeRecord{Rules: &pumpRules}
+	attributes := map[string]string{"serial": "AB1234", "hw": "r1"}
+	for b.Loop() {
+		_ = p.followRules(of, attributes)
+	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -15,6 +14,10 @@ import (
 
 // MaxImport is the most things of one import call.
 const MaxImport = 1000
+
+// MaxImportGroups is the most groups that a line may name: a thing cannot be in
+// as many.
+const MaxImportGroups = 100
 
 // importWorkers is how many commits of one call are under way at a time. The
 // engine joins them, and those of other calls, into few synced writes.
@@ -81,6 +84,13 @@ func (s *Service) ImportThings(ctx context.Context, account fleet.Account, c Imp
 	if len(c.Things) > MaxImport {
 		return nil, fault.New(fault.InvalidRequest, "things must have at most %d entries", MaxImport)
 	}
+	// Before anything is read for it, each line has to be one.
+	c.Things = slices.Clone(c.Things)
+	for i := range c.Things {
+		if c.Things[i].Refused == nil {
+			c.Things[i].Refused = checkImport(c.Mode, c.Things[i])
+		}
+	}
 	first, err := s.prefetch(ctx, account, c.Things)
 	if err != nil {
 		return nil, storageFault(err)
@@ -93,9 +103,16 @@ func (s *Service) ImportThings(ctx context.Context, account fleet.Account, c Imp
 	for range min(importWorkers, len(chains)) {
 		workers.Go(func() {
 			for n := next.Add(1) - 1; int(n) < len(chains); n = next.Add(1) - 1 {
-				for _, i := range chains[n] {
+				for nth, i := range chains[n] {
+					// What was read for all lines is from before an earlier line of the
+					// same name: a later one that finds nothing to change there would
+					// commit nothing, and nobody would notice.
+					reader := first
+					if nth > 0 && !c.DryRun {
+						reader = s.store
+					}
 					var seen bool
-					answers[i], positions[i], seen = s.importThing(ctx, account, first, c, i)
+					answers[i], positions[i], seen = s.importThing(ctx, account, reader, c, i)
 					if seen {
 						devices.Add(1)
 					}
@@ -137,9 +154,6 @@ func (s *Service) importThing(
 	line := c.Things[i]
 	err := line.Refused
 	if err == nil {
-		err = checkImport(c.Mode, line)
-	}
-	if err == nil {
 		command := s.importing(account, c.Mode, line, &answer.Result)
 		if c.DryRun {
 			err = storageFault(command(ctx, s.dryAttempt(ctx, account, first)))
@@ -174,6 +188,9 @@ func checkImport(mode ImportMode, line ThingImport) error {
 	}
 	if err != nil {
 		return err
+	}
+	if len(line.Groups) > MaxImportGroups {
+		return fault.New(fault.InvalidRequest, "groups must have at most %d entries", MaxImportGroups)
 	}
 	for i, group := range line.Groups {
 		if err := checkName("groups", group); err != nil {
@@ -277,6 +294,9 @@ func (s *Service) importUpdate(ctx context.Context, a *attempt, line ThingImport
 func (s *Service) prefetch(ctx context.Context, account fleet.Account, things []ThingImport) (store.Reader, error) {
 	wanted := map[store.Key]bool{}
 	for _, t := range things {
+		if t.Refused != nil {
+			continue
+		}
 		wanted[key(kindThing, account, t.Name)] = true
 		if t.TypeName != "" {
 			wanted[key(kindThingType, account, t.TypeName)] = true
@@ -288,8 +308,7 @@ func (s *Service) prefetch(ctx context.Context, account fleet.Account, things []
 			wanted[key(kindGroup, account, group)] = true
 		}
 	}
-	// No name with a separator is read: such a line is refused before it reads.
-	keys := slices.DeleteFunc(slices.Collect(maps.Keys(wanted)), func(k store.Key) bool { return strings.Count(string(k), "\x00") != 2 })
+	keys := slices.Collect(maps.Keys(wanted))
 	if len(keys) == 0 {
 		return s.store, nil
 	}

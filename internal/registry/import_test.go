@@ -169,6 +169,33 @@ func TestImportLastOfANameWins(t *testing.T) {
 	}
 }
 
+// A line that sets back what an earlier one has changed changes it: what was
+// there before the import is not what it is compared with.
+func TestImportSetsBack(t *testing.T) {
+	t.Parallel()
+	r := importRig(t)
+	is := func(value string) ThingImport { return line("a", "", map[string]string{"n": value}) }
+	wantEqual(t, r.outcomes(t, ImportUpsert, is("1")), []string{"created"})
+	wantEqual(t, r.outcomes(t, ImportUpsert, is("2"), is("1")), []string{"updated", "updated"})
+	wantEqual(t, must[Thing](t)(r.DescribeThing(t.Context(), acct, "a")).Attributes["n"], "1")
+	// Nor is an error decided by it.
+	wantEqual(t, r.outcomes(t, ImportUpsert, line("a", "Pump", nil), line("a", "", map[string]string{"1": "1", "2": "2", "3": "3", "4": "4"})),
+		[]string{"updated", "updated"})
+}
+
+// A line that names more groups than a thing can be in is refused before any of
+// them is read.
+func TestImportBoundsGroups(t *testing.T) {
+	t.Parallel()
+	r := importRig(t)
+	groups := make([]string, MaxImportGroups+1)
+	for i := range groups {
+		groups[i] = fmt.Sprintf("g%d", i)
+	}
+	wantEqual(t, r.outcomes(t, ImportUpsert, line("a", "", nil, groups...), line("b", "", nil, groups[1:]...)),
+		[]string{string(fault.InvalidRequest), string(fault.ResourceNotFound)})
+}
+
 func TestImportDryRun(t *testing.T) {
 	t.Parallel()
 	r := importRig(t)

@@ -113,6 +113,7 @@ type Service struct {
 	groupStatus func(account fleet.Account, group, query string) string
 	endpoints   Endpoints
 	log         *slog.Logger
+	patterns    patterns
 
 	accountExists  func(ctx context.Context, account fleet.Account) (bool, error)
 	templateExists func(ctx context.Context, account fleet.Account, name string) (bool, error)

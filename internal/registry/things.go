@@ -99,7 +99,7 @@ func (s *Service) creation(
 		if err != nil {
 			return err
 		}
-		if err := followRules(of, attributes); err != nil {
+		if err := s.patterns.followRules(of, attributes); err != nil {
 			return err
 		}
 		if err := useBillingGroup(ctx, a, c.BillingGroup); err != nil {
@@ -246,7 +246,7 @@ func (s *Service) updating(c UpdateThingCommand) func(context.Context, *attempt)
 		if err != nil {
 			return err
 		}
-		if err := followRules(of, after.Attributes); err != nil {
+		if err := s.patterns.followRules(of, after.Attributes); err != nil {
 			return err
 		}
 		a.devices = true

@@ -122,10 +122,15 @@ func TestAuthorizers(t *testing.T) {
 		t.Errorf("default %+v", d)
 	}
 	must(o, o.ClearDefaultAuthorizer, &iot.ClearDefaultAuthorizerInput{})
+	var last *iot.CreateAuthorizerOutput
 	for i := range 6 {
-		must(o, o.CreateAuthorizer, &iot.CreateAuthorizerInput{
+		last = must(o, o.CreateAuthorizer, &iot.CreateAuthorizerInput{
 			AuthorizerName: new(fmt.Sprintf("z%d", i)), AuthorizerFunctionArn: functionARN("gate"), SigningDisabled: new(true),
+			Tags: []types.Tag{{Key: new("nth"), Value: new(fmt.Sprint(i))}},
 		})
+	}
+	if tags := must(o, o.ListTagsForResource, &iot.ListTagsForResourceInput{ResourceArn: last.AuthorizerArn}).Tags; len(tags) != 1 || val(tags[0].Value) != "5" {
+		t.Errorf("tags %+v", tags)
 	}
 	names, sizes := pages(t, iot.NewListAuthorizersPaginator(o, &iot.ListAuthorizersInput{PageSize: new(int32(3))}), func(out *iot.ListAuthorizersOutput) (names []string) {
 		for _, x := range out.Authorizers {
@@ -169,7 +174,7 @@ func TestAuthorizerExceptions(t *testing.T) {
 		AuthorizerName: new("signed"), AuthorizerFunctionArn: functionARN("gate"), TokenKeyName: new("t"), TokenSigningPublicKeys: keys,
 	})
 	tagged, unknown := gate("tagged"), gate("unknown")
-	tagged.Tags = []types.Tag{{Key: new("a")}}
+	tagged.Tags = []types.Tag{{Key: new("aws:a"), Value: new("b")}}
 	unknown.AuthorizerFunctionArn = functionARN("nobody")
 	absent := new("absent")
 	two := map[string]string{"a": "", "b": "", "c": ""}
