@@ -82,7 +82,13 @@ func named(what string) string { return what + "-" + strings.ToLower(rand.Text()
 // the model documents for it.
 func TestAnswers(t *testing.T) {
 	t.Parallel()
-	server := startServer(t)
+	checkAnswers(t)
+}
+
+// checkAnswers makes all calls to a server with the flags.
+func checkAnswers(t *testing.T, flags ...string) {
+	t.Helper()
+	server := startServerWith(t, flags...)
 	for _, c := range answerCases() {
 		name := c.op + "/" + c.want
 		if c.want == "" {
