@@ -203,7 +203,7 @@ func TestCheckAttributeRules(t *testing.T) {
 // created after them breaks them.
 func TestRulesRaceWithCreation(t *testing.T) {
 	t.Parallel()
-	for range 30 {
+	for range rounds(t, 30) {
 		r := newRig(t)
 		ctx := t.Context()
 		must[ThingType](t)(r.CreateThingType(ctx, acct, CreateThingTypeCommand{Name: "Pump"}))

@@ -213,7 +213,7 @@ func TestDeleteBillingGroup(t *testing.T) {
 // tells the same story as the records.
 func TestRaceForABillingGroup(t *testing.T) {
 	t.Parallel()
-	for range 30 {
+	for range rounds(t, 30) {
 		r := newRig(t)
 		ctx := t.Context()
 		r.addBillingGroup(t, "a")

@@ -183,7 +183,7 @@ func TestDecommissionFailsWhole(t *testing.T) {
 // active with a thing that is gone, none keeps a wrong count.
 func TestDecommissionRaces(t *testing.T) {
 	t.Parallel()
-	for range 40 {
+	for range rounds(t, 40) {
 		r := newRig(t)
 		ctx := t.Context()
 		r.addThing(t, "T")

@@ -11,10 +11,10 @@ import (
 	"github.com/muster-iot/muster/internal/event"
 	"github.com/muster-iot/muster/internal/store"
 	"github.com/muster-iot/muster/internal/store/embedded"
+	"github.com/muster-iot/muster/internal/store/postgres"
 )
 
-// testStore is the embedded engine on a file system in memory, with a hook
-// ahead of each commit.
+// testStore is an engine with a hook ahead of each commit.
 type testStore struct {
 	store.Store
 
@@ -23,11 +23,15 @@ type testStore struct {
 	before atomic.Pointer[func(store.Batch) error]
 }
 
+// newTestStore is the embedded engine on a file system in memory, or an empty
+// PostgreSQL database where TestOnPostgreSQL runs a test.
 func newTestStore(t *testing.T) *testStore {
 	t.Helper()
-	engine, err := embedded.Open(embedded.Options{
-		Dir: "data", FS: vfs.NewMem(), Logger: slog.New(slog.DiscardHandler), CacheBytes: 1 << 20, ReserveBytes: -1,
-	})
+	open := openEmbedded
+	if onPostgres(t) {
+		open = openPostgres
+	}
+	engine, err := open(t)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,6 +41,17 @@ func newTestStore(t *testing.T) *testStore {
 		}
 	})
 	return &testStore{Store: engine, t: t}
+}
+
+func openEmbedded(*testing.T) (store.Store, error) {
+	return embedded.Open(embedded.Options{
+		Dir: "data", FS: vfs.NewMem(), Logger: slog.New(slog.DiscardHandler), CacheBytes: 1 << 20, ReserveBytes: -1,
+	})
+}
+
+func openPostgres(t *testing.T) (store.Store, error) {
+	t.Helper()
+	return postgres.Open(t.Context(), postgres.Options{URL: cluster.Get(t).Database(t), Logger: slog.New(slog.DiscardHandler), Conns: 4})
 }
 
 // Commit runs the hook first.

@@ -35,7 +35,15 @@ const hostileFile = "\xef\xbb\xbfname,type,billing_group,groups,attr.site,attr.h
 // TestImportAndExport brings a file in that has much in it that cannot be, and
 // takes everything to a second server.
 func TestImportAndExport(t *testing.T) {
-	first, second := testkit.StartServer(t, "--log.level", "warn"), testkit.StartServer(t, "--log.level", "warn")
+	t.Run("Pebble", func(t *testing.T) { checkImport(t) })
+	t.Run("PostgreSQL", func(t *testing.T) { checkImport(t, "--store", testkit.StartPostgres(t).Database(t)) })
+}
+
+// checkImport does that on a server with the flags.
+func checkImport(t *testing.T, flags ...string) {
+	t.Helper()
+	first := testkit.StartServer(t, append(flags, "--log.level", "warn")...)
+	second := testkit.StartServer(t, "--log.level", "warn")
 	for _, server := range []*testkit.Server{first, second} {
 		api := newAPI(t, server)
 		err := api.CreateThingType(t.Context(), "Pump", "", nil)

@@ -99,9 +99,9 @@ func (o *operator) ended(name, certificate, thingID string) {
 }
 
 // forDecommissions is a server with what equipped things need.
-func forDecommissions(t *testing.T) *operator {
+func forDecommissions(t *testing.T, flags ...string) *operator {
 	t.Helper()
-	o := newOperator(t, startServer(t))
+	o := newOperator(t, startServerWith(t, flags...))
 	must(o, o.CreatePolicy, &iot.CreatePolicyInput{PolicyName: new("all"), PolicyDocument: new(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:*","Resource":"*"}]}`)})
 	must(o, o.CreateThingGroup, &iot.CreateThingGroupInput{ThingGroupName: new("hall")})
 	return o
@@ -111,7 +111,13 @@ func forDecommissions(t *testing.T) *operator {
 // keeps its history.
 func TestDecommissionCommand(t *testing.T) {
 	t.Parallel()
-	o := forDecommissions(t)
+	checkDecommission(t)
+}
+
+// checkDecommission does that on a server with the flags.
+func checkDecommission(t *testing.T, flags ...string) {
+	t.Helper()
+	o := forDecommissions(t, flags...)
 	certificate, thingID := o.equipped("press-7")
 	out, err := o.server.Muster(t.Context(), "things", "decommission", "press-7", "--reason", "scrapped")
 	if err != nil || !strings.Contains(out, ":revoked") || !strings.Contains(out, "scrapped") {
@@ -135,7 +141,13 @@ func TestDecommissionCommand(t *testing.T) {
 // is never let in, however far the first attempt came.
 func TestDecommissionSurvivesKill(t *testing.T) {
 	t.Parallel()
-	o := forDecommissions(t)
+	checkKilledDecommission(t)
+}
+
+// checkKilledDecommission kills a server with the flags.
+func checkKilledDecommission(t *testing.T, flags ...string) {
+	t.Helper()
+	o := forDecommissions(t, flags...)
 	interrupted := 0
 	for round := range 10 {
 		name := fmt.Sprint("press-", round)

@@ -485,7 +485,13 @@ func TestIsolationOfMessages(t *testing.T) {
 // A closed account's keys and devices are refused; what it owns comes back.
 func TestClosedAccount(t *testing.T) {
 	t.Parallel()
-	h, a, b := twins(t)
+	checkClosedAccount(t)
+}
+
+// checkClosedAccount closes one of two accounts of a server with the flags.
+func checkClosedAccount(t *testing.T, flags ...string) {
+	t.Helper()
+	h, a, b := twins(t, flags...)
 	live := map[*neighbour]*mqttclient.Client{a: h.device(a, mqttclient.Options{ClientID: "pump"}), b: h.device(b, mqttclient.Options{ClientID: "pump"})}
 	page, _, err := h.webSocket(t, "http://"+h.server.HTTPAddr, "", a, newHeard())
 	if err != nil {

@@ -21,17 +21,7 @@ var nowhere = strings.Repeat("0", 64) //nolint:gochecknoglobals // it is a const
 
 // certificateAnswers are the cases of certificates and authorities.
 func certificateAnswers() []answerCase {
-	return slices.Concat(authorityAnswers(), authorityChangeAnswers(), registerAnswers(), certificateStateAnswers(), certificateListAnswers())
-}
-
-// certificateOperations are those of the domain that one account alone can
-// reach.
-func certificateOperations() []string {
-	return []string{
-		"CreateCertificateFromCsr", "CreateKeysAndCertificate", "DeleteCACertificate", "DeleteCertificate", "DeleteRegistrationCode",
-		"DescribeCACertificate", "DescribeCertificate", "GetRegistrationCode", "ListCACertificates", "ListCertificates", "ListCertificatesByCA",
-		"RegisterCACertificate", "RegisterCertificate", "RegisterCertificateWithoutCA", "UpdateCACertificate", "UpdateCertificate",
-	}
+	return slices.Concat(authorityAnswers(), authorityChangeAnswers(), registerAnswers(), certificateStateAnswers(), certificateListAnswers(), transferAnswers())
 }
 
 // certificatesNotReached are exceptions of theirs that cannot come about here.
