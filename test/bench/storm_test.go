@@ -29,6 +29,7 @@ import (
 
 	"github.com/muster-iot/muster/internal/broker"
 	"github.com/muster-iot/muster/internal/deviceauth"
+	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/inlet"
 	"github.com/muster-iot/muster/internal/mqtt"
@@ -60,6 +61,10 @@ func (stormRegistry) Certificate(_ context.Context, _ fleet.Account, id string) 
 
 func (stormRegistry) ConnectionThing(context.Context, fleet.Account, string, string) (deviceauth.Thing, bool, error) {
 	return deviceauth.Thing{}, false, nil
+}
+
+func (stormRegistry) Policy(_ context.Context, _ fleet.Account, name string) (deviceauth.Policy, error) {
+	return deviceauth.Policy{}, fault.New(fault.ResourceNotFound, "no policy %s", name)
 }
 
 func (stormRegistry) EffectivePolicies(context.Context, fleet.Account, string, string) ([]deviceauth.Policy, error) {
