@@ -38,6 +38,10 @@ type Check struct {
 // compared with.
 const maxTried = 1000
 
+// maxNamed bounds the policies that a trial adds and skips, each of which is
+// read and compiled.
+const maxNamed = 100
+
 // Verdict is the answer to a check.
 type Verdict struct {
 	// Outcome is the worst of those of the resources: ExplicitDeny before
@@ -55,6 +59,9 @@ type Verdict struct {
 // thing and compiled set as a live connection's. Faults: InvalidRequest and
 // ResourceNotFound.
 func (s *Service) Try(ctx context.Context, account fleet.Account, t Trial) ([]Verdict, error) {
+	if len(t.Add)+len(t.Skip) > maxNamed {
+		return nil, fault.New(fault.InvalidRequest, "policyNamesToAdd and policyNamesToSkip must have at most %d entries together", maxNamed)
+	}
 	for _, name := range t.Skip {
 		if slices.Contains(t.Add, name) {
 			return nil, fault.New(fault.InvalidRequest, "policyNamesToAdd and policyNamesToSkip both name %q", name)

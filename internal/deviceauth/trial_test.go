@@ -108,6 +108,7 @@ func TestTryRefuses(t *testing.T) {
 		"unknown policy to skip": {deviceauth.Trial{Principal: w.arn, Skip: []string{"nothing"}, Checks: resource}, fault.ResourceNotFound},
 		"added and skipped":      {deviceauth.Trial{Principal: w.arn, Add: []string{"spare"}, Skip: []string{"spare"}, Checks: resource}, fault.InvalidRequest},
 		"no resources":           {deviceauth.Trial{Principal: w.arn, Checks: []deviceauth.Check{{Action: iotpolicy.ActionPublish}}}, fault.InvalidRequest},
+		"too many policies":      {deviceauth.Trial{Principal: w.arn, Skip: slices.Repeat([]string{"reference"}, 101), Checks: resource}, fault.InvalidRequest},
 		"too many resources": {deviceauth.Trial{Principal: w.arn, Checks: []deviceauth.Check{{
 			Action: iotpolicy.ActionPublish, Resources: slices.Repeat([]string{scope + "topic/b"}, 1001),
 		}}}, fault.InvalidRequest},

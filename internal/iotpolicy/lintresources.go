@@ -87,11 +87,45 @@ func (l *linter) clientIDs(s *shape, at Place) {
 	}
 	const instead = `; write client/${iot:Connection.Thing.ThingName}, or add the condition {"Bool":{"iot:Connection.Thing.IsAttached":"true"}}`
 	switch name := strings.ToLower(s.name); {
+	case l.provisionsOnly():
+		if s.everything || wild(s.name) || strings.HasPrefix(name, "${iot:clientid}") {
+			l.tell(CodeAnyClientID, Info, at, "who provisions itself may connect under the client id of a device that is in service, and so end its connection; "+
+				"a beginning of its own, such as client/new-*, keeps it apart")
+		}
 	case s.everything, strings.ContainsAny(withoutVariables(s.name), "*?"):
 		l.tell(CodeAnyClientID, Warning, at, "a device may connect under client ids that are not its own, and so end the connections of others"+instead)
 	case strings.Contains(name, "${iot:clientid}"):
 		l.tell(CodeAnyClientID, Warning, at, "${iot:ClientId} is what the device says it is, so this allows every client id"+instead)
 	}
+}
+
+// provisionsOnly reports whether the document allows messages on the topics of
+// provisioning alone. Its devices are no things yet, so that nothing can bind
+// their client ids.
+func (l *linter) provisionsOnly() bool {
+	some := false
+	for _, action := range []string{ActionPublish, ActionSubscribe, ActionReceive} {
+		for _, i := range l.ruled(Allow, action) {
+			if l.doc.Statements[i].NotResource {
+				return false
+			}
+			for _, s := range l.shapes[i] {
+				switch {
+				case s.other || s.foreign || s.incomplete:
+				case s.everything || !strings.Contains(s.rest, "/"):
+					return false
+				case s.is(fleet.ARNTopic), s.is(fleet.ARNTopicFilter):
+					if !strings.HasPrefix(s.name, "$aws/certificates/create") && !strings.HasPrefix(s.name, "$aws/provisioning-templates/") {
+						return false
+					}
+					some = true
+				case s.mayBe(fleet.ARNTopic), s.mayBe(fleet.ARNTopicFilter):
+					return false
+				}
+			}
+		}
+	}
+	return some
 }
 
 // attachedOnly reports whether the statement holds for a connection of an

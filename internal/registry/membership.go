@@ -58,11 +58,18 @@ type UpdateGroupsCommand struct {
 	OverrideDynamic bool
 }
 
+// maxRegrouped bounds the groups of one change, each of which is compared with
+// others and read.
+const maxRegrouped = 1000
+
 // UpdateThingGroupsForThing removes and then adds memberships, all or none, so
 // that a move inside a hierarchy is one call.
 func (s *Service) UpdateThingGroupsForThing(ctx context.Context, account fleet.Account, c UpdateGroupsCommand) error {
 	if err := checkName("thingName", c.Thing); err != nil {
 		return err
+	}
+	if len(c.Add)+len(c.Remove) > maxRegrouped {
+		return fault.New(fault.InvalidRequest, "thingGroupsToAdd and thingGroupsToRemove must have at most %d entries together", maxRegrouped)
 	}
 	for _, name := range c.Add {
 		if err := checkName("thingGroupsToAdd", name); err != nil {

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/muster-iot/muster/internal/event"
@@ -82,6 +83,7 @@ func TestUpdateThingGroupsForThing(t *testing.T) {
 	err := r.UpdateThingGroupsForThing(ctx, acct, UpdateGroupsCommand{Thing: "T", Add: []string{"None"}, Remove: []string{"south"}})
 	wantCode(t, err, fault.ResourceNotFound)
 	wantEqual(t, must[Thing](t)(r.DescribeThing(ctx, acct, "T")).Groups, []Membership{{Group: "south"}})
+	wantCode(t, r.UpdateThingGroupsForThing(ctx, acct, UpdateGroupsCommand{Thing: "T", Remove: slices.Repeat([]string{"north"}, maxRegrouped+1)}), fault.InvalidRequest)
 	err = r.UpdateThingGroupsForThing(ctx, acct, UpdateGroupsCommand{Thing: "T", Add: []string{"north"}, Remove: []string{"north"}})
 	wantCode(t, err, fault.InvalidRequest)
 }

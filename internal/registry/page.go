@@ -14,6 +14,9 @@ const DefaultPage = 25
 // its filters. The page is then shorter than asked for and not the last.
 const maxRowsPerPage = 10_000
 
+// maxLook bounds the rows of one look.
+const maxLook = 1000
+
 // Page asks for a part of a list.
 type Page struct {
 	// After is the Next of the previous page, empty for the first.
@@ -81,8 +84,10 @@ func listRecords[R, T any, P stored[R]](
 	recordOf func(store.Key) store.Key, item func(store.Key, *R) (T, bool),
 ) (Listed[T], error) {
 	listed, after, seen := Listed[T]{}, p.After, 0
-	for {
-		keys, more, err := keysOf(ctx, r, within, after, p.size())
+	// Where few rows match, ever more of them are read at once: each look is a
+	// round trip or two where the store is another server.
+	for look := p.size(); ; look = min(2*look, max(maxLook, p.size())) {
+		keys, more, err := keysOf(ctx, r, within, after, look)
 		if err != nil {
 			return Listed[T]{}, err
 		}
