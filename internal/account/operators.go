@@ -215,6 +215,8 @@ func storageFault(err error) error {
 		return fault.Wrap(fault.Unavailable, err, "The server's storage is full")
 	case errors.Is(err, store.ErrClosed):
 		return fault.Wrap(fault.Unavailable, err, "The server is shutting down")
+	case errors.Is(err, store.ErrUnavailable):
+		return fault.Wrap(fault.Unavailable, err, "The server's storage cannot be reached")
 	}
 	return err
 }
@@ -223,7 +225,7 @@ func storageFault(err error) error {
 func read[T stored](ctx context.Context, r store.Reader, key store.Key) (*T, error) {
 	record, err := r.Get(ctx, key)
 	if err != nil {
-		return nil, err //nolint:wrapcheck // callers test for absence and say what they wanted
+		return nil, storageFault(err) // callers test for absence and say what they wanted
 	}
 	return parse[T](record)
 }

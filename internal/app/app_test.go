@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -19,15 +20,35 @@ import (
 	"github.com/muster-iot/muster/internal/config"
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/registry"
+	"github.com/muster-iot/muster/internal/testkit"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// cluster is the PostgreSQL of this binary's tests.
+var cluster testkit.PostgresPool
 
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if err := cluster.Close(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	if err := goleak.Find(); code == 0 && err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// settings are those of a new server, with an empty PostgreSQL database where
+// TestOnPostgreSQL runs a test.
 func settings(t *testing.T) config.Settings {
 	t.Helper()
 	s := config.Default()
 	s.DataDir = filepath.Join(t.TempDir(), "data")
 	s.HTTPAddr, s.MQTTAddr, s.TLSAddr, s.MQTTInsecureAddr = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
+	if strings.HasPrefix(t.Name(), "TestOnPostgreSQL/") {
+		s.Store = cluster.Get(t).Database(t)
+	}
 	return s
 }
 

@@ -169,6 +169,8 @@ func storageFault(err error) error {
 		return fault.Wrap(fault.Unavailable, err, "The server's storage is full")
 	case errors.Is(err, store.ErrClosed):
 		return fault.Wrap(fault.Unavailable, err, "The server is shutting down")
+	case errors.Is(err, store.ErrUnavailable):
+		return fault.Wrap(fault.Unavailable, err, "The server's storage cannot be reached")
 	}
 	return err
 }

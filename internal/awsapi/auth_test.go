@@ -46,6 +46,7 @@ func TestWhoIsRefused(t *testing.T) {
 		"wrong secret":  {sign(t, get(), sigv4.Key{AccessKeyID: testKey, Secret: "x"}, testNow()), 403, "InvalidSignatureException"},
 		"slow clock":    {sign(t, get(), good, testNow().Add(-6*time.Minute)), 403, "RequestTimeTooSkewed"},
 		"our failure":   {sign(t, get(), sigv4.Key{AccessKeyID: "AKBROKEN", Secret: "x"}, testNow()), 500, "InternalFailureException"},
+		"storage away":  {sign(t, get(), sigv4.Key{AccessKeyID: "AKAWAY", Secret: "x"}, testNow()), 503, "ServiceUnavailableException"},
 		"good":          {sign(t, get(), good, testNow().Add(-4*time.Minute)), 400, "InvalidRequestException"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -55,6 +56,18 @@ func TestWhoIsRefused(t *testing.T) {
 				t.Errorf("got %d %s, want %d %s: %s", got.status, exception, c.status, c.want, got.body)
 			}
 		})
+	}
+}
+
+// Front ends beside this one tell a stranger from a failure of ours.
+func TestAuthenticateTellsWhoseFaultItIs(t *testing.T) {
+	t.Parallel()
+	s, _ := newServer(t)
+	for key, want := range map[string]fault.Code{"AKNONE": fault.Unauthorized, "AKBROKEN": fault.Unavailable, "AKAWAY": fault.Unavailable} {
+		r := sign(t, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/ops/v1/doctor", nil), sigv4.Key{AccessKeyID: key, Secret: "x"}, testNow())
+		if _, err := s.Authenticate(r, nil); fault.CodeOf(err) != want {
+			t.Errorf("%s: %v, want %s", key, err, want)
+		}
 	}
 }
 

@@ -9,8 +9,8 @@ import (
 )
 
 // Authenticate proves by signature who sent a request that is no AWS
-// operation, for front ends beside this one. It must be signed for iot. The error is a fault of code
-// Unauthorized.
+// operation, for front ends beside this one. It must be signed for iot. The error
+// is a fault of code Unauthorized, or Unavailable when it is ours.
 func (s *Server) Authenticate(r *http.Request, body []byte) (Caller, error) {
 	signature, err := parseSignature(r)
 	if err != nil {
@@ -23,7 +23,7 @@ func (s *Server) Authenticate(r *http.Request, body []byte) (Caller, error) {
 	}
 	caller, p := s.authenticate(r, nil, signature, body)
 	if p != nil {
-		return Caller{}, fault.Wrap(fault.Unauthorized, p.cause, "%s", p.message)
+		return Caller{}, unproven(p)
 	}
 	if err := s.misdirectedFault(r, &caller); err != nil {
 		return Caller{}, err
@@ -34,7 +34,7 @@ func (s *Server) Authenticate(r *http.Request, body []byte) (Caller, error) {
 // AuthenticateUpgrade proves by presigned query or by header who opens a
 // WebSocket. Beside the host as sent, the signature is tried with each of
 // hosts. It returns nil without error for a request that bears no signature; the
-// error is a fault of code Unauthorized, or another one when it is ours.
+// error is a fault of code Unauthorized, or Unavailable when it is ours.
 func (s *Server) AuthenticateUpgrade(r *http.Request, hosts ...string) (*Caller, error) {
 	signature, err := parseSignature(r)
 	if err != nil {
@@ -53,8 +53,14 @@ func (s *Server) AuthenticateUpgrade(r *http.Request, hosts ...string) (*Caller,
 		}
 		return &caller, nil
 	}
-	if p.status == http.StatusInternalServerError {
-		return nil, fault.Wrap(fault.Unavailable, p.cause, "%s", p.message)
+	return nil, unproven(p)
+}
+
+// unproven is the fault of a caller who could not be proven: the caller's, or
+// ours.
+func unproven(p *problem) error {
+	if p.status >= http.StatusInternalServerError {
+		return fault.Wrap(fault.Unavailable, p.cause, "%s", p.message)
 	}
-	return nil, fault.Wrap(fault.Unauthorized, p.cause, "%s", p.message)
+	return fault.Wrap(fault.Unauthorized, p.cause, "%s", p.message)
 }

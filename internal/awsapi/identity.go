@@ -127,7 +127,7 @@ func (s *Server) byCustom(r *http.Request, services []catalog.Service, caller Ca
 	case code == fault.Throttling:
 		return caller, &problem{name: "ThrottlingException", status: http.StatusTooManyRequests, message: fault.From(err).Message, cause: err}
 	default:
-		return caller, &problem{name: internalFailure, status: http.StatusInternalServerError, message: "Internal failure", cause: err}
+		return caller, failed(err)
 	}
 }
 
@@ -181,8 +181,16 @@ func (s *Server) signingKey(ctx context.Context, signature *sigv4.Authorization)
 	case fault.Unauthorized, fault.ResourceNotFound:
 		return key, &problem{name: "UnrecognizedClientException", status: http.StatusForbidden, message: "The security token included in the request is invalid", cause: err}
 	default:
-		return key, &problem{name: internalFailure, status: http.StatusInternalServerError, message: "Internal failure", cause: err}
+		return key, failed(err)
 	}
+}
+
+// failed is what callers learn who could not be proven by our own failure.
+func failed(err error) *problem {
+	if f := fault.From(err); f.Code == fault.Unavailable {
+		return &problem{name: "ServiceUnavailableException", status: http.StatusServiceUnavailable, message: f.Message, cause: err}
+	}
+	return &problem{name: internalFailure, status: http.StatusInternalServerError, message: "Internal failure", cause: err}
 }
 
 // byCertificate asks whose certificate it is.
@@ -192,7 +200,7 @@ func (s *Server) byCertificate(r *http.Request, caller Caller) (Caller, *problem
 	if err != nil {
 		p := &problem{name: "ForbiddenException", status: http.StatusForbidden, message: "The client certificate is not accepted", cause: err}
 		if code := fault.CodeOf(err); code == fault.Internal || code == fault.Unavailable {
-			p = &problem{name: internalFailure, status: http.StatusInternalServerError, message: "Internal failure", cause: err}
+			p = failed(err)
 		}
 		return caller, p
 	}

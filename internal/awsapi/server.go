@@ -178,6 +178,9 @@ func (s *Server) serve(ctx context.Context, x *exchange) {
 	}
 	if signs {
 		if x.caller, p = s.authenticate(x.r, x.services, signature, x.body); p != nil {
+			if x.op != nil && fault.CodeOf(p.cause) == fault.Unavailable {
+				p = s.problemOf(x.op, p.cause) // as the operation itself would say
+			}
 			s.refuse(x, p)
 			return
 		}

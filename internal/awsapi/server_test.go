@@ -44,6 +44,8 @@ func (keyring) SecretKey(_ context.Context, id string) (string, fleet.Account, f
 		return testSecret, testAccount, fleet.Principal{Kind: fleet.PrincipalUser, ID: "root", ARN: "arn:aws:iam::000000000001:root"}, nil
 	case "AKBROKEN":
 		return "", "", fleet.Principal{}, io.ErrUnexpectedEOF
+	case "AKAWAY":
+		return "", "", fleet.Principal{}, fault.New(fault.Unavailable, "The storage is away")
 	default:
 		return "", "", fleet.Principal{}, fault.New(fault.Unauthorized, "no such key")
 	}

@@ -260,6 +260,7 @@ func TestStorageFaults(t *testing.T) {
 	}{
 		{store.ErrDiskFull, fault.Unavailable},
 		{store.ErrClosed, fault.Unavailable},
+		{fmt.Errorf("commit: %w", store.ErrUnavailable), fault.Unavailable},
 		{errors.New("broken"), fault.Internal},
 		{&store.ConflictError{Key: "k"}, fault.Throttling},
 	} {

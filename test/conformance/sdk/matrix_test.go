@@ -52,8 +52,8 @@ func notFromOutside() map[string]string {
 	return map[string]string{
 		"InternalFailureException":    "a mistake of the server; internal/awsapi tests its shape",
 		"InternalException":           "a mistake of the server; internal/awsapi tests its shape",
-		"ServiceUnavailableException": "a full disk or a server that stops; internal/registry and test/fault",
-		"ThrottlingException":         "many concurrent changes of one resource; internal/registry",
+		"ServiceUnavailableException": "a full disk, a server that stops or a database that is away; internal/registry's TestStorageFaults and TestStorageOutOfReach",
+		"ThrottlingException":         "many concurrent changes of one resource; internal/registry's TestStorageFaults",
 		"UnauthorizedException":       "callers that are not proven get the errors of the signature; TestWrongKeyIsRefused",
 	}
 }

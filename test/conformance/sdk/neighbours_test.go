@@ -56,8 +56,6 @@ type neighbourhood struct {
 	server *testkit.Server
 	api    *apiclient.Client
 	made   int
-	// flags are those of the server that say where its state is.
-	flags []string
 }
 
 // newNeighbourhood starts a server with a function that lets everybody in who
@@ -73,7 +71,7 @@ func newNeighbourhood(t *testing.T, extra ...string) *neighbourhood {
 	if err := os.WriteFile(script, []byte("#!/bin/sh\ncat >/dev/null\necho '"+answer+"'\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	h := &neighbourhood{t: t, flags: extra, server: testkit.StartServer(t, append([]string{"--function.target", "gate=exec:" + script}, extra...)...)}
+	h := &neighbourhood{t: t, server: testkit.StartServer(t, append([]string{"--function.target", "gate=exec:" + script}, extra...)...)}
 	id, secret := h.server.Credentials()
 	h.api = h.client(apiclient.Credentials{AccessKeyID: id, Secret: secret, Region: signingRegion})
 	return h

@@ -16,7 +16,6 @@ func TestOnPostgreSQL(t *testing.T) {
 		"AuditTrail":         checkAuditTrail,
 		"ClosedAccount":      checkClosedAccount,
 		"Decommission":       checkDecommission,
-		"Isolation":          checkIsolation,
 		"KilledDecommission": checkKilledDecommission,
 		"RevocationList":     checkRevocationList,
 	} {
