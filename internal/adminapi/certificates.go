@@ -173,6 +173,8 @@ func (h *handler) importRevocationList(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	ctx := r.Context()
+	ca := r.PathValue("caCertificateId")
+	callOf(w).About(h.o.ARN(ctx, fleet.ARNCACert, ca)) //nolint:contextcheck // enter returned the same request with the actor
 	// The request is read: what is left of its time must not end the import of a
 	// long list.
 	control := http.NewResponseController(w)
@@ -180,7 +182,7 @@ func (h *handler) importRevocationList(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, err)
 		return
 	}
-	done, err := h.o.Certificates.ImportRevocationList(ctx, h.o.Account(ctx), r.PathValue("caCertificateId"), body) //nolint:contextcheck // enter returned the same request with the actor
+	done, err := h.o.Certificates.ImportRevocationList(ctx, h.o.Account(ctx), ca, body) //nolint:contextcheck // enter returned the same request with the actor
 	if err != nil {
 		h.fail(w, r, err)
 		return

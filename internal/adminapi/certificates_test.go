@@ -81,6 +81,7 @@ func certificateServer(t *testing.T, b *book) (h http.Handler, actions *[]string
 		},
 		AuthenticateHead: func(*http.Request) error { return b.unknown },
 		Certificates:     b, Tokens: tokens, Account: func(context.Context) fleet.Account { return account },
+		ARN: func(_ context.Context, kind, name string) string { return kind + "/" + name },
 		Now: func() time.Time { return noon }, Logger: slog.New(slog.DiscardHandler),
 	}), actions
 }
