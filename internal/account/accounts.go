@@ -263,6 +263,16 @@ func (s *Service) ListAccounts(ctx context.Context, by fleet.Account, after stri
 	return page, nil
 }
 
+// AllAccounts are the numbers of all accounts, closed or not.
+func (s *Service) AllAccounts(ctx context.Context) ([]fleet.Account, error) {
+	var all []fleet.Account
+	err := eachAccount(ctx, s.options.Store, func(of fleet.Account, _ *accountRecord) error {
+		all = append(all, of)
+		return nil
+	})
+	return all, err
+}
+
 // CloseAccount has the account's keys and devices refused from now on: whoever
 // lets callers in asks the Directory. What the account owns is kept.
 // Closing a closed account changes nothing.
