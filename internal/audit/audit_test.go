@@ -831,10 +831,54 @@ func TestOtherNodeIsNoTampering(t *testing.T) {
 	}
 }
 
+// Two nodes that trim at once are no gap.
+func TestOtherNodeTrimsToo(t *testing.T) {
+	t.Parallel()
+	for _, meddle := range []string{"before it looks", "before it commits"} {
+		inner := inMemory(t)
+		f := trail(t, inner)
+		f.now = f.now.Add(24*time.Hour + 7*time.Second)
+		node := newService(t, inner, func() time.Time { return f.now })
+		other := &overtaken{Store: inner}
+		trim := func() { f.need(f.Trim(t.Context())) }
+		if meddle == "before it looks" {
+			other.scan = trim
+		} else {
+			other.commit = trim
+		}
+		node.store = other
+		if _, err := node.trim(t.Context(), account); err != nil {
+			t.Errorf("%s: %v", meddle, err)
+		}
+		if anchor, _, err := readHead(t.Context(), inner, anchorKey(account), anchorOf, account); err != nil || anchor.Seq == 0 {
+			t.Errorf("%s: nothing was trimmed: %+v, %v", meddle, anchor, err)
+		}
+		if _, found := f.verify(); len(found) != 0 {
+			t.Errorf("%s: found %+v", meddle, found)
+		}
+	}
+}
+
 // overtaken lets another node commit between two reads.
 type overtaken struct {
 	store.Store
-	meddle func()
+	meddle, scan, commit func()
+}
+
+func (o *overtaken) Scan(ctx context.Context, r store.Range, fn func(store.Record) error) error {
+	if scan := o.scan; scan != nil {
+		o.scan = nil
+		scan()
+	}
+	return o.Store.Scan(ctx, r, fn)
+}
+
+func (o *overtaken) Commit(ctx context.Context, b store.Batch) (store.Position, error) {
+	if commit := o.commit; commit != nil {
+		o.commit = nil
+		commit()
+	}
+	return o.Store.Commit(ctx, b)
 }
 
 func (o *overtaken) GetMany(ctx context.Context, keys []store.Key) ([]store.Record, error) {
