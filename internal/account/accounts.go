@@ -34,6 +34,8 @@ const (
 	changeAttempts = 32
 	// lowestID is the first number that is drawn: those below are for people.
 	lowestID, highestID = 100_000_000_000, 999_999_999_999
+	// applyPatience bounds how long a durable change waits for the directory.
+	applyPatience = 5 * time.Second
 	// maxAccountsPage bounds a page of accounts.
 	maxAccountsPage = 250
 )
@@ -110,7 +112,7 @@ func (n *NewAccount) check() error {
 
 // CreateAccount makes an account with its root access key, whose secret cannot
 // be asked for again. by is the caller's account. When it returns, this node
-// serves the account's endpoint names.
+// serves the account's endpoint names, unless it is stopping.
 func (s *Service) CreateAccount(ctx context.Context, by fleet.Account, in NewAccount) (Account, AccessKey, error) {
 	if err := s.MayManageInstallation(by, "creating an account"); err != nil {
 		return Account{}, AccessKey{}, err
@@ -135,7 +137,9 @@ func (s *Service) CreateAccount(ctx context.Context, by fleet.Account, in NewAcc
 		position, err := s.options.Store.Commit(ctx, batch)
 		switch {
 		case err == nil:
-			return s.public(id, record), key, s.awaitApplied(ctx, position)
+			// The secret is told now or never: what is durable is answered.
+			_ = s.awaitApplied(ctx, position)
+			return s.public(id, record), key, nil
 		case !errors.Is(err, store.ErrConflict):
 			return Account{}, AccessKey{}, storageFault(fmt.Errorf("create account %s: %w", id, err))
 		case in.ID != "":
@@ -162,6 +166,8 @@ func (s *Service) awaitApplied(ctx context.Context, position store.Position) err
 	if s.options.Applied == nil {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, applyPatience)
+	defer cancel()
 	if err := s.options.Applied(ctx, position); err != nil {
 		return fault.Wrap(fault.Unavailable, err, "The account is changed, but this server has not taken it over yet")
 	}
@@ -255,6 +261,16 @@ func (s *Service) ListAccounts(ctx context.Context, by fleet.Account, after stri
 		return AccountPage{}, storageFault(fmt.Errorf("list accounts: %w", err))
 	}
 	return page, nil
+}
+
+// AllAccounts are the numbers of all accounts, closed or not.
+func (s *Service) AllAccounts(ctx context.Context) ([]fleet.Account, error) {
+	var all []fleet.Account
+	err := eachAccount(ctx, s.options.Store, func(of fleet.Account, _ *accountRecord) error {
+		all = append(all, of)
+		return nil
+	})
+	return all, err
 }
 
 // CloseAccount has the account's keys and devices refused from now on: whoever

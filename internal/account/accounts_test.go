@@ -3,6 +3,7 @@ package account
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -336,5 +337,17 @@ func TestWildcardsCoverEveryAccount(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+	}
+}
+
+// A server that does not hear of the account in time still tells its key, which
+// nobody can ask for again.
+func TestKeyIsToldThoughTheDirectoryIsBehind(t *testing.T) {
+	t.Parallel()
+	s, _ := newHouse(t)
+	s.options.Applied = func(context.Context, store.Position) error { return errors.New("stopping") }
+	made, key, err := s.CreateAccount(t.Context(), home, NewAccount{ID: north, Name: "Plant North"})
+	if err != nil || made.ID != north || key.Secret == "" {
+		t.Errorf("%+v, a key of %d characters, %v", made, len(key.Secret), err)
 	}
 }

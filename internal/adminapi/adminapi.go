@@ -62,6 +62,9 @@ type Options struct {
 	// SignedIn is told of every sign-in and every failed one; method is password or
 	// oidc, who is anonymous for a failed one. It may be nil.
 	SignedIn func(ctx context.Context, of fleet.Account, who fleet.Principal, method string, err error)
+	// AuthenticateHead refuses a request that nobody known can have sent, before
+	// its body is read; optional.
+	AuthenticateHead func(r *http.Request) error
 	// Backup streams an archive encrypted to an age recipient.
 	Backup func(ctx context.Context, w io.Writer, recipient string) error
 	// Doctor compares store, log and projections.

@@ -2,6 +2,7 @@ package adminapi
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strconv"
 	"strings"
@@ -146,23 +147,42 @@ type importOutput struct {
 	Unchanged bool `json:"unchanged"`
 }
 
-// importRevocationList takes over an authority's list in PEM or DER. Few lists
-// are held at a time, since each is read before its sender can be proven.
+// importRevocationList takes over an authority's list in PEM or DER. A long one
+// is read only when its head proves who sends it, and few are held at a time.
 func (h *handler) importRevocationList(w http.ResponseWriter, r *http.Request) {
-	select {
-	case h.imports <- struct{}{}:
-		defer func() { <-h.imports }()
-	default:
-		h.fail(w, r, fault.New(fault.Throttling, "%d revocation lists are being imported; try again", maxImports))
-		return
+	limit := int64(maxBody)
+	if r.ContentLength < 0 || r.ContentLength > maxBody {
+		if h.o.AuthenticateHead != nil {
+			if err := h.o.AuthenticateHead(r); err != nil {
+				h.fail(w, r, err)
+				return
+			}
+		}
+		limit = maxRevocationList
+		select {
+		case h.imports <- struct{}{}:
+			defer func() { <-h.imports }()
+		default:
+			h.fail(w, r, fault.New(fault.Throttling, "%d revocation lists are being imported; try again", maxImports))
+			return
+		}
 	}
-	r, body, err := h.enterUpTo(w, r, ActionImportRevocationList, maxRevocationList)
+	r, body, err := h.enterUpTo(w, r, ActionImportRevocationList, limit)
 	if err != nil {
 		h.fail(w, r, err)
 		return
 	}
 	ctx := r.Context()
-	done, err := h.o.Certificates.ImportRevocationList(ctx, h.o.Account(ctx), r.PathValue("caCertificateId"), body) //nolint:contextcheck // enter returned the same request with the actor
+	ca := r.PathValue("caCertificateId")
+	callOf(w).About(h.o.ARN(ctx, fleet.ARNCACert, ca)) //nolint:contextcheck // enter returned the same request with the actor
+	// The request is read: what is left of its time must not end the import of a
+	// long list.
+	control := http.NewResponseController(w)
+	if err := errors.Join(control.SetReadDeadline(time.Time{}), control.SetWriteDeadline(time.Time{})); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		h.fail(w, r, err)
+		return
+	}
+	done, err := h.o.Certificates.ImportRevocationList(ctx, h.o.Account(ctx), ca, body) //nolint:contextcheck // enter returned the same request with the actor
 	if err != nil {
 		h.fail(w, r, err)
 		return

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -30,6 +31,10 @@ type book struct {
 	// hold is closed to let imports end; entered tells of each that began.
 	hold    chan struct{}
 	entered chan struct{}
+	// takes is how long an import lasts.
+	takes time.Duration
+	// unknown is what a head proves nothing with.
+	unknown error
 }
 
 func (b *book) ListExpiring(_ context.Context, _ fleet.Account, until time.Time, p registry.Page) (registry.Listed[registry.Expiring], error) {
@@ -40,11 +45,18 @@ func (b *book) ListExpiring(_ context.Context, _ fleet.Account, until time.Time,
 	}}, nil
 }
 
-func (b *book) ImportRevocationList(_ context.Context, _ fleet.Account, ca string, list []byte) (registry.RevocationImport, error) {
+func (b *book) ImportRevocationList(ctx context.Context, _ fleet.Account, ca string, list []byte) (registry.RevocationImport, error) {
 	b.ca, b.list = ca, len(list)
-	if b.hold != nil {
+	if hold := b.hold; hold != nil {
 		b.entered <- struct{}{}
-		<-b.hold
+		<-hold
+	}
+	if b.takes > 0 {
+		select {
+		case <-time.After(b.takes):
+		case <-ctx.Done():
+			return registry.RevocationImport{}, ctx.Err()
+		}
 	}
 	if string(list) == "old" {
 		return registry.RevocationImport{}, fault.New(fault.Conflict, "older")
@@ -67,7 +79,9 @@ func certificateServer(t *testing.T, b *book) (h http.Handler, actions *[]string
 			}
 			return r, nil
 		},
-		Certificates: b, Tokens: tokens, Account: func(context.Context) fleet.Account { return account },
+		AuthenticateHead: func(*http.Request) error { return b.unknown },
+		Certificates:     b, Tokens: tokens, Account: func(context.Context) fleet.Account { return account },
+		ARN: func(_ context.Context, kind, name string) string { return kind + "/" + name },
 		Now: func() time.Time { return noon }, Logger: slog.New(slog.DiscardHandler),
 	}), actions
 }
@@ -158,20 +172,73 @@ func TestFewImportsAtATime(t *testing.T) {
 	h, _ := certificateServer(t, b)
 	const path = "/ops/v1/ca-certificates/ca7/revocation-list"
 	done := make(chan int, maxImports)
+	var hold chan struct{}
 	for range maxImports {
 		go func() {
-			status, _ := post(t, h, path, nil)
+			status, _ := post(t, h, path, make([]byte, maxBody+1))
 			done <- status
 		}()
 		<-b.entered
 	}
-	if status, _ := post(t, h, path, nil); status != http.StatusTooManyRequests {
+	if status, _ := post(t, h, path, make([]byte, maxBody+1)); status != http.StatusTooManyRequests {
 		t.Errorf("one more: %d", status)
 	}
-	close(b.hold)
+	b.hold, hold = nil, b.hold
+	if status, _ := post(t, h, path, []byte("short")); status != http.StatusOK {
+		t.Errorf("a short one, which takes no room: %d", status)
+	}
+	close(hold)
 	for range maxImports {
 		if status := <-done; status != http.StatusOK {
 			t.Errorf("status %d", status)
 		}
+	}
+}
+
+// Nobody unknown keeps others from importing by sending a long body slowly.
+func TestLongListsOfUnknownSendersAreNotRead(t *testing.T) {
+	t.Parallel()
+	b := &book{unknown: fault.New(fault.Unauthorized, "unknown")}
+	h, actions := certificateServer(t, b)
+	body := &unread{}
+	for _, length := range []int64{maxBody + 1, -1} {
+		request := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/ops/v1/ca-certificates/ca7/revocation-list", body)
+		request.ContentLength = length
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, request)
+		if w.Code != http.StatusForbidden || body.reads != 0 || len(*actions) != 0 {
+			t.Errorf("length %d: status %d after %d reads", length, w.Code, body.reads)
+		}
+	}
+}
+
+// unread counts reads.
+type unread struct{ reads int }
+
+func (u *unread) Read([]byte) (int, error) {
+	u.reads++
+	return 0, errors.New("read")
+}
+
+// An import goes on behind the time that a request may take to arrive.
+func TestLongImportOutlivesTheRequestTime(t *testing.T) {
+	t.Parallel()
+	b := &book{takes: 400 * time.Millisecond}
+	h, _ := certificateServer(t, b)
+	server := httptest.NewUnstartedServer(h)
+	server.Config.ReadTimeout, server.Config.WriteTimeout = b.takes/4, b.takes/4
+	server.Start()
+	t.Cleanup(server.Close)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL+"/ops/v1/ca-certificates/ca7/revocation-list", strings.NewReader("list"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := server.Client().Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		t.Errorf("status %d", response.StatusCode)
 	}
 }

@@ -99,9 +99,13 @@ func (a *App) checkAudit(ctx context.Context, report *adminapi.Report) error {
 		return err
 	}
 	// Whoever removed a head would keep its trail from being looked at.
-	if !slices.Contains(accounts, a.settings.AccountID) {
-		accounts = append(accounts, a.settings.AccountID)
+	known, err := a.accounts.AllAccounts(ctx)
+	if err != nil {
+		return err
 	}
+	accounts = append(append(accounts, a.settings.AccountID), known...)
+	slices.Sort(accounts)
+	accounts = slices.Compact(accounts)
 	for _, account := range accounts {
 		verdict, err := a.audit.Verify(ctx, account, nil, audit.Witness{
 			Found: func(f audit.Finding) error {

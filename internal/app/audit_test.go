@@ -16,8 +16,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/muster-iot/muster/internal/account"
+	"github.com/muster-iot/muster/internal/adminapi"
 	"github.com/muster-iot/muster/internal/apiclient"
 	"github.com/muster-iot/muster/internal/audit"
+	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/registry"
+	"github.com/muster-iot/muster/internal/store"
 )
 
 // trailOf is what the trail holds, oldest first.
@@ -233,6 +238,67 @@ func TestStartAndSettingsAreRecorded(t *testing.T) {
 		t.Errorf("after a reload: %+v", r)
 	}
 	stop()
+}
+
+// A trail is looked at although its head, by which trails are known, is gone.
+func TestDoctorVerifiesTrailsWithoutHead(t *testing.T) {
+	t.Parallel()
+	a, _ := started(t, settings(t))
+	const north = fleet.Account("210000000001")
+	if _, _, err := a.accounts.CreateAccount(t.Context(), a.settings.AccountID, account.NewAccount{ID: north, Name: "North"}); err != nil {
+		t.Fatal(err)
+	}
+	if head, err := a.audit.Head(t.Context(), north); err != nil || head.Seq == 0 {
+		t.Fatalf("head %+v, %v", head, err)
+	}
+	_, err := a.bare.Commit(t.Context(), store.Batch{Writes: []store.Write{{Key: store.K("audit-head", string(north)), Delete: true}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	report, err := a.Doctor(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(report.Findings, func(f adminapi.Finding) bool {
+		return f.Check == "audit" && strings.Contains(f.Subject, string(north))
+	}) {
+		t.Errorf("found %+v", report.Findings)
+	}
+}
+
+// A certificate that a list revokes has a record of that, and the import names
+// its authority.
+func TestImportedRevocationsAreRecorded(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	acme := s.authority(registry.ModeDefault)
+	devices := []badge{acme.badge(2, time.Hour), acme.badge(3, time.Hour)}
+	if _, err := s.operator().ImportRevocationList(t.Context(), acme.id, acme.list(1, 2, 3)); err != nil {
+		t.Fatal(err)
+	}
+	of := func(resource string) []string {
+		page, err := s.audit.List(t.Context(), s.account, audit.Query{Resource: resource, Limit: 10})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, line := range page.Records {
+			var r audit.Record
+			if err := json.Unmarshal(line, &r); err != nil {
+				t.Fatal(err)
+			}
+			names = append(names, r.EventName+" by "+r.UserIdentity.Type)
+		}
+		return names
+	}
+	for _, device := range devices {
+		if names := of(device.arn); !slices.Contains(names, "CertificateStatusChanged by Root") {
+			t.Errorf("of the certificate: %v", names)
+		}
+	}
+	if names := of("cacert/" + acme.id); !slices.Contains(names, "ImportRevocationList by Root") {
+		t.Errorf("of the authority: %v", names)
+	}
 }
 
 // A follower hears of calls as they are made and does not hold up a stop.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"strings"
 
 	"github.com/muster-iot/muster/internal/event"
 	"github.com/muster-iot/muster/internal/fleet"
@@ -139,7 +140,8 @@ func (s *Service) recordOf(env *event.Envelope) (*Record, bool, error) {
 		}
 		r.service(env, "ConfigurationChanged", details)
 	default:
-		if !unasked(env) {
+		elsewhere := fromElsewhere(env)
+		if elsewhere == "" && !unasked(env) {
 			return nil, false, nil
 		}
 		encoded, err := json.Marshal(e)
@@ -152,6 +154,9 @@ func (s *Service) recordOf(env *event.Envelope) (*Record, bool, error) {
 		}
 		r.service(env, event.TypeName(e), details)
 		r.resources(resourcesOf(fleet.Scope{Region: s.o.Region, Account: env.Account}, []event.Envelope{*env}))
+		if elsewhere != "" {
+			r.anonymize(elsewhere)
+		}
 	}
 	if r.EventID == "" {
 		// The place in the log is the event's own and stays the same.
@@ -201,6 +206,14 @@ func (r *Record) service(env *event.Envelope, name string, details map[string]an
 	}
 }
 
+// anonymize leaves of who acted no more than the account: the call has its record
+// in the trail of that account, and what its operators are called and where they
+// sit is not for others.
+func (r *Record) anonymize(actor fleet.Account) {
+	r.UserIdentity = UserIdentity{Type: identityAccount, AccountID: string(actor), InvokedBy: invokedBy}
+	r.SourceIPAddress, r.RequestID, r.AdditionalEventData = "", "", nil
+}
+
 // resources names what a record is about.
 func (r *Record) resources(arns []string) {
 	for _, arn := range arns {
@@ -214,6 +227,29 @@ const serviceSource = "muster"
 // serviceEvent is an act of the server itself.
 func serviceEvent(name string, details map[string]any) event.APICalled {
 	return event.APICalled{Kind: event.CallService, Source: serviceSource, Name: name, Parameters: Parameters(details)}
+}
+
+// fromElsewhere is the account from which a call changed something of the event's
+// account, "" for none: a transfer that the other side steps on, an account that
+// the default one closes. The call itself is recorded there alone.
+func fromElsewhere(env *event.Envelope) fleet.Account {
+	switch env.Event.(type) {
+	case event.CertificateTransferChanged, event.AccountChanged:
+		if of := accountOf(env.Actor.Principal.ARN); of != env.Account {
+			return of
+		}
+	default:
+	}
+	return ""
+}
+
+// accountOf is the account part of an ARN, "" when there is none.
+func accountOf(arn string) fleet.Account {
+	parts := strings.SplitN(arn, ":", 6)
+	if len(parts) != 6 {
+		return ""
+	}
+	return fleet.Account(parts[4])
 }
 
 // unasked reports whether an event is about credentials or operators and no

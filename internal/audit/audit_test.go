@@ -234,7 +234,7 @@ func trail(t *testing.T, s store.Store) *fixture {
 	f := newFixture(t, s)
 	thing := "arn:aws:iot:eu-local-1:000000000000:thing/pump-1"
 	for n := range 5 {
-		elsewhere := f.called("eve", "ListThings")
+		elsewhere := f.called("mallory", "ListThings")
 		elsewhere.Account = other
 		f.tell(f.called("ada", fmt.Sprint("UpdateThing", n), thing), f.called("bob", fmt.Sprint("ListThings", n)), elsewhere)
 	}
@@ -759,6 +759,134 @@ func TestUnaskedChangesOfCredentials(t *testing.T) {
 	if !cmp.Equal(r.Resources, []Resource{{"arn:aws:iot:eu-local-1:000000000000:cert/" + id, "AWS::IoT::Certificate"}}) {
 		t.Errorf("resources %+v", r.Resources)
 	}
+}
+
+// What one account does to another has a record in the trail of each, and the
+// other one learns no more than the account.
+func TestActsOfOtherAccounts(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, inMemory(t))
+	id := strings.Repeat("a", 64)
+	eve := fleet.Actor{
+		Principal:     fleet.Principal{Kind: fleet.PrincipalUser, ID: "mallory", ARN: iamARN(other, "user/mallory")},
+		SourceAddress: "192.0.2.66", AccessKeyID: "AKIAMALLORY", RequestID: "r1", ClientID: "c1",
+	}
+	step := event.CertificateTransferChanged{CertificateID: id, Change: event.CertificateTransferAccepted, From: account, To: other}
+	f.tell(
+		event.Envelope{Account: account, At: f.now, Actor: eve, Event: event.CertificateDeleted{CertificateID: id}},
+		event.Envelope{Account: account, At: f.now, Actor: eve, Event: step},
+		event.Envelope{Account: other, At: f.now, Actor: eve, Event: step},
+		event.Envelope{Account: account, At: f.now, Actor: eve, Event: event.AccountChanged{Status: "CLOSED"}},
+	)
+	f.apply(10)
+	if diff := cmp.Diff([]string{"AccountChanged", "CertificateTransferChanged"}, f.names(Query{})); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{"AccountChanged", "CertificateTransferChanged"}, f.names(Query{Actor: string(other)})); diff != "" {
+		t.Errorf("by actor: %s", diff)
+	}
+	r, _, err := parseLine(f.line(1))
+	f.need(err)
+	if diff := cmp.Diff(UserIdentity{Type: identityAccount, AccountID: string(other), InvokedBy: invokedBy}, r.UserIdentity); diff != "" {
+		t.Error(diff)
+	}
+	if line := string(f.line(1)); strings.Contains(strings.ToLower(line), "mallory") || strings.Contains(line, "192.0.2.66") || strings.Contains(line, "r1") || strings.Contains(line, "c1\"") {
+		t.Errorf("the record tells about the other account's operator: %s", line)
+	}
+	if r.ServiceEventDetails == nil || !strings.Contains(string(r.ServiceEventDetails), "ACCEPTED") {
+		t.Errorf("details %s", r.ServiceEventDetails)
+	}
+	accounts, err := f.Accounts(t.Context())
+	f.need(err)
+	if diff := cmp.Diff([]fleet.Account{account}, accounts); diff != "" {
+		t.Errorf("the actor's own account has a second record: %s", diff)
+	}
+}
+
+// Two nodes that share a store apply at once: what the other one has just
+// committed is no head that was set back.
+func TestOtherNodeIsNoTampering(t *testing.T) {
+	t.Parallel()
+	inner := inMemory(t)
+	f := trail(t, inner)
+	var logged bytes.Buffer
+	node := newService(t, inner, func() time.Time { return f.now })
+	node.o.Logger = slog.New(slog.NewTextHandler(&logged, nil))
+	f.tell(f.called("ada", "DeleteThing"))
+	events, _, err := inner.Events(t.Context(), f.applied, 10)
+	f.need(err)
+	node.store = &overtaken{Store: inner, meddle: func() { f.apply(10) }}
+	b, err := node.Apply(t.Context(), events)
+	if logged.Len() != 0 {
+		t.Errorf("it says: %s", logged.String())
+	}
+	if err == nil {
+		_, err = inner.Commit(t.Context(), b)
+	}
+	if !errors.Is(err, store.ErrConflict) {
+		t.Errorf("the slower node has %v, want a conflict", err)
+	}
+	if _, found := f.verify(); len(found) != 0 {
+		t.Errorf("found %+v", found)
+	}
+}
+
+// Two nodes that trim at once are no gap.
+func TestOtherNodeTrimsToo(t *testing.T) {
+	t.Parallel()
+	for _, meddle := range []string{"before it looks", "before it commits"} {
+		inner := inMemory(t)
+		f := trail(t, inner)
+		f.now = f.now.Add(24*time.Hour + 7*time.Second)
+		node := newService(t, inner, func() time.Time { return f.now })
+		other := &overtaken{Store: inner}
+		trim := func() { f.need(f.Trim(t.Context())) }
+		if meddle == "before it looks" {
+			other.scan = trim
+		} else {
+			other.commit = trim
+		}
+		node.store = other
+		if _, err := node.trim(t.Context(), account); err != nil {
+			t.Errorf("%s: %v", meddle, err)
+		}
+		if anchor, _, err := readHead(t.Context(), inner, anchorKey(account), anchorOf, account); err != nil || anchor.Seq == 0 {
+			t.Errorf("%s: nothing was trimmed: %+v, %v", meddle, anchor, err)
+		}
+		if _, found := f.verify(); len(found) != 0 {
+			t.Errorf("%s: found %+v", meddle, found)
+		}
+	}
+}
+
+// overtaken lets another node commit between two reads.
+type overtaken struct {
+	store.Store
+	meddle, scan, commit func()
+}
+
+func (o *overtaken) Scan(ctx context.Context, r store.Range, fn func(store.Record) error) error {
+	if scan := o.scan; scan != nil {
+		o.scan = nil
+		scan()
+	}
+	return o.Store.Scan(ctx, r, fn)
+}
+
+func (o *overtaken) Commit(ctx context.Context, b store.Batch) (store.Position, error) {
+	if commit := o.commit; commit != nil {
+		o.commit = nil
+		commit()
+	}
+	return o.Store.Commit(ctx, b)
+}
+
+func (o *overtaken) GetMany(ctx context.Context, keys []store.Key) ([]store.Record, error) {
+	if meddle := o.meddle; meddle != nil {
+		o.meddle = nil
+		meddle()
+	}
+	return o.Store.GetMany(ctx, keys)
 }
 
 // The chain as it is on disk must be readable for ever.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -31,6 +32,9 @@ type Call struct {
 	// granted says that commits are the call's own doing.
 	granted  bool
 	reported bool
+	// doubtful says that a commit with the report ended in an error that leaves
+	// open whether it was made.
+	doubtful bool
 	finished bool
 }
 
@@ -167,7 +171,8 @@ func (c *Call) finish() (event.Envelope, bool) {
 	if c.reported && c.fact.ErrorCode == "" {
 		return event.Envelope{}, false
 	}
-	if c.reported {
+	if c.reported || c.doubtful {
+		// There may be a record by that id.
 		c.fact.ID = newID()
 	}
 	if !c.recorder.admit(c) {
@@ -211,8 +216,11 @@ func (c *Call) ride(ctx context.Context, events []event.Envelope) (report event.
 }
 
 // alight gives the turn back.
-func (c *Call) alight(committed bool) {
-	c.change(func() { c.reported = c.reported || committed })
+func (c *Call) alight(committed bool, err error) {
+	c.change(func() {
+		c.reported = c.reported || committed
+		c.doubtful = c.doubtful || err != nil && !errors.Is(err, store.ErrConflict)
+	})
 	<-c.turn
 }
 
@@ -245,7 +253,7 @@ func (s recording) Commit(ctx context.Context, b store.Batch) (store.Position, e
 		return s.Store.Commit(ctx, b) //nolint:wrapcheck // as above
 	}
 	committed := false
-	defer func() { call.alight(committed) }()
+	defer func() { call.alight(committed, err) }()
 	// The report comes first, so that the position is that of the caller's last
 	// event. The caller's slice is its own: the places go there afterwards.
 	joined := append([]event.Envelope{report}, b.Events...)

@@ -24,6 +24,16 @@ func (s *Service) open(ctx context.Context, b *store.Batch, chains map[fleet.Acc
 	if err != nil {
 		return nil, err
 	}
+	if problem != "" {
+		// Another node may have come on between the two reads.
+		_, now, err := readHead(ctx, s.store, headKey(account), headOf, account)
+		if err != nil && !errors.Is(err, errHead) {
+			return nil, err
+		}
+		if now != version {
+			return nil, fmt.Errorf("open the audit trail of %s: %w", account, &store.ConflictError{Key: headKey(account)})
+		}
+	}
 	c := &chain{head, version}
 	chains[account] = c
 	if problem == "" {

@@ -117,6 +117,7 @@ const (
 	identityUser        = "IAMUser"
 	identityRole        = "AssumedRole"
 	identityService     = "AWSService"
+	identityAccount     = "AWSAccount"
 	identityCertificate = "Certificate"
 	identityCustom      = "CustomAuthorizer"
 	identityUnknown     = "Unknown"
@@ -177,6 +178,8 @@ func (r *Record) actors() []string {
 		names = append(names, u.ARN)
 	case u.PrincipalID != "":
 		names = append(names, u.PrincipalID)
+	case u.Type == identityAccount:
+		names = append(names, u.AccountID)
 	case u.InvokedBy != "":
 		names = append(names, u.InvokedBy)
 	}

@@ -18,7 +18,7 @@ import (
 
 const (
 	// queued bounds the reports that wait; a call that meets a full queue waits
-	// for room, patience at most.
+	// for room, patience at most, and not at all once one has waited in vain.
 	queued   = 4096
 	patience = 10 * time.Second
 	// gather is how long a report waits for others to share its commit, gathered
@@ -143,7 +143,13 @@ func (r *Recorder) enqueue(env event.Envelope) {
 		return
 	default:
 	}
-	timer := time.NewTimer(patience)
+	wait := patience
+	if r.lost.Load() > 0 {
+		// Somebody has waited in vain since the store last took reports: nobody
+		// else does, so that reading goes on while a disk is full.
+		wait = 0
+	}
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
 	case r.queue <- env:

@@ -329,6 +329,45 @@ func TestSignInsAreRecorded(t *testing.T) {
 	}
 }
 
+// After a commit of which nobody knows whether it was made, the failure has a
+// record of its own id.
+func TestDoubtfulCommit(t *testing.T) {
+	t.Parallel()
+	l := &ledger{}
+	r := newRecorder(l, false)
+	stop := r.run(t)
+	call := r.Begin(account, ada, event.APICalled{Name: "Call"})
+	call.Grant()
+	var tried string
+	s := Recording(&lostAnswer{ledger: l, id: &tried})
+	if _, err := s.Commit(call.In(t.Context()), thing("a")); !errors.Is(err, errBroken) {
+		t.Fatal(err)
+	}
+	call.Fail("InternalFailureException", "")
+	call.Finish()
+	stop()
+	if diff := cmp.Diff([]string{"Call arn:aws:iot:r:000000000000:thing/a", "ThingUpdated", "Call!InternalFailureException"}, l.told()); diff != "" {
+		t.Fatal(diff)
+	}
+	if last, ok := l.events[2].Event.(event.APICalled); !ok || last.ID == tried || tried == "" {
+		t.Errorf("two records have the id %q", tried)
+	}
+}
+
+// lostAnswer commits and says that it could not.
+type lostAnswer struct {
+	*ledger
+	id *string
+}
+
+func (l *lostAnswer) Commit(ctx context.Context, b store.Batch) (store.Position, error) {
+	if call, ok := b.Events[0].Event.(event.APICalled); ok {
+		*l.id = call.ID
+	}
+	_, err := l.ledger.Commit(ctx, b)
+	return store.Position{}, errors.Join(err, errBroken)
+}
+
 // A store that takes nothing for a while delays reports; one that takes nothing
 // for long makes callers wait and loses some, which the trail says.
 func TestBrokenStore(t *testing.T) {
@@ -353,8 +392,8 @@ func TestBrokenStore(t *testing.T) {
 		}
 		call()
 		call()
-		if took := time.Since(begun); took < 2*patience {
-			t.Errorf("two callers without room waited %v, want %v", took, 2*patience)
+		if took := time.Since(begun); took < patience || took > patience+time.Second {
+			t.Errorf("two callers without room waited %v, want one of them %v and the other nothing", took, patience)
 		}
 		l.mu.Lock()
 		l.broken = false

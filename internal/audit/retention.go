@@ -99,6 +99,12 @@ func (s *Service) trim(ctx context.Context, account fleet.Account) (int, error) 
 		n++
 		return nil
 	})
+	if errors.Is(err, errGap) {
+		// Another node may have removed the same records meanwhile.
+		if _, now, again := readHead(ctx, s.store, anchorKey(account), anchorOf, account); again == nil && now != version {
+			return 0, nil
+		}
+	}
 	if err != nil || n == 0 {
 		return 0, err
 	}
@@ -111,7 +117,9 @@ func (s *Service) trim(ctx context.Context, account fleet.Account) (int, error) 
 	}
 	b.Expect = append(b.Expect, store.Expect{Key: anchorKey(account), Version: version})
 	b.Writes = append(b.Writes, store.Write{Key: anchorKey(account), Value: value})
-	if _, err := s.store.Commit(ctx, b); err != nil {
+	if _, err := s.store.Commit(ctx, b); errors.Is(err, store.ErrConflict) {
+		return 0, nil // as above
+	} else if err != nil {
 		return 0, fmt.Errorf("remove records: %w", err)
 	}
 	return n, nil

@@ -2,9 +2,11 @@ package awsapi
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/hex"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -135,6 +137,42 @@ func TestSignaturesStayWithTheirService(t *testing.T) {
 	}
 	if _, err := s.Authenticate(signed(t, "iot", http.MethodPost, "http://127.0.0.1/ops/v1/backup", "{}"), []byte("{}")); err != nil {
 		t.Error(err)
+	}
+}
+
+// A head proves its sender by the hash that it states, and no less than the
+// whole request does.
+func TestAuthenticateHead(t *testing.T) {
+	t.Parallel()
+	s, _ := newServer(t)
+	const target = "http://127.0.0.1/ops/v1/x"
+	sum := sha256.Sum256([]byte("list"))
+	stated := request(t, http.MethodPost, target, "list")
+	stated.Header.Set("X-Amz-Content-Sha256", hex.EncodeToString(sum[:]))
+	key := sigv4.Key{AccessKeyID: testKey, Secret: testSecret}
+	if err := sigv4.Sign(stated, []byte("list"), key, sigv4.Scope{Region: "r", Service: "iot"}, testNow()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.AuthenticateHead(stated); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Authenticate(stated, []byte("list")); err != nil {
+		t.Errorf("with its body: %v", err)
+	}
+	if _, err := s.Authenticate(stated, []byte("other")); fault.CodeOf(err) != fault.Unauthorized {
+		t.Errorf("with another body: %v", err)
+	}
+	if err := s.AuthenticateHead(signed(t, "iot", http.MethodPost, target, "list")); fault.CodeOf(err) != fault.Unauthorized || !strings.Contains(err.Error(), "x-amz-content-sha256") {
+		t.Errorf("without a hash: %v", err)
+	}
+	forged := stated.Clone(t.Context())
+	forged.Header.Set("X-Amz-Content-Sha256", strings.Repeat("0", 64))
+	if err := s.AuthenticateHead(forged); fault.CodeOf(err) != fault.Unauthorized {
+		t.Errorf("with another hash: %v", err)
+	}
+	unsigned := httptest.NewRequestWithContext(t.Context(), http.MethodPost, target, nil)
+	if err := s.AuthenticateHead(unsigned); fault.CodeOf(err) != fault.Unauthorized {
+		t.Errorf("unsigned: %v", err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/muster-iot/muster/internal/awsapi/catalog"
+	"github.com/muster-iot/muster/internal/awsapi/sigv4"
 	"github.com/muster-iot/muster/internal/fault"
 )
 
@@ -29,6 +30,23 @@ func (s *Server) Authenticate(r *http.Request, body []byte) (Caller, error) {
 		return Caller{}, err
 	}
 	return caller, nil
+}
+
+// AuthenticateHead refuses a request whose signature cannot be right whatever
+// body follows, so that nobody unknown has a large one taken in. The request must
+// state its body's hash, and Authenticate is still to be asked.
+func (s *Server) AuthenticateHead(r *http.Request) error {
+	signature, err := parseSignature(r)
+	if err == nil && signature == nil {
+		err = sigv4.ErrMissing
+	}
+	if err != nil {
+		return fault.Wrap(fault.Unauthorized, err, "%s", signatureProblem(err).message)
+	}
+	if _, p := s.authenticate(r, nil, signature.HeadOnly(), nil); p != nil {
+		return fault.Wrap(fault.Unauthorized, p.cause, "%s", p.message)
+	}
+	return nil
 }
 
 // AuthenticateUpgrade proves by presigned query or by header who opens a

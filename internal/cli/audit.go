@@ -248,6 +248,8 @@ func who(u *audit.UserIdentity) string {
 		return "root"
 	case u.PrincipalID != "":
 		return short(u.PrincipalID)
+	case u.Type == "AWSAccount":
+		return u.AccountID
 	case u.InvokedBy != "":
 		return u.InvokedBy
 	default:

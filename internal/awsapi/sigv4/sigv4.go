@@ -71,6 +71,8 @@ type Authorization struct {
 	// long it is good for.
 	presigned bool
 	expires   time.Duration
+	// headOnly is set by HeadOnly.
+	headOnly bool
 }
 
 // Parse reads the signature of a request and what belongs to it: from the

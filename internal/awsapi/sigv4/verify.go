@@ -114,12 +114,28 @@ func (a *Authorization) covers(r *http.Request) error {
 	return nil
 }
 
+// HeadOnly is the same signature for a request whose body has not come: Verify
+// then goes by the hash that the request must state. It is to be verified again
+// with the body.
+func (a *Authorization) HeadOnly() *Authorization {
+	head := *a
+	head.headOnly = true
+	return &head
+}
+
 // payloadHash returns the hash that the canonical request carries. A hash that
 // the client states must be the body's own; only s3 may leave the body unsigned,
 // and does so when presigned.
 func (a *Authorization) payloadHash(r *http.Request, body []byte) (string, error) {
 	if a.presigned && a.Service == serviceS3 {
 		return unsignedPayload, nil
+	}
+	if a.headOnly {
+		stated := r.Header.Get(headerHash)
+		if sum, err := hex.DecodeString(stated); err != nil || len(sum) != sha256.Size {
+			return "", fmt.Errorf("%w: %s must be the hash of the body, which is long", ErrIncomplete, strings.ToLower(headerHash))
+		}
+		return stated, nil
 	}
 	sum := sha256.Sum256(body)
 	computed := hex.EncodeToString(sum[:])
