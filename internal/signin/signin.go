@@ -119,6 +119,7 @@ func (s *Service) Password(ctx context.Context, in Attempt) (Result, error) {
 	}
 	found, err := s.check(ctx, in)
 	if err != nil {
+		s.throttle.untried(who, in.SourceAddress, now)
 		return Result{}, err
 	}
 	if !found.Fits {
