@@ -79,10 +79,10 @@ func unsigned(w http.ResponseWriter, r *http.Request, into any) error {
 
 // signedIn is the one place that tells of a sign-in, whether it succeeded or not.
 func (h *handler) signedIn(ctx context.Context, w http.ResponseWriter, of fleet.Account, who fleet.Principal, method string, err error) {
-	if err == nil {
-		callOf(w).SignIn(of, who, method)
+	if who.Kind == fleet.PrincipalAnonymous {
+		callOf(w).SignIn("", who, method)
 	} else {
-		callOf(w).SignIn("", fleet.Principal{Kind: fleet.PrincipalAnonymous}, method)
+		callOf(w).SignIn(of, who, method)
 	}
 	if h.o.SignedIn != nil {
 		h.o.SignedIn(ctx, of, who, method, err)

@@ -66,9 +66,10 @@ func (c *Call) Describe(source, name string, readOnly bool) {
 	c.change(func() { c.fact.Source, c.fact.Name, c.fact.ReadOnly = source, name, readOnly })
 }
 
-// SignIn says that the call is a person who signs in, in which way, and as whom
-// when that is proven. A failed sign-in is recorded in the default account: which
-// one was meant is only claimed.
+// SignIn says that the call is a person who signs in, in which way, and as whom:
+// proven, or when it fails the user that was tried, if there is one. A failed
+// sign-in as nobody is recorded in the default account: which one was meant is
+// only claimed.
 func (c *Call) SignIn(account fleet.Account, principal fleet.Principal, method string) {
 	c.Ask(map[string]any{"method": method})
 	c.change(func() {

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -307,6 +308,78 @@ func TestOperatorsAreAskedForPermission(t *testing.T) {
 		err := c.who(c.args...)
 		if (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%v: %v, want %q", c.args, err, c.says)
+		}
+	}
+}
+
+// TestSignInsAreInTheTrail looks for a success, a guess at a user there is, and a
+// secret that was typed as a name, each in the account that it concerns.
+func TestSignInsAreInTheTrail(t *testing.T) {
+	t.Parallel()
+	server := testkit.StartServer(t)
+	const north, path, password = "210000000001", "/ops/v1/sign-in", "given by the admin"
+	file := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(file, []byte(password+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	command(t, server, "account", "create", "North", "--id", north, "--save-profile", "north")
+	for _, in := range [][]string{nil, {"--profile", "north"}} {
+		command(t, server, append([]string{"user", "create", "alice"}, in...)...)
+		command(t, server, append([]string{"user", "set-password", "alice", "--password-file", file}, in...)...)
+	}
+	post(t, server, path, map[string]string{"user": "alice", "password": password, "newPassword": "chosen by alice"})
+	for _, in := range []map[string]string{
+		{"user": "alice", "password": "a wrong guess"},
+		{"user": "typed-secret", "password": "a wrong guess"},
+		{"user": "alice", "password": "a wrong guess", "account": north},
+		{"user": "alice", "password": "a wrong guess", "account": "210000000002"},
+	} {
+		if status, _, _ := post(t, server, path, in); status != http.StatusForbidden {
+			t.Errorf("%v: %d", in, status)
+		}
+	}
+	trail := func(flags ...string) string {
+		var records []struct {
+			ErrorCode    string `json:"errorCode"`
+			UserIdentity struct {
+				Type      string `json:"type"`
+				ARN       string `json:"arn"`
+				UserName  string `json:"userName"`
+				AccountID string `json:"accountId"`
+			} `json:"userIdentity"`
+		}
+		out := command(t, server, append([]string{"audit", "search", "--name", "ConsoleLogin", "-o", "json"}, flags...)...)
+		if strings.Contains(out, "typed-secret") || strings.Contains(out, "chosen by") || strings.Contains(out, "wrong guess") {
+			t.Errorf("the trail holds what was typed: %s", out)
+		}
+		if err := json.Unmarshal([]byte(out), &records); err != nil {
+			t.Fatal(err)
+		}
+		var lines []string
+		for _, r := range records {
+			lines = append(lines, strings.Join([]string{r.UserIdentity.Type, r.UserIdentity.ARN, r.UserIdentity.UserName, r.UserIdentity.AccountID, r.ErrorCode}, " "))
+		}
+		slices.Sort(lines)
+		return strings.Join(lines, "\n")
+	}
+	for _, c := range []struct {
+		flags []string
+		want  string
+	}{
+		{nil, `IAMUser arn:aws:iam::000000000000:user/alice alice 000000000000 
+IAMUser arn:aws:iam::000000000000:user/alice alice 000000000000 Unauthorized
+Unknown    Unauthorized
+Unknown    Unauthorized`},
+		{[]string{"--profile", "north"}, "IAMUser arn:aws:iam::" + north + ":user/alice alice " + north + " Unauthorized"},
+		{[]string{"--actor", "alice"}, `IAMUser arn:aws:iam::000000000000:user/alice alice 000000000000 
+IAMUser arn:aws:iam::000000000000:user/alice alice 000000000000 Unauthorized`},
+	} {
+		got := trail(c.flags...)
+		for deadline := time.Now().Add(10 * time.Second); got != c.want && time.Now().Before(deadline); got = trail(c.flags...) {
+			time.Sleep(50 * time.Millisecond)
+		}
+		if got != c.want {
+			t.Errorf("%v:\n%s\nwant\n%s", c.flags, got, c.want)
 		}
 	}
 }
