@@ -114,6 +114,9 @@ func (h *handler) signIn(w http.ResponseWriter, r *http.Request) {
 		who = signin.UserPrincipal(of, in.User)
 	}
 	h.signedIn(r.Context(), w, of, who, "password", err)
+	if err == nil && in.NewPassword != "" {
+		callOf(w).Ask(map[string]any{"method": "password", "newPassword": true}) // the trail hides what it was
+	}
 	switch {
 	case err != nil:
 		h.failSignIn(w, r, err)

@@ -340,7 +340,10 @@ func TestSignInsAreInTheTrail(t *testing.T) {
 	}
 	trail := func(flags ...string) string {
 		var records []struct {
-			ErrorCode    string `json:"errorCode"`
+			ErrorCode         string `json:"errorCode"`
+			RequestParameters struct {
+				NewPassword string `json:"newPassword"`
+			} `json:"requestParameters"`
 			UserIdentity struct {
 				Type      string `json:"type"`
 				ARN       string `json:"arn"`
@@ -357,7 +360,7 @@ func TestSignInsAreInTheTrail(t *testing.T) {
 		}
 		var lines []string
 		for _, r := range records {
-			lines = append(lines, strings.Join([]string{r.UserIdentity.Type, r.UserIdentity.ARN, r.UserIdentity.UserName, r.UserIdentity.AccountID, r.ErrorCode}, " "))
+			lines = append(lines, strings.Join([]string{r.UserIdentity.Type, r.UserIdentity.ARN, r.UserIdentity.UserName, r.UserIdentity.AccountID, r.ErrorCode}, " ")+r.RequestParameters.NewPassword)
 		}
 		slices.Sort(lines)
 		return strings.Join(lines, "\n")
@@ -366,12 +369,12 @@ func TestSignInsAreInTheTrail(t *testing.T) {
 		flags []string
 		want  string
 	}{
-		{nil, `IAMUser arn:aws:iam::000000000000:user/alice alice 000000000000 
+		{nil, `IAMUser arn:aws:iam::000000000000:user/alice alice 000000000000 HIDDEN_DUE_TO_SECURITY_REASONS
 IAMUser arn:aws:iam::000000000000:user/alice alice 000000000000 Unauthorized
 Unknown    Unauthorized
 Unknown    Unauthorized`},
 		{[]string{"--profile", "north"}, "IAMUser arn:aws:iam::" + north + ":user/alice alice " + north + " Unauthorized"},
-		{[]string{"--actor", "alice"}, `IAMUser arn:aws:iam::000000000000:user/alice alice 000000000000 
+		{[]string{"--actor", "alice"}, `IAMUser arn:aws:iam::000000000000:user/alice alice 000000000000 HIDDEN_DUE_TO_SECURITY_REASONS
 IAMUser arn:aws:iam::000000000000:user/alice alice 000000000000 Unauthorized`},
 	} {
 		got := trail(c.flags...)
