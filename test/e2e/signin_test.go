@@ -276,9 +276,19 @@ func TestOperatorsAreAskedForPermission(t *testing.T) {
 	}
 	command(t, server, "user", "attach", "viewer", "MusterViewer")
 	command(t, server, "user", "attach", "admin", "MusterSecurityAdmin")
-	command(t, server, "user", "put-policy", "scoped", "own", `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":["ops:CreateAccessKey","ops:ListAccessKeys"],
+	command(t, server, "user", "put-policy", "scoped", "own", `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":["ops:CreateAccessKey","ops:ListAccessKeys","ops:UpdateAccessKey","ops:DeleteAccessKey"],
 		"Resource":"arn:aws:iam::000000000000:user/${aws:username}"}}`)
+	command(t, server, "user", "put-policy", "admin", "hands-off", `{"Version":"2012-10-17","Statement":{"Effect":"Deny","Action":"ops:*AccessKey*","Resource":"arn:aws:iam::*:user/boss"}}`)
+	keyOf := func(name string) string {
+		var key credentials
+		if err := json.Unmarshal([]byte(command(t, server, "key", "create", name, "-o", "json")), &key); err != nil {
+			t.Fatal(err)
+		}
+		return key.AccessKeyID
+	}
+	command(t, server, "user", "create", "boss")
 	viewer, admin, scoped := as("viewer"), as("admin"), as("scoped")
+	own, others, boss := keyOf("scoped"), keyOf("viewer"), keyOf("boss")
 	for _, c := range []struct {
 		who  func(...string) error
 		args []string
@@ -300,7 +310,14 @@ func TestOperatorsAreAskedForPermission(t *testing.T) {
 		{admin, []string{"user", "attach", "x", "MusterProvisioningApprover"}, ""},
 		{admin, []string{"user", "attach", "x", "MusterFleetAdmin"}, "Separation of duties"},
 		{admin, []string{"things", "delete", "x"}, "iot:DeleteThing"},
+		{admin, []string{"key", "deactivate", boss}, "ops:UpdateAccessKey on resource: arn:aws:iam::000000000000:user/boss with an explicit deny"},
+		{admin, []string{"key", "delete", boss}, "ops:DeleteAccessKey on resource: arn:aws:iam::000000000000:user/boss with an explicit deny"},
+		{admin, []string{"key", "deactivate", others}, ""},
 		{scoped, []string{"key", "list", "scoped"}, ""},
+		{scoped, []string{"key", "deactivate", own}, ""},
+		{scoped, []string{"key", "delete", own}, ""},
+		{scoped, []string{"key", "delete", own}, "ops:DeleteAccessKey on resource: arn:aws:iam::000000000000:user/*"},
+		{scoped, []string{"key", "delete", others}, "ops:DeleteAccessKey on resource: arn:aws:iam::000000000000:user/viewer"},
 		{scoped, []string{"key", "create", "scoped"}, ""},
 		{scoped, []string{"key", "create", "viewer"}, "ops:CreateAccessKey on resource: arn:aws:iam::000000000000:user/viewer"},
 		{scoped, []string{"user", "list"}, "ops:ListUsers"},
