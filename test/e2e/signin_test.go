@@ -223,6 +223,8 @@ func TestKeyReset(t *testing.T) {
 	t.Parallel()
 	server := testkit.StartServer(t)
 	id, secret := server.Credentials()
+	const north = "210000000001"
+	command(t, server, "account", "create", "North", "--id", north, "--save-profile", "north")
 	command(t, server, "things", "create", "pump")
 	if out, err := server.Muster(t.Context(), "key", "reset", "--data-dir", server.DataDir); err == nil || !strings.Contains(err.Error(), "in use by another process") {
 		t.Errorf("with the server running: %q %v", out, err)
@@ -238,7 +240,13 @@ func TestKeyReset(t *testing.T) {
 		t.Errorf("another account: %v", err)
 	}
 	command(t, server, "key", "reset", "--data-dir", server.DataDir)
+	command(t, server, "key", "reset", "--data-dir", server.DataDir, "--account-id", north)
 	server.Start()
+	// The server's own key did not take the place of the other account's.
+	command(t, server, "things", "create", "theirs", "--profile", "account-"+north)
+	if out, err := server.Muster(t.Context(), "things", "list", "--profile", "north"); err == nil {
+		t.Errorf("the old key of the other account is good: %s", out)
+	}
 	fresh, _ := server.Credentials()
 	if fresh == id {
 		t.Error("the key is the old one")
