@@ -167,7 +167,7 @@ func (h *handler) finishOIDC(w http.ResponseWriter, r *http.Request) {
 	}
 	h.signedIn(r.Context(), w, vouched.Account, who, "oidc", err)
 	if err != nil {
-		h.fail(w, r, err)
+		h.failSignIn(w, r, err)
 		return
 	}
 	w.Header().Set("Cache-Control", "no-store")
