@@ -192,6 +192,26 @@ func TestAnAddressIsBoundedWhateverTheUser(t *testing.T) {
 	}
 }
 
+// TestRefusalsNameTheUser is for the audit trail: who exists, and nobody else.
+func TestRefusalsNameTheUser(t *testing.T) {
+	t.Parallel()
+	d := newDoor(t, Limits{Failures: 100, Total: 100, Window: time.Minute}, nil)
+	for name, c := range map[string]struct {
+		in    Attempt
+		known bool
+	}{
+		"wrong":           {Attempt{User: "alice", Password: "x"}, true},
+		"too short":       {Attempt{User: "alice", Password: "correct horse", NewPassword: "short"}, true},
+		"the same":        {Attempt{User: "alice", Password: "correct horse", NewPassword: "correct horse"}, true},
+		"nobody":          {Attempt{User: "bob", Password: "x"}, false},
+		"another account": {Attempt{Account: "000000000043", User: "alice", Password: "correct horse"}, false},
+	} {
+		if got, err := d.Password(t.Context(), c.in); err == nil || got.KnownUser != c.known {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+}
+
 // TestManyNamesDoNotForgetFailures has one address try more names than there is
 // room for, to be let guess again.
 func TestManyNamesDoNotForgetFailures(t *testing.T) {
