@@ -2,12 +2,15 @@ package app
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/muster-iot/muster/internal/account"
+	"github.com/muster-iot/muster/internal/datadir"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/mqtt"
 	"github.com/muster-iot/muster/internal/mqtt/client"
@@ -184,7 +187,7 @@ func TestWebSocketEndsWithItsSession(t *testing.T) {
 	if err := s.accounts.AttachPolicy(ctx, of, account.Owner{Kind: "role", Name: "watch"}, "MusterOperator"); err != nil {
 		t.Fatal(err)
 	}
-	key, err := s.secret("session-tokens", account.SessionKeySize)
+	key, err := os.ReadFile(filepath.Join(s.settings.DataDir, datadir.SecretsDir, "session-tokens"))
 	if err != nil {
 		t.Fatal(err)
 	}
