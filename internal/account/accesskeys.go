@@ -100,6 +100,19 @@ func (s *Service) AccessKeys(ctx context.Context, account fleet.Account, user st
 	return found, nil
 }
 
+// KeyUser is the name of the user whose key this is in the account, empty for a
+// key that is no user's: one that is not there, of another account, or of root.
+func (s *Service) KeyUser(ctx context.Context, account fleet.Account, id string) string {
+	if !validAccessKeyID(id) {
+		return ""
+	}
+	record, err := read[accessKeyRecord](ctx, s.options.Store, store.K(keyAccessKey, id))
+	if err != nil || record.Account != account || record.User == rootUser {
+		return ""
+	}
+	return record.User
+}
+
 // ownKey finds a key of the account, and its user.
 func (a *attempt) ownKey(ctx context.Context, id string) (*accessKeyRecord, *userRecord, error) {
 	missing := fault.New(fault.ResourceNotFound, "The access key does not exist")

@@ -231,7 +231,9 @@ func (s *Service) loadIdentity(ctx context.Context, account fleet.Account, princ
 		return id, nil
 	case principal.Kind == fleet.PrincipalUser:
 		u, err := read[userRecord](ctx, s.options.Store, operatorKey(account, kindUser, principal.ID))
-		if errors.Is(err, store.ErrNotFound) || err == nil && !proof.SessionBegan.IsZero() && !proof.SessionBegan.After(u.RevokedAt) {
+		// A session from before the user is that of another one of the same name.
+		if errors.Is(err, store.ErrNotFound) ||
+			err == nil && !proof.SessionBegan.IsZero() && (!proof.SessionBegan.After(u.RevokedAt) || proof.SessionBegan.Before(u.CreatedAt.Truncate(time.Microsecond))) {
 			id.refused = void()
 			return id, nil
 		}
@@ -251,6 +253,8 @@ func (s *Service) loadIdentity(ctx context.Context, account fleet.Account, princ
 			id.refused = void()
 			return id, nil
 		}
+		// As with IAM, policies speak of the role, not of the session.
+		id.request.PrincipalARN = iamARN(account, kindRole, r.Name)
 		id.request.Type, id.request.UserID = iampolicy.TypeAssumedRole, principal.ID
 		owners = []*owner{&r.owner}
 	}

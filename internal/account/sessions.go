@@ -82,8 +82,17 @@ func (s *Service) aead() (cipher.AEAD, error) {
 	return sealer, nil
 }
 
-// session makes credentials that last for a time from now.
-func (s *Service) session(account fleet.Account, principal fleet.Principal, userID string, lasts time.Duration) (Session, error) {
+// session makes credentials that last for a time from now. There are none for a
+// closed account: they would become good when it is opened again.
+func (s *Service) session(ctx context.Context, account fleet.Account, principal fleet.Principal, userID string, lasts time.Duration) (Session, error) {
+	stored, _, err := s.load(ctx, account)
+	switch {
+	case fault.CodeOf(err) == fault.ResourceNotFound: // nothing says that it is closed
+	case err != nil:
+		return Session{}, err
+	case stored.status() == StatusClosed:
+		return Session{}, fault.New(fault.Forbidden, "The account %s is closed", account)
+	}
 	sealer, err := s.aead()
 	if err != nil {
 		return Session{}, err
@@ -159,7 +168,7 @@ func (s *Service) UserSession(ctx context.Context, account fleet.Account, user s
 	if err != nil {
 		return Session{}, err
 	}
-	return s.session(account, userPrincipal(account, user), u.ID, lasts)
+	return s.session(ctx, account, userPrincipal(account, user), u.ID, lasts)
 }
 
 // RoleSession makes credentials in a role without asking its trust policy, for
@@ -173,7 +182,7 @@ func (s *Service) RoleSession(ctx context.Context, account fleet.Account, role, 
 	if !sessionNamePattern.MatchString(sessionName) {
 		return Session{}, fault.New(fault.InvalidRequest, "The session name must match %s", sessionNamePattern)
 	}
-	return s.session(account, rolePrincipal(account, r, sessionName), "", min(lasts, time.Duration(r.MaxSession)*time.Second))
+	return s.session(ctx, account, rolePrincipal(account, r, sessionName), "", min(lasts, time.Duration(r.MaxSession)*time.Second))
 }
 
 // rolePrincipal is a session in a role.
@@ -249,7 +258,11 @@ func (s *Service) Assume(ctx context.Context, caller fleet.Principal, in AssumeR
 	if in.Seconds > r.MaxSession {
 		return Session{}, fault.New(fault.InvalidRequest, "The requested DurationSeconds exceeds the MaxSessionDuration set for this role.")
 	}
-	return s.session(account, rolePrincipal(account, r, in.SessionName), "", time.Duration(in.Seconds)*time.Second)
+	made, err := s.session(ctx, account, rolePrincipal(account, r, in.SessionName), "", time.Duration(in.Seconds)*time.Second)
+	if fault.CodeOf(err) == fault.Forbidden {
+		return Session{}, denied
+	}
+	return made, err
 }
 
 // trusts asks a role's trust policy. named says that the caller itself is named,
@@ -265,11 +278,11 @@ func (s *Service) trusts(ctx context.Context, r *roleRecord, caller fleet.Princi
 		return false, false, err
 	}
 	request := id.request
-	request.PrincipalARN, request.Account = caller.ARN, fleet.Account(accountOf(caller.ARN))
+	request.Account = fleet.Account(accountOf(caller.ARN))
 	request.Region, request.Now, request.Secure = s.options.Region, s.options.Now(), proof.Secure
 	request.ExternalID, request.SessionName = in.ExternalID, in.SessionName
 	if id.root {
-		request.Type, request.UserID = iampolicy.TypeAccount, string(request.Account)
+		request.PrincipalARN, request.Type, request.UserID = caller.ARN, iampolicy.TypeAccount, string(request.Account)
 	}
 	request.SourceIP, _ = netip.ParseAddr(proof.SourceAddress) // a zero address has no value
 	callers := callerNames(caller)

@@ -248,3 +248,74 @@ func TestSessionLengths(t *testing.T) {
 		t.Errorf("a role that is not there: %v", err)
 	}
 }
+
+// TestConditionsSpeakOfTheRole: aws:PrincipalArn of a session is the role's ARN,
+// as IAM has it, for own policies and for trust policies.
+func TestConditionsSpeakOfTheRole(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	const role = "arn:aws:iam::000000000042:role/"
+	r.role(trust("000000000042", ""))
+	s, err := r.assume(RootPrincipal(acct))
+	r.ok(err)
+	proof := Proof{AccessKeyID: s.ID, SessionBegan: s.Began}
+	r.ok(r.PutInlinePolicy(t.Context(), acct, Owner{"role", "fixer"}, "work", `{"Version":"2012-10-17","Statement":[
+		{"Effect":"Allow","Action":["iot:*","sts:*"],"Resource":"*"},
+		{"Effect":"Deny","Action":"iot:DeleteThing","Resource":"*","Condition":{"ArnNotLike":{"aws:PrincipalArn":"`+role+`fixer"}}},
+		{"Effect":"Deny","Action":"iot:CreateThing","Resource":"*","Condition":{"ArnLike":{"aws:PrincipalArn":"`+role+`fix*"}}}]}`))
+	want(t, r.may(s.Principal, proof, "iot:DeleteThing", thing+"a"), "")
+	want(t, r.may(s.Principal, proof, "iot:CreateThing", thing+"a"), "explicit deny")
+	for name, ok := range map[string]bool{"fixer": true, "other": false} {
+		next := "next-" + name
+		_, err := r.CreateRole(t.Context(), acct, next, RoleSpec{Trust: trust("000000000042", `{"ArnEquals":{"aws:PrincipalArn":"`+role+name+`"}}`)})
+		r.ok(err)
+		_, err = r.Assume(WithProof(t.Context(), proof), s.Principal, AssumeRole{RoleARN: role + next, SessionName: "chained"})
+		if (err == nil) != ok {
+			t.Errorf("a trust in %s: %v", name, err)
+		}
+	}
+}
+
+// TestSessionsOfAnotherUserOfTheName holds that who is connected by a session of a
+// user that is gone does not act as the next one.
+func TestSessionsOfAnotherUserOfTheName(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.user("alice", "MusterViewer")
+	s, err := r.UserSession(t.Context(), acct, "alice", time.Hour)
+	r.ok(err)
+	r.pass(time.Minute)
+	r.ok(r.DeleteUser(t.Context(), acct, "alice"))
+	r.user("alice", "MusterViewer")
+	ctx := WithProof(t.Context(), Proof{AccessKeyID: s.ID, SessionBegan: s.Began})
+	want(t, r.Authorize(ctx, s.Principal, "iot:ListThings", "*"), "no longer in force")
+	want(t, r.Valid(ctx, s.Principal), "no longer in force")
+}
+
+// TestClosedAccountsGiveNoSessions: they would be good once it is opened again.
+func TestClosedAccountsGiveNoSessions(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	const other = fleet.Account("000000000043")
+	r.options.Default = other
+	_, err := r.Root(t.Context(), acct)
+	r.ok(err)
+	r.role(trust("000000000042", ""))
+	r.user("alice")
+	for _, closed := range []bool{false, true, false} {
+		change := r.ReopenAccount
+		if closed {
+			change = r.CloseAccount
+		}
+		_, err := change(t.Context(), other, acct)
+		r.ok(err)
+		_, assumed := r.assume(RootPrincipal(acct))
+		_, mapped := r.RoleSession(t.Context(), acct, "fixer", "night-shift", time.Hour)
+		_, signedIn := r.UserSession(t.Context(), acct, "alice", time.Hour)
+		for what, err := range map[string]error{"AssumeRole": assumed, "OpenID": mapped, "password": signedIn} {
+			if (err != nil) != closed || closed && fault.CodeOf(err) != fault.Forbidden {
+				t.Errorf("%s, closed %v: %v", what, closed, err)
+			}
+		}
+	}
+}

@@ -60,7 +60,7 @@ type Options struct {
 	// SignIn lets people in who have no key.
 	SignIn *signin.Service
 	// SignedIn is told of every sign-in and every failed one; method is password or
-	// oidc, who is anonymous for a failed one. It may be nil.
+	// oidc, who is anonymous for a failed one that names no user. It may be nil.
 	SignedIn func(ctx context.Context, of fleet.Account, who fleet.Principal, method string, err error)
 	// AuthenticateHead refuses a request that nobody known can have sent, before
 	// its body is read; optional.

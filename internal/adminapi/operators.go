@@ -15,17 +15,27 @@ import (
 const maxResults = 1000
 
 // subject says what a request about operators is about: a kind of IAM resource
-// and its name, as policies name it.
-type subject func(r *http.Request) (kind, name string)
+// and its name, as policies name it. of is the caller's account.
+type subject func(r *http.Request, of fleet.Account) (kind, name string)
 
 // named takes the name from the path.
 func named(kind string) subject {
-	return func(r *http.Request) (string, string) { return kind, r.PathValue("name") }
+	return func(r *http.Request, _ fleet.Account) (string, string) { return kind, r.PathValue("name") }
 }
 
 // every is about all of a kind, or one that the body names.
 func every(kind string) subject {
-	return func(*http.Request) (string, string) { return kind, "*" }
+	return func(*http.Request, fleet.Account) (string, string) { return kind, "*" }
+}
+
+// keyOwner is the user whose access key the path names, all users for a key that
+// is nobody's.
+func (h *handler) keyOwner(r *http.Request, of fleet.Account) (kind, name string) {
+	name = h.o.Operators.KeyUser(r.Context(), of, r.PathValue("name"))
+	if name == "" {
+		name = "*"
+	}
+	return "user", name
 }
 
 // operatorCall is a request about operators, allowed.
@@ -45,8 +55,9 @@ func (c *operatorCall) in(into any) error { return decodeStrictly(c.body, into) 
 // the subject, calls, and answers.
 func (h *handler) op(action string, about subject, do func(*operatorCall) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		kind, name := about(r)
+		asked := r
 		r, body, err := h.enterOn(w, r, action, func(of fleet.Account) string {
+			kind, name := about(asked, of)
 			return "arn:" + fleet.Partition + ":iam::" + string(of) + ":" + kind + "/" + name
 		})
 		if err != nil {
@@ -398,9 +409,9 @@ func (h *handler) routeAccessKeys(mux *routes) {
 		key, err := s.CreateAccessKey(c.ctx, c.account, c.name)
 		return map[string]string{"userName": c.name, "accessKeyId": key.ID, "secretAccessKey": key.Secret, "status": operators.KeyActive}, err
 	}))
-	// Keys are asked for by id, and permitted on all users: whose a key is would
-	// have to be said before the caller may know.
-	mux.HandleFunc("PUT "+Prefix+"access-keys/{name}", h.op("ops:UpdateAccessKey", every(kind), func(c *operatorCall) (any, error) {
+	// Keys are asked for by id and permitted on their user, so that a denial about
+	// one user holds for its keys.
+	mux.HandleFunc("PUT "+Prefix+"access-keys/{name}", h.op("ops:UpdateAccessKey", h.keyOwner, func(c *operatorCall) (any, error) {
 		var in struct {
 			Status string `json:"status"`
 		}
@@ -409,7 +420,7 @@ func (h *handler) routeAccessKeys(mux *routes) {
 		}
 		return nil, s.SetAccessKeyStatus(c.ctx, c.account, c.name, in.Status)
 	}))
-	mux.HandleFunc("DELETE "+Prefix+"access-keys/{name}", h.op("ops:DeleteAccessKey", every(kind), func(c *operatorCall) (any, error) {
+	mux.HandleFunc("DELETE "+Prefix+"access-keys/{name}", h.op("ops:DeleteAccessKey", h.keyOwner, func(c *operatorCall) (any, error) {
 		return nil, s.DeleteAccessKey(c.ctx, c.account, c.name)
 	}))
 }

@@ -79,10 +79,10 @@ func unsigned(w http.ResponseWriter, r *http.Request, into any) error {
 
 // signedIn is the one place that tells of a sign-in, whether it succeeded or not.
 func (h *handler) signedIn(ctx context.Context, w http.ResponseWriter, of fleet.Account, who fleet.Principal, method string, err error) {
-	if err == nil {
-		callOf(w).SignIn(of, who, method)
+	if who.Kind == fleet.PrincipalAnonymous {
+		callOf(w).SignIn("", who, method)
 	} else {
-		callOf(w).SignIn("", fleet.Principal{Kind: fleet.PrincipalAnonymous}, method)
+		callOf(w).SignIn(of, who, method)
 	}
 	if h.o.SignedIn != nil {
 		h.o.SignedIn(ctx, of, who, method, err)
@@ -114,6 +114,9 @@ func (h *handler) signIn(w http.ResponseWriter, r *http.Request) {
 		who = signin.UserPrincipal(of, in.User)
 	}
 	h.signedIn(r.Context(), w, of, who, "password", err)
+	if err == nil && in.NewPassword != "" {
+		callOf(w).Ask(map[string]any{"method": "password", "newPassword": true}) // the trail hides what it was
+	}
 	switch {
 	case err != nil:
 		h.failSignIn(w, r, err)
@@ -164,7 +167,7 @@ func (h *handler) finishOIDC(w http.ResponseWriter, r *http.Request) {
 	}
 	h.signedIn(r.Context(), w, vouched.Account, who, "oidc", err)
 	if err != nil {
-		h.fail(w, r, err)
+		h.failSignIn(w, r, err)
 		return
 	}
 	w.Header().Set("Cache-Control", "no-store")

@@ -63,7 +63,11 @@ func (a *App) joinAPI(context.Context) error {
 		Tags: tags, Devices: a.devices,
 		DeleteThing: a.deleteThing,
 	})
-	sts.Register(a.api, sts.Deps{Operators: a.accounts, Proven: proven})
+	sts.Register(a.api, sts.Deps{Operators: a.accounts, Proven: func(ctx context.Context, caller awsapi.Caller) context.Context {
+		// These operations ask nobody else about the key.
+		a.accounts.Used(ctx, caller.AccessKeyID)
+		return proven(ctx, caller)
+	}})
 	iotdata.Register(a.api, iotdata.Deps{
 		Shadows: a.shadows, Publisher: a.broker, Topics: a.topics, Retained: a.broker, Sessions: a.broker, Now: now,
 		Connections: &clients{broker: a.broker, presence: a.presence, now: now},

@@ -7,15 +7,17 @@ import (
 	"github.com/muster-iot/muster/internal/account"
 	"github.com/muster-iot/muster/internal/config"
 	"github.com/muster-iot/muster/internal/datadir"
+	"github.com/muster-iot/muster/internal/profile"
 )
 
 // ResetKey replaces the root access key of the settings' account, in a data
-// folder that no server uses, and writes the credentials file, whose path it
-// returns.
-func ResetKey(ctx context.Context, s config.Settings) (path string, err error) {
+// folder that no server uses, and writes the credentials file. It returns the
+// file's path and the profile that has the key. That is the default one, unless
+// it is another account's: a server that starts puts its own key there.
+func ResetKey(ctx context.Context, s config.Settings) (path, name string, err error) {
 	// A folder that is named wrongly must not come into being.
 	if _, err := os.Stat(s.DataDir); err != nil {
-		return "", err
+		return "", "", err
 	}
 	err = offline(ctx, s, func(dir *datadir.Dir, opened restorable) error {
 		secrets, err := dir.Sub(datadir.SecretsDir)
@@ -26,12 +28,21 @@ func ResetKey(ctx context.Context, s config.Settings) (path string, err error) {
 		if err != nil {
 			return err
 		}
-		key, err := account.New(account.Options{Store: opened, Sealer: sealer, Now: now}).ResetRoot(ctx, s.AccountID)
+		accounts := account.New(account.Options{Store: opened, Sealer: sealer, Now: now})
+		path, name = dir.Path(datadir.CredentialsFile), profile.Default
+		if held, err := profile.Read(path, profile.Default); err == nil {
+			if _, of, _, err := accounts.SecretKey(ctx, held.AccessKeyID); err == nil && of != s.AccountID {
+				name = "account-" + string(s.AccountID)
+			}
+		}
+		key, err := accounts.ResetRoot(ctx, s.AccountID)
 		if err != nil {
 			return err
 		}
-		path = dir.Path(datadir.CredentialsFile)
-		return account.WriteCredentials(path, s.Region, key)
+		if name == profile.Default {
+			return account.WriteCredentials(path, s.Region, key)
+		}
+		return profile.Write(path, profile.Key{AccessKeyID: key.ID, Secret: key.Secret, Region: s.Region}, name)
 	})
-	return path, err
+	return path, name, err
 }

@@ -1,11 +1,16 @@
 package app
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/muster-iot/muster/internal/account"
+	"github.com/muster-iot/muster/internal/datadir"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/mqtt"
 	"github.com/muster-iot/muster/internal/mqtt/client"
@@ -167,5 +172,46 @@ func TestSessionsOpenWebSockets(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatal("ended connections are kept")
 		}
+	}
+}
+
+// TestWebSocketEndsWithItsSession opens a WebSocket by a session that has a moment
+// left.
+func TestWebSocketEndsWithItsSession(t *testing.T) {
+	t.Parallel()
+	s := startApp(t, nil)
+	ctx, of := t.Context(), s.settings.AccountID
+	if _, err := s.accounts.CreateRole(ctx, of, "watch", account.RoleSpec{Trust: `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":{"AWS":"` + string(of) + `"},"Action":"sts:AssumeRole"}}`}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.accounts.AttachPolicy(ctx, of, account.Owner{Kind: "role", Name: "watch"}, "MusterOperator"); err != nil {
+		t.Fatal(err)
+	}
+	key, err := os.ReadFile(filepath.Join(s.settings.DataDir, datadir.SecretsDir, "session-tokens"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const left = 3 * time.Second
+	earlier := account.New(account.Options{Store: s.store, SessionKey: key, Now: func() time.Time { return time.Now().Add(left - 15*time.Minute) }})
+	session, err := earlier.RoleSession(ctx, of, "watch", "console", 15*time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	as := opening{keyID: session.ID, secret: session.Secret, token: session.Token}
+	c, _ := s.connect(as, client.Options{ClientID: "console-1", Version: mqtt.V5})
+	select {
+	case <-c.Done():
+	case <-time.After(2 * left):
+		t.Fatal("the connection outlives its session")
+	}
+	if now := time.Now(); now.Before(session.Until) {
+		t.Errorf("ended %v before the session", session.Until.Sub(now))
+	}
+	var refused *client.RefusedError
+	if !errors.As(c.Err(), &refused) || refused.Reason != mqtt.MaximumConnectTime {
+		t.Errorf("ended by %v", c.Err())
+	}
+	if _, status, body := s.open(as); status != 403 || !strings.Contains(body, "expired") {
+		t.Errorf("opened again: %d %s", status, body)
 	}
 }

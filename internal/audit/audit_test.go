@@ -236,7 +236,7 @@ func trail(t *testing.T, s store.Store) *fixture {
 	for n := range 5 {
 		elsewhere := f.called("mallory", "ListThings")
 		elsewhere.Account = other
-		f.tell(f.called("ada", fmt.Sprint("UpdateThing", n), thing), f.called("bob", fmt.Sprint("ListThings", n)), elsewhere)
+		f.tell(f.called("ada", fmt.Sprint("UpdateThing", n), thing, iamARN(account, "role/fixer")), f.called("bob", fmt.Sprint("ListThings", n)), elsewhere)
 	}
 	f.apply(4)
 	return f
@@ -264,6 +264,8 @@ func TestTrailIsWholeAndFound(t *testing.T) {
 			{Query{Actor: iamARN(account, "user/ada")}, ada},
 			{Query{Actor: "nobody"}, nil},
 			{Query{Resource: "thing/pump-1"}, ada},
+			{Query{Resource: "role/fixer"}, ada},
+			{Query{Resource: "user/fixer"}, nil},
 			{Query{Resource: "arn:aws:iot:eu-local-1:000000000000:thing/pump-1", Actor: "bob"}, nil},
 			{Query{Name: "ListThings2"}, []string{"ListThings2"}},
 			{Query{Error: AnyError}, nil},

@@ -27,8 +27,10 @@ type Call struct {
 
 	mu      sync.Mutex
 	account fleet.Account
-	actor   fleet.Actor
-	fact    event.APICalled
+	// other has the report too, if the call is done.
+	other fleet.Account
+	actor fleet.Actor
+	fact  event.APICalled
 	// granted says that commits are the call's own doing.
 	granted  bool
 	reported bool
@@ -70,9 +72,10 @@ func (c *Call) Describe(source, name string, readOnly bool) {
 	c.change(func() { c.fact.Source, c.fact.Name, c.fact.ReadOnly = source, name, readOnly })
 }
 
-// SignIn says that the call is a person who signs in, in which way, and as whom
-// when that is proven. A failed sign-in is recorded in the default account: which
-// one was meant is only claimed.
+// SignIn says that the call is a person who signs in, in which way, and as whom:
+// proven, or when it fails the user that was tried, if there is one. A failed
+// sign-in as nobody is recorded in the default account: which one was meant is
+// only claimed.
 func (c *Call) SignIn(account fleet.Account, principal fleet.Principal, method string) {
 	c.Ask(map[string]any{"method": method})
 	c.change(func() {
@@ -116,6 +119,10 @@ func (c *Call) About(resources ...string) {
 	c.change(func() { c.fact.Resources = distinct(append(slices.Clone(c.fact.Resources), resources...)) })
 }
 
+// Reaches says that the call, once it is done, concerns another account as well,
+// whose trail has the same report under the same id.
+func (c *Call) Reaches(other fleet.Account) { c.change(func() { c.other = other }) }
+
 // Grant says that the caller may. What is committed from now on is the call's
 // doing.
 func (c *Call) Grant() { c.change(func() { c.granted = true }) }
@@ -153,32 +160,37 @@ func (c *Call) Finish() {
 		return
 	}
 	c.turn <- struct{}{}
-	env, ok := c.finish()
+	reports := c.finish()
 	<-c.turn
-	if ok {
+	for _, env := range reports {
 		c.recorder.enqueue(env)
 	}
 }
 
-// finish takes the report that is still to be made.
-func (c *Call) finish() (event.Envelope, bool) {
+// finish takes the reports that are still to be made.
+func (c *Call) finish() (reports []event.Envelope) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.finished {
-		return event.Envelope{}, false
+		return nil
 	}
 	c.finished = true
+	if c.fact.ErrorCode == "" && c.other != "" && c.other != c.account {
+		copied := c.envelope(c.fact.Resources)
+		copied.Account = c.other
+		reports = append(reports, copied)
+	}
 	if c.reported && c.fact.ErrorCode == "" {
-		return event.Envelope{}, false
+		return reports
 	}
 	if c.reported || c.doubtful {
 		// There may be a record by that id.
 		c.fact.ID = newID()
 	}
 	if !c.recorder.admit(c) {
-		return event.Envelope{}, false
+		return reports
 	}
-	return c.envelope(c.fact.Resources), true
+	return append(reports, c.envelope(c.fact.Resources))
 }
 
 // envelope is the report as of now; the caller holds mu.

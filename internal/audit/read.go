@@ -38,7 +38,7 @@ type Query struct {
 	// bound.
 	From, To time.Time
 	// Actor is the ARN or the name of a user, a role, an access key, a
-	// certificate; Resource an ARN or its end, such as thing/pump-1. Name is that
+	// certificate; Resource an ARN or its end, such as thing/pump-1 or user/ada. Name is that
 	// of the call, Error an error code, AnyError or NoError. Empty is no filter.
 	Actor, Resource, Name, Error string
 	// After is Page.Next of the page before, empty for the first.
@@ -82,12 +82,18 @@ func (q *Query) actorNames(account fleet.Account) []string {
 	return []string{iamARN(account, "user/"+q.Actor), iamARN(account, "role/"+q.Actor), q.Actor, "arn:" + fleet.Partition + ":sts::" + string(account) + ":assumed-role/" + q.Actor}
 }
 
-// resourceName is the resource's whole name.
+// resourceName is the resource's whole name. Kinds that only operators have are of
+// IAM.
 func (q *Query) resourceName(scope fleet.Scope) string {
-	if kind, name, ok := strings.Cut(q.Resource, "/"); ok && !strings.HasPrefix(q.Resource, "arn:") {
-		return scope.ARN(kind, name)
+	kind, name, ok := strings.Cut(q.Resource, "/")
+	if !ok || strings.HasPrefix(q.Resource, "arn:") {
+		return q.Resource
 	}
-	return q.Resource
+	switch kind {
+	case "user", "group", "role", "access-key":
+		return iamARN(scope.Account, q.Resource)
+	}
+	return scope.ARN(kind, name)
 }
 
 // matcher is a query ready for use.

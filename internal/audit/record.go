@@ -126,9 +126,12 @@ const (
 // invokedBy is how records name this server.
 const invokedBy = "muster"
 
-// identity says who an actor is.
+// identity says who an actor is, of the account unless its ARN names another one.
 func identity(account fleet.Account, actor fleet.Actor, sessionBegan time.Time) UserIdentity {
 	p := actor.Principal
+	if parts := strings.SplitN(p.ARN, ":", 6); len(parts) == 6 && fleet.Account(parts[4]).Valid() {
+		account = fleet.Account(parts[4])
+	}
 	u := UserIdentity{PrincipalID: p.ID, ARN: p.ARN, AccountID: string(account), AccessKeyID: actor.AccessKeyID}
 	switch p.Kind {
 	case fleet.PrincipalUser:

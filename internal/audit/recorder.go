@@ -64,8 +64,9 @@ type Recorder struct {
 	queue     chan event.Envelope
 	flush     chan chan struct{}
 	strangers *inlet.Quota
-	// signIns is for failed sign-ins, which other noise must not hide.
-	signIns *inlet.Quota
+	// signIns is for failed sign-ins, which other noise must not hide, and guesses
+	// for those of users that there are, which made-up names must not hide.
+	signIns, guesses *inlet.Quota
 	// lost counts reports that found no room, until the log says so; missing is
 	// the same for ever.
 	lost    atomic.Int64
@@ -78,6 +79,7 @@ func NewRecorder(o RecorderOptions) *Recorder {
 		o: o, queue: make(chan event.Envelope, queued), flush: make(chan chan struct{}),
 		strangers: inlet.NewQuota(strangerReports, allStrangerReports, strangerWindow),
 		signIns:   inlet.NewQuota(strangerReports, allStrangerReports, strangerWindow),
+		guesses:   inlet.NewQuota(strangerReports, allStrangerReports, strangerWindow),
 		missing: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "muster_audit_lost_total", Help: "Calls that could not be recorded, because the store did not take reports.",
 		}),
@@ -117,18 +119,25 @@ func (r *Recorder) Service(ctx context.Context, account fleet.Account, name stri
 // are too many of them. The caller holds the call's mu.
 func (r *Recorder) admit(c *Call) bool {
 	kind := c.actor.Principal.Kind
-	if kind != "" && kind != fleet.PrincipalAnonymous && c.account != "" && (c.fact.Kind != event.CallSignIn || c.fact.ErrorCode == "") {
+	named := kind != "" && kind != fleet.PrincipalAnonymous && c.account != ""
+	signIn := c.fact.Kind == event.CallSignIn
+	if named && (!signIn || c.fact.ErrorCode == "") {
 		return true
 	}
 	quota := r.strangers
-	if c.fact.Kind == event.CallSignIn {
+	switch {
+	case signIn && named:
+		quota = r.guesses
+	case signIn:
 		quota = r.signIns
 	}
 	suppressed, ok := quota.Take(c.actor.SourceAddress, r.o.Now())
 	if !ok {
 		return false
 	}
-	c.account = r.o.DefaultAccount
+	if !named {
+		c.account = r.o.DefaultAccount
+	}
 	c.fact.Suppressed = suppressed
 	if n := len(c.fact.Parameters); n > maxStranger {
 		c.fact.Parameters = fmt.Appendf(nil, `{"omitted":"%d bytes"}`, n)

@@ -310,6 +310,9 @@ func TestSignInsAreRecorded(t *testing.T) {
 	for range 2 * strangerReports {
 		signIn("made-up", fleet.Principal{Kind: fleet.PrincipalAnonymous}, "Unauthorized")
 	}
+	for range 2 * strangerReports {
+		signIn(other, fleet.Principal{Kind: fleet.PrincipalUser, ID: "ada"}, "Unauthorized")
+	}
 	signIn(other, fleet.Principal{Kind: fleet.PrincipalUser, ID: "ada"}, "")
 	r.run(t)()
 	count := map[string]int{}
@@ -323,8 +326,8 @@ func TestSignInsAreRecorded(t *testing.T) {
 			t.Errorf("sign-in %+v", call)
 		}
 	}
-	want := map[string]int{string(other) + " ": 2, string(account) + " Unauthorized": strangerReports}
-	if diff := cmp.Diff(want, count); diff != "" || len(l.events) != strangerReports*2+2 {
+	want := map[string]int{string(other) + " ": 2, string(account) + " Unauthorized": strangerReports, string(other) + " Unauthorized": strangerReports}
+	if diff := cmp.Diff(want, count); diff != "" || len(l.events) != strangerReports*3+2 {
 		t.Errorf("%d records\n%s", len(l.events), diff)
 	}
 }

@@ -29,7 +29,8 @@ type QueryCall struct {
 
 // QueryHandler answers an operation of the query protocol with what stands in its
 // Result element. It authorizes the caller itself: sts has operations that need
-// no permission.
+// no permission. One that commits something tells the trail before that the caller
+// may.
 type QueryHandler func(ctx context.Context, call *QueryCall) (result any, err error)
 
 // queryOperation is one operation of the query protocol.
@@ -110,7 +111,6 @@ func (s *Server) runQuery(ctx context.Context, x *exchange, q *queryOperation) {
 			form.Del(name)
 		}
 		x.call.Ask(formMembers(form))
-		x.call.Grant()
 		result, err = q.run(ctx, &QueryCall{Caller: x.caller, RequestID: x.id, Form: form})
 	}
 	if err != nil {

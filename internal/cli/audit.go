@@ -45,7 +45,7 @@ type auditFilters struct{ actor, resource, name, failed string }
 
 func (f *auditFilters) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.actor, "actor", "", "user, role, access key, certificate id or ARN of who called")
-	cmd.Flags().StringVar(&f.resource, "resource", "", "ARN, or its end such as thing/pump-1")
+	cmd.Flags().StringVar(&f.resource, "resource", "", "ARN, or its end such as thing/pump-1 or user/ada")
 	cmd.Flags().StringVar(&f.name, "name", "", "name of the call, such as CreateThing")
 	cmd.Flags().StringVar(&f.failed, "error", "", "error code, any or none")
 }

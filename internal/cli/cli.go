@@ -33,7 +33,7 @@ type Options struct {
 	Serve ServeFunc
 	// ResetKey replaces the root access key of a server that does not run and
 	// returns the path of the credentials file; without it there is no `key reset`.
-	ResetKey func(ctx context.Context, s config.Settings) (path string, err error)
+	ResetKey func(ctx context.Context, s config.Settings) (path, profile string, err error)
 	// Hangup delivers a value each time settings should be read anew.
 	Hangup <-chan os.Signal
 	// Hurry is closed when a stop should not wait for devices any longer.

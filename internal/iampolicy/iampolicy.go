@@ -66,6 +66,7 @@ func requestKeys() []iotpolicy.Key {
 // Request is what policies can know about who asks, and how. A zero field has
 // no value.
 type Request struct {
+	// PrincipalARN is that of the role for a session in a role.
 	PrincipalARN string
 	Account      fleet.Account
 	// Type is TypeAccount, TypeUser or TypeAssumedRole.

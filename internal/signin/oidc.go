@@ -36,6 +36,12 @@ const (
 	maxCodes = 1024
 	// providerTimeout bounds each call to the provider.
 	providerTimeout = 10 * time.Second
+	// providerPause is how long a provider that was not to be reached is left alone.
+	providerPause = 5 * time.Second
+	// maxRedeeming bounds the codes that are exchanged at a time.
+	maxRedeeming = 16
+	// maxProviderCode bounds the code that comes back.
+	maxProviderCode = 4 << 10
 	// maxState bounds what comes back in the state parameter.
 	maxState = 4 << 10
 	// challengeSize is that of a SHA-256 in unpadded base64.
@@ -73,8 +79,16 @@ type oidcFlow struct {
 	o     *OIDCOptions
 	codes bounded[fetchable]
 
+	// redeeming bounds the calls that strangers can cause.
+	redeeming chan struct{}
+	// turn is held while the provider is asked for its description.
+	turn chan struct{}
+
 	mu       sync.Mutex
 	provider *oidc.Provider
+	// failed is when and how it was last not to be reached.
+	failed   time.Time
+	failedBy error
 }
 
 // fetchable is a session that waits for the page that began the sign-in.
@@ -98,7 +112,7 @@ func newOIDCFlow(o *OIDCOptions) *oidcFlow {
 	if o.Client == nil {
 		o.Client = &http.Client{Timeout: providerTimeout}
 	}
-	return &oidcFlow{o: o, codes: bounded[fetchable]{life: codeLife, most: maxCodes}}
+	return &oidcFlow{o: o, turn: make(chan struct{}, 1), redeeming: make(chan struct{}, maxRedeeming), codes: bounded[fetchable]{life: codeLife, most: maxCodes}}
 }
 
 // HasOIDC reports whether a provider vouches for people.
@@ -112,17 +126,40 @@ func (s *Service) flow() (*oidcFlow, error) {
 	return s.oidc, nil
 }
 
-// discover returns the provider's description, which is asked for once.
-func (f *oidcFlow) discover(ctx context.Context) (*oidc.Provider, error) {
+// known returns the provider's description if it was asked for, or why it could
+// not be a moment ago.
+func (f *oidcFlow) known(now time.Time) (*oidc.Provider, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.provider != nil {
-		return f.provider, nil
+	if f.provider == nil && f.failedBy != nil && now.Sub(f.failed) < providerPause {
+		return nil, f.failedBy
+	}
+	return f.provider, nil
+}
+
+// discover returns the provider's description, which is asked for once. Anybody
+// may begin a sign-in, so one at a time asks a provider that does not answer, and
+// not again at once.
+func (f *oidcFlow) discover(ctx context.Context, now func() time.Time) (*oidc.Provider, error) {
+	if found, err := f.known(now()); found != nil || err != nil {
+		return found, err
+	}
+	select {
+	case f.turn <- struct{}{}:
+		defer func() { <-f.turn }()
+	case <-ctx.Done():
+		return nil, fault.Wrap(fault.Unavailable, ctx.Err(), "The OpenID provider cannot be reached")
+	}
+	if found, err := f.known(now()); found != nil || err != nil {
+		return found, err
 	}
 	// The provider keeps this context for fetching keys later.
 	found, err := oidc.NewProvider(oidc.ClientContext(context.WithoutCancel(ctx), f.o.Client), f.o.Issuer)
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if err != nil {
-		return nil, fault.Wrap(fault.Unavailable, err, "The OpenID provider cannot be reached")
+		f.failed, f.failedBy = now(), fault.Wrap(fault.Unavailable, err, "The OpenID provider cannot be reached")
+		return nil, f.failedBy
 	}
 	f.provider = found
 	return found, nil
@@ -170,7 +207,7 @@ func (s *Service) StartOIDC(ctx context.Context, challenge, back string) (addres
 	if !localPath(back) {
 		return "", fault.New(fault.InvalidRequest, "return: must be a path on this server")
 	}
-	p, err := f.discover(ctx)
+	p, err := f.discover(ctx, s.o.Now)
 	if err != nil {
 		return "", err
 	}
@@ -252,8 +289,15 @@ func (s *Service) FinishOIDC(ctx context.Context, in Returned) (Vouched, error) 
 	if err != nil {
 		return Vouched{}, err
 	}
-	if in.Error != "" || in.Code == "" {
+	if in.Error != "" || in.Code == "" || len(in.Code) > maxProviderCode {
 		return Vouched{}, fault.New(fault.Unauthorized, "The OpenID provider does not let you in: %.100q", in.Error)
+	}
+	// Anybody may bring any code, and each is a call to the provider.
+	select {
+	case f.redeeming <- struct{}{}:
+		defer func() { <-f.redeeming }()
+	default:
+		return Vouched{}, &ThrottledError{After: time.Second}
 	}
 	claims, err := f.redeem(ctx, in.Code, state, s.o.Now)
 	if err != nil {
@@ -279,7 +323,7 @@ func (f *oidcFlow) redeem(ctx context.Context, code string, state flowState, now
 	refuse := func(cause error) error {
 		return fault.Wrap(fault.Unauthorized, cause, "What the OpenID provider sent is not valid")
 	}
-	p, err := f.discover(ctx)
+	p, err := f.discover(ctx, now)
 	if err != nil {
 		return nil, err
 	}

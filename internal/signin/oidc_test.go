@@ -1,12 +1,17 @@
 package signin
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -87,6 +92,9 @@ func TestOIDCRefuses(t *testing.T) {
 		"other issuer":      {claim("iss", "https://evil.example"), fault.Unauthorized},
 		"expired":           {claim("exp", clock().Add(-time.Hour).Unix()), fault.Unauthorized},
 		"other signer":      {func(_ *door, p *oidctest.Provider, _ *Returned) { p.ForgeKey() }, fault.Unauthorized},
+		"no signature":      {func(_ *door, p *oidctest.Provider, _ *Returned) { p.Unsigned("none") }, fault.Unauthorized},
+		"signed by secret":  {func(_ *door, p *oidctest.Provider, _ *Returned) { p.Unsigned("HS256") }, fault.Unauthorized},
+		"long code":         {func(_ *door, _ *oidctest.Provider, r *Returned) { r.Code = strings.Repeat("A", 9999) }, fault.Unauthorized},
 		"no role":           {claim("groups", []string{"visitors"}), fault.Forbidden},
 		"no claim":          {claim("groups", nil), fault.Forbidden},
 		"claim of a number": {claim("groups", 5), fault.Forbidden},
@@ -165,6 +173,71 @@ func TestStartOIDCRefuses(t *testing.T) {
 	away.Issuer = "http://127.0.0.1:1"
 	if _, err := newDoor(t, Limits{}, away).StartOIDC(t.Context(), good, "/"); fault.CodeOf(err) != fault.Unavailable {
 		t.Errorf("provider away: %v", err)
+	}
+}
+
+// TestProviderThatHangs has a crowd begin while the provider does not answer: one
+// asks it, the others leave when they lose patience, and for a while nobody asks
+// again.
+func TestProviderThatHangs(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int32
+	hangs := make(chan struct{})
+	p := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		<-hangs
+		w.WriteHeader(http.StatusBadGateway)
+	}))
+	t.Cleanup(p.Close)
+	d := newDoor(t, Limits{}, &OIDCOptions{Issuer: p.URL, Key: []byte(strings.Repeat("k", 32))})
+	start := func(ctx context.Context) error {
+		_, err := d.StartOIDC(ctx, challengeOf("x"), "/")
+		return err
+	}
+	first := make(chan error, 1)
+	go func() { first <- start(context.WithoutCancel(t.Context())) }()
+	for asked.Load() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	impatient, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	for range 5 {
+		if err := start(impatient); fault.CodeOf(err) != fault.Unavailable {
+			t.Errorf("in the crowd: %v", err)
+		}
+	}
+	close(hangs)
+	if err := <-first; fault.CodeOf(err) != fault.Unavailable {
+		t.Errorf("the first: %v", err)
+	}
+	if err := start(t.Context()); fault.CodeOf(err) != fault.Unavailable || asked.Load() != 1 {
+		t.Errorf("a moment later: %v, asked %d times", err, asked.Load())
+	}
+	d.pass(providerPause)
+	if err := start(t.Context()); fault.CodeOf(err) != fault.Unavailable || asked.Load() != 2 {
+		t.Errorf("after the pause: %v, asked %d times", err, asked.Load())
+	}
+}
+
+// TestCodesAreExchangedAFewAtATime fills the places.
+func TestCodesAreExchangedAFewAtATime(t *testing.T) {
+	t.Parallel()
+	p := oidctest.New(t, clock)
+	d := newDoor(t, Limits{}, optionsFor(p))
+	address, err := d.StartOIDC(t.Context(), challengeOf("page secret"), "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	back := enter(p, address)
+	for range maxRedeeming {
+		d.oidc.redeeming <- struct{}{}
+	}
+	if _, err := d.FinishOIDC(t.Context(), back); !errors.As(err, new(*ThrottledError)) {
+		t.Errorf("without a place: %v", err)
+	}
+	<-d.oidc.redeeming
+	if _, err := d.FinishOIDC(t.Context(), back); err != nil {
+		t.Errorf("with a place: %v", err)
 	}
 }
 

@@ -119,6 +119,7 @@ func (s *Service) Password(ctx context.Context, in Attempt) (Result, error) {
 	}
 	found, err := s.check(ctx, in)
 	if err != nil {
+		s.throttle.untried(who, in.SourceAddress, now)
 		return Result{}, err
 	}
 	if !found.Fits {
@@ -128,19 +129,21 @@ func (s *Service) Password(ctx context.Context, in Attempt) (Result, error) {
 	actor := fleet.ActorFrom(ctx)
 	actor.Principal, actor.SourceAddress = UserPrincipal(in.Account, in.User), in.SourceAddress
 	ctx = fleet.WithActor(ctx, actor)
+	// Whatever is refused from here on, the user has proven to be who it says.
+	refused := Result{KnownUser: true}
 	switch {
 	case in.NewPassword != "" && in.NewPassword == in.Password:
-		return Result{}, fault.New(fault.InvalidRequest, "The new password must be another one")
+		return refused, fault.New(fault.InvalidRequest, "The new password must be another one")
 	case in.NewPassword != "":
 		if err := s.o.Accounts.SetPassword(ctx, in.Account, in.User, in.NewPassword, false); err != nil {
-			return Result{}, fmt.Errorf("change the password: %w", err)
+			return refused, fmt.Errorf("change the password: %w", err)
 		}
 	case found.MustChange:
 		return Result{MustChange: true}, nil
 	}
 	session, err := s.o.Accounts.UserSession(ctx, in.Account, in.User, s.o.Session)
 	if err != nil {
-		return Result{}, fmt.Errorf("begin a session: %w", err)
+		return refused, fmt.Errorf("begin a session: %w", err)
 	}
 	return Result{Session: session}, nil
 }

@@ -192,6 +192,67 @@ func TestAnAddressIsBoundedWhateverTheUser(t *testing.T) {
 	}
 }
 
+// TestRefusalsNameTheUser is for the audit trail: who exists, and nobody else.
+func TestRefusalsNameTheUser(t *testing.T) {
+	t.Parallel()
+	d := newDoor(t, Limits{Failures: 100, Total: 100, Window: time.Minute}, nil)
+	for name, c := range map[string]struct {
+		in    Attempt
+		known bool
+	}{
+		"wrong":           {Attempt{User: "alice", Password: "x"}, true},
+		"too short":       {Attempt{User: "alice", Password: "correct horse", NewPassword: "short"}, true},
+		"the same":        {Attempt{User: "alice", Password: "correct horse", NewPassword: "correct horse"}, true},
+		"nobody":          {Attempt{User: "bob", Password: "x"}, false},
+		"another account": {Attempt{Account: "000000000043", User: "alice", Password: "correct horse"}, false},
+	} {
+		if got, err := d.Password(t.Context(), c.in); err == nil || got.KnownUser != c.known {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+}
+
+// TestManyNamesDoNotForgetFailures has one address try more names than there is
+// room for, to be let guess again.
+func TestManyNamesDoNotForgetFailures(t *testing.T) {
+	t.Parallel()
+	d := newDoor(t, Limits{}, nil)
+	guess := Attempt{User: "alice", Password: "x", SourceAddress: "192.0.2.1"}
+	for range 3 {
+		d.try(t, guess)
+	}
+	for i := range maxCounters + 1 {
+		_, _ = d.Password(t.Context(), Attempt{User: fmt.Sprint("nobody", i), Password: "x", SourceAddress: "192.0.2.1"})
+	}
+	if got := d.try(t, guess); got != "later" {
+		t.Errorf("the fourth guess: %s", got)
+	}
+	if len(d.throttle.counters) > 2+15 {
+		t.Errorf("%d counters: refused attempts are kept", len(d.throttle.counters))
+	}
+}
+
+// TestUntriedPasswordsAreNoFailures signs in while the server is busy.
+func TestUntriedPasswordsAreNoFailures(t *testing.T) {
+	t.Parallel()
+	d := newDoor(t, Limits{}, nil)
+	for range cap(d.waiting) {
+		d.waiting <- struct{}{}
+	}
+	desk := Attempt{User: "alice", Password: "correct horse", SourceAddress: "192.0.2.1"}
+	for range 10 {
+		if got := d.try(t, desk); got != "later" {
+			t.Errorf("without room: %s", got)
+		}
+	}
+	for range cap(d.waiting) {
+		<-d.waiting
+	}
+	if got := d.try(t, desk); got != "in" {
+		t.Errorf("with room: %s", got)
+	}
+}
+
 // TestTheBoundOnAllSparesTheKnown floods from everywhere.
 func TestTheBoundOnAllSparesTheKnown(t *testing.T) {
 	t.Parallel()

@@ -81,22 +81,23 @@ func (t *throttle) try(user, address string, now time.Time) error {
 	defer t.mu.Unlock()
 	from := network(address)
 	pair := user + "\x00" + from
-	own, all := t.counter(pair, now), t.counter("\x00"+from, now)
 	if t.total.expired(now, t.limits.Window) {
 		t.total = counter{since: now}
 	}
 	at, recent := t.known[pair]
 	recent = recent && now.Sub(at) < knownFor
+	// What is refused takes no memory: else many names would push out the counters
+	// of those who guess.
 	for _, c := range []struct {
 		*counter
 		most int
-	}{{own, t.limits.Failures}, {all, t.limits.Failures * addressFactor}, {&t.total, t.limits.Total}} {
-		if c.n >= c.most && (c.counter != &t.total || !recent) {
+	}{{t.present(pair, now), t.limits.Failures}, {t.present("\x00"+from, now), t.limits.Failures * addressFactor}, {&t.total, t.limits.Total}} {
+		if c.counter != nil && c.n >= c.most && (c.counter != &t.total || !recent) {
 			return &ThrottledError{After: c.since.Add(t.limits.Window).Sub(now)}
 		}
 	}
-	own.n++
-	all.n++
+	t.counter("\x00"+from, now).n++
+	t.counter(pair, now).n++
 	t.total.n++
 	return nil
 }
@@ -117,6 +118,19 @@ func (t *throttle) succeeded(user, address string, now time.Time) {
 	t.known[pair] = now
 }
 
+// untried takes back what try counted of an attempt whose password nobody looked
+// at.
+func (t *throttle) untried(user, address string, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	from := network(address)
+	for _, c := range []*counter{t.present(user+"\x00"+from, now), t.present("\x00"+from, now), &t.total} {
+		if c != nil {
+			c.back()
+		}
+	}
+}
+
 // expired reports whether a window is over.
 func (c *counter) expired(now time.Time, window time.Duration) bool {
 	return now.Sub(c.since) >= window
@@ -125,9 +139,17 @@ func (c *counter) expired(now time.Time, window time.Duration) bool {
 // back takes one failure back.
 func (c *counter) back() { c.n = max(0, c.n-1) }
 
-// counter returns the counter of a key in its present window.
-func (t *throttle) counter(key string, now time.Time) *counter {
+// present returns the counter of a key in its present window, nil for none.
+func (t *throttle) present(key string, now time.Time) *counter {
 	if c := t.counters[key]; c != nil && !c.expired(now, t.limits.Window) {
+		return c
+	}
+	return nil
+}
+
+// counter is present, and begins a window where there is none.
+func (t *throttle) counter(key string, now time.Time) *counter {
+	if c := t.present(key, now); c != nil {
 		return c
 	}
 	if t.counters == nil {

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -222,6 +223,8 @@ func TestKeyReset(t *testing.T) {
 	t.Parallel()
 	server := testkit.StartServer(t)
 	id, secret := server.Credentials()
+	const north = "210000000001"
+	command(t, server, "account", "create", "North", "--id", north, "--save-profile", "north")
 	command(t, server, "things", "create", "pump")
 	if out, err := server.Muster(t.Context(), "key", "reset", "--data-dir", server.DataDir); err == nil || !strings.Contains(err.Error(), "in use by another process") {
 		t.Errorf("with the server running: %q %v", out, err)
@@ -237,7 +240,13 @@ func TestKeyReset(t *testing.T) {
 		t.Errorf("another account: %v", err)
 	}
 	command(t, server, "key", "reset", "--data-dir", server.DataDir)
+	command(t, server, "key", "reset", "--data-dir", server.DataDir, "--account-id", north)
 	server.Start()
+	// The server's own key did not take the place of the other account's.
+	command(t, server, "things", "create", "theirs", "--profile", "account-"+north)
+	if out, err := server.Muster(t.Context(), "things", "list", "--profile", "north"); err == nil {
+		t.Errorf("the old key of the other account is good: %s", out)
+	}
 	fresh, _ := server.Credentials()
 	if fresh == id {
 		t.Error("the key is the old one")
@@ -275,9 +284,19 @@ func TestOperatorsAreAskedForPermission(t *testing.T) {
 	}
 	command(t, server, "user", "attach", "viewer", "MusterViewer")
 	command(t, server, "user", "attach", "admin", "MusterSecurityAdmin")
-	command(t, server, "user", "put-policy", "scoped", "own", `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":["ops:CreateAccessKey","ops:ListAccessKeys"],
+	command(t, server, "user", "put-policy", "scoped", "own", `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":["ops:CreateAccessKey","ops:ListAccessKeys","ops:UpdateAccessKey","ops:DeleteAccessKey"],
 		"Resource":"arn:aws:iam::000000000000:user/${aws:username}"}}`)
+	command(t, server, "user", "put-policy", "admin", "hands-off", `{"Version":"2012-10-17","Statement":{"Effect":"Deny","Action":"ops:*AccessKey*","Resource":"arn:aws:iam::*:user/boss"}}`)
+	keyOf := func(name string) string {
+		var key credentials
+		if err := json.Unmarshal([]byte(command(t, server, "key", "create", name, "-o", "json")), &key); err != nil {
+			t.Fatal(err)
+		}
+		return key.AccessKeyID
+	}
+	command(t, server, "user", "create", "boss")
 	viewer, admin, scoped := as("viewer"), as("admin"), as("scoped")
+	own, others, boss := keyOf("scoped"), keyOf("viewer"), keyOf("boss")
 	for _, c := range []struct {
 		who  func(...string) error
 		args []string
@@ -299,7 +318,14 @@ func TestOperatorsAreAskedForPermission(t *testing.T) {
 		{admin, []string{"user", "attach", "x", "MusterProvisioningApprover"}, ""},
 		{admin, []string{"user", "attach", "x", "MusterFleetAdmin"}, "Separation of duties"},
 		{admin, []string{"things", "delete", "x"}, "iot:DeleteThing"},
+		{admin, []string{"key", "deactivate", boss}, "ops:UpdateAccessKey on resource: arn:aws:iam::000000000000:user/boss with an explicit deny"},
+		{admin, []string{"key", "delete", boss}, "ops:DeleteAccessKey on resource: arn:aws:iam::000000000000:user/boss with an explicit deny"},
+		{admin, []string{"key", "deactivate", others}, ""},
 		{scoped, []string{"key", "list", "scoped"}, ""},
+		{scoped, []string{"key", "deactivate", own}, ""},
+		{scoped, []string{"key", "delete", own}, ""},
+		{scoped, []string{"key", "delete", own}, "ops:DeleteAccessKey on resource: arn:aws:iam::000000000000:user/*"},
+		{scoped, []string{"key", "delete", others}, "ops:DeleteAccessKey on resource: arn:aws:iam::000000000000:user/viewer"},
 		{scoped, []string{"key", "create", "scoped"}, ""},
 		{scoped, []string{"key", "create", "viewer"}, "ops:CreateAccessKey on resource: arn:aws:iam::000000000000:user/viewer"},
 		{scoped, []string{"user", "list"}, "ops:ListUsers"},
@@ -307,6 +333,81 @@ func TestOperatorsAreAskedForPermission(t *testing.T) {
 		err := c.who(c.args...)
 		if (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%v: %v, want %q", c.args, err, c.says)
+		}
+	}
+}
+
+// TestSignInsAreInTheTrail looks for a success, a guess at a user there is, and a
+// secret that was typed as a name, each in the account that it concerns.
+func TestSignInsAreInTheTrail(t *testing.T) {
+	t.Parallel()
+	server := testkit.StartServer(t)
+	const north, path, password = "210000000001", "/ops/v1/sign-in", "given by the admin"
+	file := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(file, []byte(password+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	command(t, server, "account", "create", "North", "--id", north, "--save-profile", "north")
+	for _, in := range [][]string{nil, {"--profile", "north"}} {
+		command(t, server, append([]string{"user", "create", "alice"}, in...)...)
+		command(t, server, append([]string{"user", "set-password", "alice", "--password-file", file}, in...)...)
+	}
+	post(t, server, path, map[string]string{"user": "alice", "password": password, "newPassword": "chosen by alice"})
+	for _, in := range []map[string]string{
+		{"user": "alice", "password": "a wrong guess"},
+		{"user": "typed-secret", "password": "a wrong guess"},
+		{"user": "alice", "password": "a wrong guess", "account": north},
+		{"user": "alice", "password": "a wrong guess", "account": "210000000002"},
+	} {
+		if status, _, _ := post(t, server, path, in); status != http.StatusForbidden {
+			t.Errorf("%v: %d", in, status)
+		}
+	}
+	trail := func(flags ...string) string {
+		var records []struct {
+			ErrorCode         string `json:"errorCode"`
+			RequestParameters struct {
+				NewPassword string `json:"newPassword"`
+			} `json:"requestParameters"`
+			UserIdentity struct {
+				Type      string `json:"type"`
+				ARN       string `json:"arn"`
+				UserName  string `json:"userName"`
+				AccountID string `json:"accountId"`
+			} `json:"userIdentity"`
+		}
+		out := command(t, server, append([]string{"audit", "search", "--name", "ConsoleLogin", "-o", "json"}, flags...)...)
+		if strings.Contains(out, "typed-secret") || strings.Contains(out, "chosen by") || strings.Contains(out, "wrong guess") {
+			t.Errorf("the trail holds what was typed: %s", out)
+		}
+		if err := json.Unmarshal([]byte(out), &records); err != nil {
+			t.Fatal(err)
+		}
+		var lines []string
+		for _, r := range records {
+			lines = append(lines, strings.Join([]string{r.UserIdentity.Type, r.UserIdentity.ARN, r.UserIdentity.UserName, r.UserIdentity.AccountID, r.ErrorCode}, " ")+r.RequestParameters.NewPassword)
+		}
+		slices.Sort(lines)
+		return strings.Join(lines, "\n")
+	}
+	for _, c := range []struct {
+		flags []string
+		want  string
+	}{
+		{nil, `IAMUser arn:aws:iam::000000000000:user/alice alice 000000000000 HIDDEN_DUE_TO_SECURITY_REASONS
+IAMUser arn:aws:iam::000000000000:user/alice alice 000000000000 Unauthorized
+Unknown    Unauthorized
+Unknown    Unauthorized`},
+		{[]string{"--profile", "north"}, "IAMUser arn:aws:iam::" + north + ":user/alice alice " + north + " Unauthorized"},
+		{[]string{"--actor", "alice"}, `IAMUser arn:aws:iam::000000000000:user/alice alice 000000000000 HIDDEN_DUE_TO_SECURITY_REASONS
+IAMUser arn:aws:iam::000000000000:user/alice alice 000000000000 Unauthorized`},
+	} {
+		got := trail(c.flags...)
+		for deadline := time.Now().Add(10 * time.Second); got != c.want && time.Now().Before(deadline); got = trail(c.flags...) {
+			time.Sleep(50 * time.Millisecond)
+		}
+		if got != c.want {
+			t.Errorf("%v:\n%s\nwant\n%s", c.flags, got, c.want)
 		}
 	}
 }

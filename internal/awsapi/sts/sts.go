@@ -5,11 +5,13 @@ package sts
 
 import (
 	"context"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/muster-iot/muster/internal/account"
+	"github.com/muster-iot/muster/internal/audit"
 	"github.com/muster-iot/muster/internal/awsapi"
 	"github.com/muster-iot/muster/internal/awsapi/catalog"
 	"github.com/muster-iot/muster/internal/fault"
@@ -92,6 +94,11 @@ func (a *adapter) assumeRole(ctx context.Context, call *awsapi.QueryCall) (any, 
 		}
 		in.Seconds = seconds
 	}
+	trail := audit.From(ctx)
+	if found := roleARN.FindStringSubmatch(in.RoleARN); found != nil {
+		trail.About(in.RoleARN)
+		trail.Reaches(fleet.Account(found[1]))
+	}
 	session, err := a.Operators.Assume(a.Proven(ctx, call.Caller), call.Caller.Principal, in)
 	if err != nil {
 		return nil, err //nolint:wrapcheck // it is a fault
@@ -104,6 +111,9 @@ func (a *adapter) assumeRole(ctx context.Context, call *awsapi.QueryCall) (any, 
 	out.AssumedRoleUser.AssumedRoleID, out.AssumedRoleUser.Arn = session.Principal.ID, session.Principal.ARN
 	return out, nil
 }
+
+// roleARN is how roles are named; the account is its group.
+var roleARN = regexp.MustCompile(`^arn:[a-z-]+:iam::([0-9]{12}):role/[\w+=,.@-]{1,64}$`)
 
 // only refuses members that are not modelled, rather than to ignore what may
 // have been meant as a restriction, and members that come twice.

@@ -5,7 +5,10 @@ package oidctest
 import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"maps"
 	"net/http"
@@ -40,6 +43,8 @@ type Provider struct {
 	codes  map[string]url.Values
 	bend   func(map[string]any)
 	signer *ecdsa.PrivateKey
+	// claimed is the algorithm of tokens that nobody with the key has signed.
+	claimed string
 }
 
 // New starts a provider whose tokens are of the given time and say
@@ -88,6 +93,14 @@ func (p *Provider) ForgeKey() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.signer = key
+}
+
+// Unsigned makes tokens from now on without the key: of the algorithm none, or of
+// HS256 with what every client knows.
+func (p *Provider) Unsigned(algorithm string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.claimed = algorithm
 }
 
 // Enter is a person at the provider's page, to which a browser was sent: it
@@ -141,6 +154,9 @@ func (p *Provider) token(w http.ResponseWriter, r *http.Request) {
 
 // sign makes a token.
 func (p *Provider) sign(claims map[string]any) (string, error) {
+	if p.claimed != "" {
+		return p.unsigned(claims)
+	}
 	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: p.signer, KeyID: "k1"}}, nil)
 	if err != nil {
 		return "", err
@@ -154,4 +170,20 @@ func (p *Provider) sign(claims map[string]any) (string, error) {
 		return "", err
 	}
 	return signed.CompactSerialize()
+}
+
+// unsigned makes a token of the claimed algorithm.
+func (p *Provider) unsigned(claims map[string]any) (string, error) {
+	payload, err := json.Marshal(claims)
+	if err != nil {
+		return "", err
+	}
+	encode := base64.RawURLEncoding.EncodeToString
+	head := encode([]byte(`{"alg":"`+p.claimed+`","kid":"k1"}`)) + "." + encode(payload)
+	if p.claimed == "none" {
+		return head + ".", nil
+	}
+	mac := hmac.New(sha256.New, []byte(Secret))
+	mac.Write([]byte(head))
+	return head + "." + encode(mac.Sum(nil)), nil
 }

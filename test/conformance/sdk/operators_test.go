@@ -382,3 +382,107 @@ func TestKeysOfUsers(t *testing.T) {
 		t.Errorf("sts: %v", err)
 	}
 }
+
+// TestAssumeRoleAcrossAccounts has a user of one account take roles of another:
+// both sides must let it, and both trails tell.
+func TestAssumeRoleAcrossAccounts(t *testing.T) {
+	t.Parallel()
+	server := testkit.StartServer(t)
+	const home, north, south = "000000000000", "210000000077", "210000000078"
+	for name, id := range map[string]string{"north": north, "south": south} {
+		muster(t, server, "account", "create", name, "--id", id, "--save-profile", name)
+	}
+	name, key := user(t, server)
+	me := "arn:aws:iam::" + home + ":user/" + name
+	trusted := func(role, principal string) string {
+		muster(t, server, "role", "create", role, "--profile", "north", "--trust",
+			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":`+principal+`,"Action":"sts:AssumeRole"}]}`)
+		return "arn:aws:iam::" + north + ":role/" + role
+	}
+	named, account, everybody := trusted("named", `{"AWS":"`+me+`"}`), trusted("account", `{"AWS":"`+home+`"}`), trusted("everybody", `"*"`)
+	own, third := trusted("own", `{"AWS":"`+north+`"}`), trusted("third", `{"AWS":["arn:aws:iam::`+south+`:root","arn:aws:iam::`+south+`:user/`+name+`"]}`)
+	absent := "arn:aws:iam::" + north + ":role/absent"
+	muster(t, server, "role", "attach", "named", "MusterOperator", "--profile", "north")
+	take := func(role string) (*sts.AssumeRoleOutput, error) {
+		return tokens(server, key).AssumeRole(t.Context(), &sts.AssumeRoleInput{RoleArn: &role, RoleSessionName: new("visit")})
+	}
+	denied := func(when string, roles ...string) {
+		t.Helper()
+		for _, role := range roles {
+			_, err := take(role)
+			if code, message := answered(err); code != "AccessDenied" || message != "User: "+me+" is not authorized to perform: sts:AssumeRole on resource: "+role {
+				t.Errorf("%s, %s: %v", when, role, err)
+			}
+		}
+	}
+	denied("without own permission", named, account, everybody, own, third, absent)
+	muster(t, server, "user", "put-policy", name, "visits", `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"sts:AssumeRole","Resource":"arn:aws:iam::`+north+`:role/*"}}`)
+	denied("not trusted", own, third, absent)
+	for _, role := range []string{account, everybody} {
+		if _, err := take(role); err != nil {
+			t.Errorf("%s: %v", role, err)
+		}
+	}
+	taken, err := take(named)
+	if err != nil {
+		t.Fatal(err)
+	}
+	session := awscredentials.NewStaticCredentialsProvider(*taken.Credentials.AccessKeyId, *taken.Credentials.SecretAccessKey, *taken.Credentials.SessionToken)
+	who, err := tokens(server, session).GetCallerIdentity(t.Context(), &sts.GetCallerIdentityInput{})
+	if err != nil || *who.Account != north || *who.Arn != "arn:aws:sts::"+north+":assumed-role/named/visit" {
+		t.Fatalf("I am %+v, %v", who, err)
+	}
+	if _, err := as(server, session).CreateThing(t.Context(), &iot.CreateThingInput{ThingName: new("theirs")}); err != nil {
+		t.Error(err)
+	}
+	if out := muster(t, server, "things", "list"); strings.Contains(out, "theirs") {
+		t.Errorf("made in the visitor's account: %s", out)
+	}
+	if out := muster(t, server, "things", "list", "--profile", "north"); !strings.Contains(out, "theirs") {
+		t.Errorf("not made in the role's account: %s", out)
+	}
+	if out := muster(t, server, "key", "list", name, "-o", "json"); !strings.Contains(out, "lastUsedAt") {
+		t.Errorf("a key that only takes roles looks unused: %s", out)
+	}
+	for _, profile := range []string{"default", "north"} {
+		search := func() string {
+			return muster(t, server, "audit", "search", "--profile", profile, "--name", "AssumeRole", "--resource", named, "--error", "none", "-o", "json")
+		}
+		out := search()
+		for deadline := time.Now().Add(10 * time.Second); !strings.Contains(out, "AssumeRole") && time.Now().Before(deadline); out = search() {
+			time.Sleep(50 * time.Millisecond)
+		}
+		var records []struct {
+			Recipient    string `json:"recipientAccountId"`
+			UserIdentity struct {
+				ARN       string `json:"arn"`
+				AccountID string `json:"accountId"`
+			} `json:"userIdentity"`
+		}
+		if err := json.Unmarshal([]byte(out), &records); err != nil || len(records) != 1 {
+			t.Fatalf("%s: %v in %s", profile, err, out)
+		}
+		want := map[string]string{"default": home, "north": north}[profile]
+		if r := records[0]; r.Recipient != want || r.UserIdentity.ARN != me || r.UserIdentity.AccountID != home || strings.Contains(out, *taken.Credentials.SessionToken) {
+			t.Errorf("%s: %s", profile, out)
+		}
+	}
+	muster(t, server, "account", "close", north)
+	denied("closed", named, account, everybody)
+	if _, err := tokens(server, session).GetCallerIdentity(t.Context(), &sts.GetCallerIdentityInput{}); err == nil {
+		t.Error("a session in a closed account is good")
+	}
+	muster(t, server, "account", "reopen", north)
+	muster(t, server, "user", "delete", name)
+	if _, err := take(named); err == nil {
+		t.Error("a user that is gone takes a role")
+	}
+	// As with AWS a session outlives who took it; the role's own account ends it.
+	if _, err := as(server, session).ListThings(t.Context(), &iot.ListThingsInput{}); err != nil {
+		t.Error(err)
+	}
+	muster(t, server, "role", "revoke-sessions", "named", "--profile", "north")
+	if _, err := as(server, session).ListThings(t.Context(), &iot.ListThingsInput{}); err == nil {
+		t.Error("a revoked session is good")
+	}
+}
