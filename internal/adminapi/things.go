@@ -25,6 +25,8 @@ type Decommissioner interface {
 // decommissionInput is the body of POST /ops/v1/things/{thing}/decommission; it
 // may be empty.
 type decommissionInput struct {
+	// ThingID guards against another thing that has the name by now.
+	ThingID          string `json:"thingId"`
 	Reason           string `json:"reason"`
 	KeepCertificates bool   `json:"keepCertificates"`
 }
@@ -104,7 +106,7 @@ func (h *handler) decommission(ctx context.Context, r *http.Request, body []byte
 		}
 	}
 	past, err := h.o.Decommissioner.Decommission(ctx, h.o.Account(ctx), registry.DecommissionCommand{
-		Name: r.PathValue("thing"), Reason: in.Reason, KeepCertificates: in.KeepCertificates,
+		Name: r.PathValue("thing"), ThingID: in.ThingID, Reason: in.Reason, KeepCertificates: in.KeepCertificates,
 	})
 	if err != nil {
 		return nil, err

@@ -44,6 +44,8 @@ type PastActor struct {
 
 // Decommissioning says how a thing is to end.
 type Decommissioning struct {
+	// ThingID is the life that is meant; without one, whatever has the name.
+	ThingID          string `json:"thingId,omitempty"`
 	Reason           string `json:"reason,omitempty"`
 	KeepCertificates bool   `json:"keepCertificates,omitempty"`
 }

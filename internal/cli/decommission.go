@@ -19,12 +19,14 @@ its group memberships. A record of it stays: muster things past THING.
 When it was interrupted, run it again: it completes what is left. The name may be
 used again.`,
 		Example: `  muster things decommission press-7 --reason "scrapped, ticket 4711"
-  muster things decommission press-7 --keep-certificates`,
+  muster things decommission press-7 --keep-certificates
+  muster things decommission press-7 --thing-id 4025358f-9a02-444c-b3d7-0536a43f5ff0`,
 	}
+	id := cmd.Flags().String("thing-id", "", "only this life of the name: a thing that has the name by now is left alone")
 	reason := cmd.Flags().String("reason", "", "why, for those who look back")
 	keep := cmd.Flags().Bool("keep-certificates", false, "detach certificates without revoking them: who has one can still connect with it")
 	return c.answer(cmd, func(cmd *cobra.Command, api *apiclient.Client, args []string) (table, error) {
-		past, err := api.Decommission(cmd.Context(), args[0], apiclient.Decommissioning{Reason: *reason, KeepCertificates: *keep})
+		past, err := api.Decommission(cmd.Context(), args[0], apiclient.Decommissioning{ThingID: *id, Reason: *reason, KeepCertificates: *keep})
 		t := pastTable([]apiclient.PastThing{past})
 		t.raw = past
 		return t, err

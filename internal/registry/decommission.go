@@ -89,6 +89,9 @@ func tombstoneKey(account fleet.Account, name, id string, ended time.Time) store
 // DecommissionCommand asks for the end of a thing.
 type DecommissionCommand struct {
 	Name string
+	// ThingID, unless it is empty, is the id of the life that is meant: a thing
+	// that has the name by now is left alone.
+	ThingID string
 	// Reason is for those who look back; it may be empty.
 	Reason string
 	// KeepCertificates detaches certificates without revoking them.
@@ -99,8 +102,9 @@ type DecommissionCommand struct {
 // that act as no other thing are revoked, all are detached, the thing goes with
 // its memberships, and a record of it stays under its name. What other domains
 // hold of the thing is left to the caller, who tells with CompleteDecommission
-// when that is done. For a thing that is gone already the newest record of the
-// name is answered, so that the act can be repeated.
+// when that is done. For a thing that is gone already the record of it is
+// answered, without an id the newest one of the name, so that the act can be
+// repeated.
 func (s *Service) Decommission(ctx context.Context, account fleet.Account, c DecommissionCommand) (PastThing, error) {
 	if err := checkDecommission(c); err != nil {
 		return PastThing{}, err
@@ -111,8 +115,8 @@ func (s *Service) Decommission(ctx context.Context, account fleet.Account, c Dec
 		if err != nil {
 			return err
 		}
-		if record == nil {
-			past, err = s.newestPast(ctx, account, c.Name)
+		if record == nil || c.ThingID != "" && record.ID != c.ThingID {
+			past, err = s.pastLife(ctx, account, c.Name, c.ThingID)
 			return err
 		}
 		past, err = retire(ctx, a, c, record)
@@ -137,16 +141,25 @@ func checkDecommission(c DecommissionCommand) error {
 	return nil
 }
 
-// newestPast returns the newest record of a name, or ResourceNotFound.
-func (s *Service) newestPast(ctx context.Context, account fleet.Account, name string) (PastThing, error) {
-	listed, err := s.PastThings(ctx, account, name, Page{Limit: 1})
-	if err != nil {
-		return PastThing{}, err
+// pastLife returns the record of a name with an id, without one the newest, or
+// ResourceNotFound.
+func (s *Service) pastLife(ctx context.Context, account fleet.Account, name, id string) (PastThing, error) {
+	var page Page
+	for {
+		listed, err := s.PastThings(ctx, account, name, page)
+		if err != nil {
+			return PastThing{}, err
+		}
+		for _, past := range listed.Items {
+			if id == "" || past.ID == id {
+				return past, nil
+			}
+		}
+		if listed.Next == "" {
+			return PastThing{}, notFound("thing", name)
+		}
+		page.After = listed.Next
 	}
-	if len(listed.Items) == 0 {
-		return PastThing{}, notFound("thing", name)
-	}
-	return listed.Items[0], nil
 }
 
 // retire decides all that a decommission changes. The thing's record counts its

@@ -112,6 +112,22 @@ func TestDecommissionKeepsCertificates(t *testing.T) {
 	ok(t, r.AttachThingPrincipal(ctx, acct, "U", c.ARN, ExclusiveThing))
 }
 
+// Who repeats the act says whose end is meant: the next thing of the name lives.
+func TestDecommissionOneLife(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	ctx := t.Context()
+	first := r.addThing(t, "T")
+	ended := must[PastThing](t)(r.Decommission(ctx, acct, DecommissionCommand{Name: "T", ThingID: first.ID}))
+	r.pass(time.Minute)
+	second := r.addThing(t, "T")
+	again := must[PastThing](t)(r.Decommission(ctx, acct, DecommissionCommand{Name: "T", ThingID: first.ID}))
+	wantEqual(t, again.ID, ended.ID)
+	wantEqual(t, must[Thing](t)(r.DescribeThing(ctx, acct, "T")).ID, second.ID)
+	_, err := r.Decommission(ctx, acct, DecommissionCommand{Name: "T", ThingID: "nobody"})
+	wantCode(t, err, fault.ResourceNotFound)
+}
+
 // A name has as many former lives as it was decommissioned, each with its own
 // thing id, the newest first; the act can be repeated.
 func TestPastThings(t *testing.T) {
