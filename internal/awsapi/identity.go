@@ -127,7 +127,8 @@ func (s *Server) byCustom(r *http.Request, services []catalog.Service, caller Ca
 	case code == fault.Throttling:
 		return caller, &problem{name: "ThrottlingException", status: http.StatusTooManyRequests, message: fault.From(err).Message, cause: err}
 	default:
-		return caller, failed(err)
+		// What the operator's own code did is for the log, as on AWS.
+		return caller, &problem{name: internalFailure, status: http.StatusInternalServerError, message: "Internal failure", cause: err}
 	}
 }
 
