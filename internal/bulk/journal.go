@@ -127,8 +127,12 @@ func (j *Journal) load(heading Heading) error {
 	return j.keep(good)
 }
 
-// restart writes a heading into an empty journal.
+// restart writes a heading into an empty journal. From then on the error report
+// is known to be this import's, so a file that is there before is refused first.
 func (j *Journal) restart(heading Heading) error {
+	if info, err := os.Stat(heading.Report); err == nil && info.Mode().IsRegular() && info.Size() > 0 {
+		return errors.Join(reportExists(heading.Report), os.Remove(j.file.Name()))
+	}
 	if err := j.keep(0); err != nil {
 		return err
 	}

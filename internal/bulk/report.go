@@ -63,6 +63,11 @@ func OpenReport(path string, format Format, of *Reader, journal *Journal) (*Repo
 	return r, nil
 }
 
+// reportExists refuses to write over a file that may be somebody's work.
+func reportExists(path string) error {
+	return fmt.Errorf("error report %s exists; remove it or name another", path)
+}
+
 // begin takes off what the journal does not know of.
 func (r *Report) begin(resumed bool) error {
 	info, err := r.file.Stat()
@@ -71,7 +76,7 @@ func (r *Report) begin(resumed bool) error {
 	}
 	if info.Mode().IsRegular() {
 		if info.Size() > 0 && !resumed {
-			return fmt.Errorf("error report %s exists; remove it or name another", r.file.Name())
+			return reportExists(r.file.Name())
 		}
 		if info.Size() < r.size {
 			return fmt.Errorf("error report %s is shorter than the interrupted import left it; remove the journal to begin anew", r.file.Name())

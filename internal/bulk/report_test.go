@@ -99,3 +99,25 @@ func TestReportLeavesFilesAlone(t *testing.T) {
 		t.Errorf("left %q, %v", text, err)
 	}
 }
+
+// A report that was there before the import is left alone however often the
+// import is tried: no journal may make it look like the import's own.
+func TestReportOfAnotherImportIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	report := filepath.Join(dir, "failed.csv")
+	if err := os.WriteFile(report, []byte("somebody's work\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if _, err := OpenJournal(filepath.Join(dir, "journal"), Heading{Report: report}); err == nil || !strings.Contains(err.Error(), "exists") {
+			t.Errorf("got %v", err)
+		}
+	}
+	if text, err := os.ReadFile(report); err != nil || string(text) != "somebody's work\n" {
+		t.Errorf("left %q, %v", text, err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+		t.Errorf("left %v, %v", left, err)
+	}
+}
