@@ -402,12 +402,11 @@ Unknown    Unauthorized`},
 		{[]string{"--actor", "alice"}, `IAMUser arn:aws:iam::000000000000:user/alice alice 000000000000 HIDDEN_DUE_TO_SECURITY_REASONS
 IAMUser arn:aws:iam::000000000000:user/alice alice 000000000000 Unauthorized`},
 	} {
-		got := trail(c.flags...)
-		for deadline := time.Now().Add(10 * time.Second); got != c.want && time.Now().Before(deadline); got = trail(c.flags...) {
-			time.Sleep(50 * time.Millisecond)
-		}
-		if got != c.want {
-			t.Errorf("%v:\n%s\nwant\n%s", c.flags, got, c.want)
-		}
+		testkit.Poll(t, 10*time.Second, "the trail shows the sign-ins", func() error {
+			if got := trail(c.flags...); got != c.want {
+				return fmt.Errorf("%v:\n%s\nwant\n%s", c.flags, got, c.want)
+			}
+			return nil
+		})
 	}
 }

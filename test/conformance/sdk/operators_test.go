@@ -445,13 +445,14 @@ func TestAssumeRoleAcrossAccounts(t *testing.T) {
 		t.Errorf("a key that only takes roles looks unused: %s", out)
 	}
 	for _, profile := range []string{"default", "north"} {
-		search := func() string {
-			return muster(t, server, "audit", "search", "--profile", profile, "--name", "AssumeRole", "--resource", named, "--error", "none", "-o", "json")
-		}
-		out := search()
-		for deadline := time.Now().Add(10 * time.Second); !strings.Contains(out, "AssumeRole") && time.Now().Before(deadline); out = search() {
-			time.Sleep(50 * time.Millisecond)
-		}
+		out := ""
+		testkit.Poll(t, 10*time.Second, "the trail shows the session", func() error {
+			out = muster(t, server, "audit", "search", "--profile", profile, "--name", "AssumeRole", "--resource", named, "--error", "none", "-o", "json")
+			if !strings.Contains(out, "AssumeRole") {
+				return fmt.Errorf("%s: %s", profile, out)
+			}
+			return nil
+		})
 		var records []struct {
 			Recipient    string `json:"recipientAccountId"`
 			UserIdentity struct {
