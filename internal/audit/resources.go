@@ -124,7 +124,8 @@ func resourcesOfEvent(scope fleet.Scope, e event.Event) []string { //nolint:gocy
 		return []string{iamARN(scope.Account, "root")}
 	case event.EventConfigurationsChanged, event.RegistrationCodeChanged,
 		event.DeviceConnected, event.DeviceDisconnected, event.ConnectRefused, event.SubscriptionsChanged,
-		event.APICalled, event.ConfigurationChanged:
+		event.APICalled, event.ConfigurationChanged, event.IndexingConfigurationChanged,
+		event.ConnectivityStateChanged, event.ConnectivitySettingsChanged, event.LatencyMeasured, event.BulkEditChanged:
 		// They are about the account, or about a connection.
 	}
 	return nil

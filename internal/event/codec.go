@@ -68,6 +68,11 @@ func kinds() []Event {
 		AccountChanged{},
 		APICalled{},
 		ConfigurationChanged{},
+		IndexingConfigurationChanged{},
+		ConnectivityStateChanged{},
+		ConnectivitySettingsChanged{},
+		LatencyMeasured{},
+		BulkEditChanged{},
 	}
 }
 

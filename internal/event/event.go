@@ -529,6 +529,71 @@ type ConfigurationChanged struct {
 	Version  string            `json:"version,omitempty"`
 }
 
+// IndexingConfigurationChanged reports what the fleet index of the account
+// holds from now on.
+type IndexingConfigurationChanged struct{ fleet.Indexing }
+
+// ConnectivityStateChanged reports a settled change of a thing's connectivity,
+// as opposed to the raw connects and disconnects of its client.
+type ConnectivityStateChanged struct {
+	Thing string `json:"thing"`
+	// ClientID is empty for a thing that another one speaks for.
+	ClientID string `json:"clientId,omitempty"`
+	// StateVersion counts the thing's changes of state, from 1.
+	StateVersion int64  `json:"stateVersion"`
+	From         string `json:"from"`
+	To           string `json:"to"`
+	// Since is when the cause happened; the envelope's At is when it was settled.
+	Since time.Time `json:"since"`
+	// DisconnectReason is empty unless a connection's end is the cause.
+	DisconnectReason string `json:"disconnectReason,omitempty"`
+	Clean            bool   `json:"clean,omitempty"`
+	// Wait is how long the wait state lasted.
+	Wait time.Duration `json:"wait,omitempty"`
+	// SessionID and ConnectionVersion are those of the connection concerned.
+	SessionID         string  `json:"sessionId,omitempty"`
+	ConnectionVersion int64   `json:"connectionVersion,omitempty"`
+	FlapScore         float64 `json:"flapScore,omitempty"`
+	Flapping          bool    `json:"flapping,omitempty"`
+	// LastSeen is when the device was last heard of; zero for never.
+	LastSeen time.Time `json:"lastSeen,omitzero"`
+	// Gateway is the thing whose connection this one depends on; empty for none.
+	Gateway string `json:"gateway,omitempty"`
+}
+
+// ConnectivitySettingsChanged reports that the things of a group, or all of the
+// account for an empty group, are watched by other settings.
+type ConnectivitySettingsChanged struct {
+	Group   string `json:"group,omitempty"`
+	Removed bool   `json:"removed,omitempty"`
+}
+
+// LatencyMeasured reports round trips between server and devices since the
+// report before, one entry a thing.
+type LatencyMeasured struct {
+	Things []ThingLatency `json:"things"`
+}
+
+// ThingLatency sums up the round trips of one thing.
+type ThingLatency struct {
+	Thing string `json:"thing"`
+	// LastMS, MeanMS and MaxMS are in milliseconds over Samples round trips.
+	LastMS  float64 `json:"lastMs"`
+	MeanMS  float64 `json:"meanMs"`
+	MaxMS   float64 `json:"maxMs"`
+	Samples int     `json:"samples"`
+}
+
+// BulkEditChanged reports a step of an edit of many things by one query. What
+// it did to each thing has events of its own.
+type BulkEditChanged struct {
+	ID     string `json:"id"`
+	Status string `json:"status"`
+	// Query selected the things; Things is how many are meant.
+	Query  string `json:"query,omitempty"`
+	Things int    `json:"things,omitempty"`
+}
+
 func (ThingCreated) isEvent()                  {}
 func (ThingUpdated) isEvent()                  {}
 func (ThingDeleted) isEvent()                  {}
@@ -570,3 +635,8 @@ func (OperatorChanged) isEvent()               {}
 func (AccountChanged) isEvent()                {}
 func (APICalled) isEvent()                     {}
 func (ConfigurationChanged) isEvent()          {}
+func (IndexingConfigurationChanged) isEvent()  {}
+func (ConnectivityStateChanged) isEvent()      {}
+func (ConnectivitySettingsChanged) isEvent()   {}
+func (LatencyMeasured) isEvent()               {}
+func (BulkEditChanged) isEvent()               {}

@@ -166,7 +166,8 @@ func (x *Index) applyOne(s *shard, e event.Envelope, states map[thingKey]State) 
 		event.ThingDecommissioned, event.AttributeRulesChanged, event.TagsChanged,
 		event.EventConfigurationsChanged, event.CACertificateChanged, event.RegistrationCodeChanged,
 		event.RevocationListImported, event.CertificateTransferChanged, event.OperatorChanged, event.AccountChanged,
-		event.APICalled, event.ConfigurationChanged:
+		event.APICalled, event.ConfigurationChanged, event.IndexingConfigurationChanged,
+		event.ConnectivityStateChanged, event.ConnectivitySettingsChanged, event.LatencyMeasured, event.BulkEditChanged:
 		// Nothing of these is searchable.
 	}
 	return nil

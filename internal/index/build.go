@@ -40,6 +40,12 @@ func (b *Builder) shard(account fleet.Account) *shard {
 	return s
 }
 
+// PutIndexing sets what is indexed of an account; it comes before anything else
+// of it.
+func (b *Builder) PutIndexing(account fleet.Account, config fleet.Indexing) {
+	b.shard(account).config = config
+}
+
 // PutThing adds a thing with its static groups and its state.
 func (b *Builder) PutThing(account fleet.Account, t Thing, groups []string, state State) error {
 	s := b.shard(account)

@@ -40,6 +40,9 @@ type Options struct {
 	Committer Committer
 	Source    Source
 	Logger    *slog.Logger
+	// Indexing is the configuration of accounts that have none of their own; the
+	// zero value means fleet.DefaultIndexing.
+	Indexing fleet.Indexing
 	// Limits hold for queries; zero means the published ones.
 	Limits fleetquery.Limits
 	// MaxPaths bounds the distinct paths of an account; zero means
@@ -92,6 +95,9 @@ func New(o Options) *Index {
 	}
 	if o.MaxPaths == 0 {
 		o.MaxPaths = DefaultMaxPaths
+	}
+	if !o.Indexing.Things.Registry && !o.Indexing.Groups.On {
+		o.Indexing = fleet.DefaultIndexing()
 	}
 	return &Index{options: o, advanced: make(chan struct{}), pending: map[membership]bool{}}
 }

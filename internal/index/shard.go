@@ -4,13 +4,16 @@ import (
 	"sync"
 	"time"
 
+	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/fleetquery"
 )
 
 // shard is the index of one account. Searches hold the lock for reading while
 // they compute, batches of changes hold it for writing.
 type shard struct {
-	mu       sync.RWMutex
+	mu sync.RWMutex
+	// config says what is indexed.
+	config   fleet.Indexing
 	things   *corpus
 	groups   *corpus
 	standing *standing
@@ -30,6 +33,7 @@ type shard struct {
 // newShard returns an empty shard in its bulk phase.
 func newShard(o Options, refused func(group, thing string)) *shard {
 	s := &shard{
+		config:     o.Indexing,
 		things:     newCorpus(o.MaxPaths, thingUnfielded, thingHidden, thingExempt),
 		groups:     newCorpus(o.MaxPaths, groupUnfielded, groupHidden, groupExempt),
 		groupNames: newDict(false),

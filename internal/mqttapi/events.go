@@ -81,7 +81,8 @@ func (h *Handler) Apply(ctx context.Context, events []event.Envelope) error {
 			event.BillingGroupMembershipChanged, event.ThingDecommissioned, event.AttributeRulesChanged, event.TagsChanged,
 			event.CACertificateChanged, event.RegistrationCodeChanged,
 			event.RevocationListImported, event.CertificateTransferChanged, event.OperatorChanged, event.AccountChanged,
-			event.APICalled, event.ConfigurationChanged:
+			event.APICalled, event.ConfigurationChanged, event.IndexingConfigurationChanged,
+			event.ConnectivityStateChanged, event.ConnectivitySettingsChanged, event.LatencyMeasured, event.BulkEditChanged:
 			// Nothing of these is published as an event; shadow answers are
 			// published by the request itself.
 		}
