@@ -39,6 +39,8 @@ func fill(v reflect.Value) {
 		one := reflect.MakeSlice(v.Type(), 1, 1)
 		fill(one.Index(0))
 		v.Set(one)
+	case reflect.Float64:
+		v.SetFloat(7.5)
 	default:
 		panic("fill: kind " + v.Kind().String())
 	}
