@@ -43,9 +43,10 @@ func (c *connection) holdAck(kind mqtt.Type, id uint16) *ackSlot {
 	return slot
 }
 
-// settle decides a reserved acknowledgement and appends all that are due now.
-// It reports whether there is something to flush.
-func (c *connection) settle(slot *ackSlot, code mqtt.ReasonCode) bool {
+// settle decides a reserved acknowledgement and appends all that are due now,
+// for the batch to write if there is one. It reports whether there is something
+// to flush.
+func (c *connection) settle(b *batch, slot *ackSlot, code mqtt.ReasonCode) bool {
 	c.session.mu.Lock()
 	defer c.session.mu.Unlock()
 	slot.done, slot.code = true, code
@@ -65,12 +66,15 @@ func (c *connection) settle(slot *ackSlot, code mqtt.ReasonCode) bool {
 		close(c.room)
 		c.room = nil
 	}
+	if b != nil {
+		c.touchLocked(b)
+	}
 	return true
 }
 
 // settled is called when everything that a message needs has been done: it
 // acknowledges, or ends a connection that cannot be told of a failure.
-func (c *connection) settled(slot *ackSlot, fine mqtt.ReasonCode, err error) {
+func (c *connection) settled(b *batch, slot *ackSlot, fine mqtt.ReasonCode, err error) {
 	code := fine
 	if err != nil {
 		code = pubackCode(err)
@@ -82,7 +86,7 @@ func (c *connection) settled(slot *ackSlot, fine mqtt.ReasonCode, err error) {
 		}
 		c.session.release2(slot.id)
 	}
-	if c.settle(slot, code) {
+	if c.settle(b, slot, code) && b == nil {
 		c.flush()
 	}
 }

@@ -92,7 +92,7 @@ func New(o Options) *Broker {
 type noService struct{}
 
 // Reserved reports that there is no such topic.
-func (noService) Reserved(*Publish, func(error)) (deferred, ok bool) { return false, false }
+func (noService) Reserved(*Publish, Done) (deferred, ok bool) { return false, false }
 
 // CanSubscribeReserved reports that no filter can match.
 func (noService) CanSubscribeReserved(string) bool { return false }

@@ -256,7 +256,7 @@ func (b *Broker) PublishDurably(ctx context.Context, account fleet.Account, m Me
 		return err
 	}
 	stored := make(chan error, 1)
-	all.finish(func(err error) { stored <- err })
+	all.finish(nil, func(_ *batch, err error) { stored <- err })
 	select {
 	case err := <-stored:
 		return err

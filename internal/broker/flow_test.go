@@ -50,6 +50,29 @@ func TestDeferredAcknowledgements(t *testing.T) {
 	})
 }
 
+// The acknowledgement of a request and its answers to the same client leave in
+// one write, in this order.
+func TestAnswersLeaveWithTheAcknowledgement(t *testing.T) {
+	t.Parallel()
+	inWorld(t, topic.AWS, func(w *world) {
+		t := w.t
+		p := w.connect(mqtt.V311, "c")
+		p.subscribe(mqtt.Subscription{Filter: "answers/+", QoS: 1})
+		p.send(&mqtt.Publish{QoS: 1, PacketID: 7, Topic: []byte("$aws/things/x/later")})
+		if got := outline(p); got != nil {
+			t.Fatalf("before the end: %q", got)
+		}
+		before := p.writes.Load()
+		w.service.finish(0, nil, broker.Message{Topic: "answers/1", QoS: 1}, broker.Message{Topic: "bad/+"}, broker.Message{Topic: "answers/2", QoS: 1})
+		if diff := cmp.Diff([]string{"PUBACK 7", "PUBLISH", "PUBLISH"}, outline(p)); diff != "" {
+			t.Errorf("received (-want +got):\n%s", diff)
+		}
+		if writes := p.writes.Load() - before; writes != 1 {
+			t.Errorf("in %d writes", writes)
+		}
+	})
+}
+
 // outline names the packets that were received.
 func outline(p *peer) []string {
 	var lines []string

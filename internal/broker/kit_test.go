@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -170,10 +171,10 @@ func (g *guard) Close() {
 type service struct {
 	mu    sync.Mutex
 	got   []*broker.Publish
-	later []func(error)
+	later []broker.Done
 }
 
-func (s *service) Reserved(p *broker.Publish, done func(error)) (deferred, ok bool) {
+func (s *service) Reserved(p *broker.Publish, done broker.Done) (deferred, ok bool) {
 	if !strings.HasPrefix(p.Topic, "$aws/things/") {
 		return false, false
 	}
@@ -203,11 +204,11 @@ func (s *service) taken() []*broker.Publish {
 }
 
 // finish calls the deferred done of index i.
-func (s *service) finish(i int, err error) {
+func (s *service) finish(i int, err error, answers ...broker.Message) {
 	s.mu.Lock()
 	done := s.later[i]
 	s.mu.Unlock()
-	done(err)
+	done(err, answers...)
 }
 
 // ending is what the observer was told of one end.
@@ -293,6 +294,8 @@ type peer struct {
 	mu     sync.Mutex
 	got    []mqtt.Packet
 	closed bool
+	// writes counts the writes of the broker, as far as they fit a read.
+	writes atomic.Int64
 }
 
 // dial connects a peer without sending anything. The peer reads all the time.
@@ -345,6 +348,7 @@ func (p *peer) read() {
 	for {
 		n, err := p.conn.Read(chunk)
 		buf = append(buf, chunk[:n]...)
+		p.writes.Add(1)
 		for {
 			packet, rest, frameErr := mqtt.Frame(buf, 1<<28)
 			if frameErr != nil || packet == nil {

@@ -103,17 +103,22 @@ type Admission struct {
 	UntilReason DisconnectReason
 }
 
+// Done ends a service's part in a publish: the publisher's acknowledgement waits
+// for it, and acknowledgements leave in the order in which publishes arrived. An
+// error means that the message was not taken in. Answers, which are not retained,
+// go to their subscribers behind the acknowledgement, in one write where both go
+// to one client.
+type Done func(err error, answers ...Message)
+
 // Service receives publishes to reserved topics (`$…`), after policy.
 type Service interface {
 	// Reserved is asked for each publish to a reserved topic. With ok false there
 	// is no such topic and the connection ends. Otherwise the message is also
 	// routed to subscribers. It must not block: a service that needs the disk
-	// returns deferred and calls done exactly once later, from any goroutine; the
-	// publisher's acknowledgement waits for it, and acknowledgements leave in the
-	// order in which publishes arrived. An error means that the message was not
-	// taken in; when deferred is false done must not be called. p and all it
-	// refers to belong to the service from now on.
-	Reserved(p *Publish, done func(error)) (deferred, ok bool)
+	// returns deferred and calls done exactly once later, from any goroutine.
+	// When deferred is false done must not be called. p and all it refers to
+	// belong to the service from now on.
+	Reserved(p *Publish, done Done) (deferred, ok bool)
 	// CanSubscribeReserved reports whether a reserved filter can match a topic
 	// that exists.
 	CanSubscribeReserved(filter string) bool

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"errors"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -193,7 +194,7 @@ func (c *connection) confirm(b *batch, p *mqtt.Publish, code mqtt.ReasonCode) {
 		return
 	}
 	slot := c.holdAck(ackKind(p.QoS), p.PacketID)
-	b.receipt.finish(func(err error) { c.settled(slot, code, err) })
+	b.receipt.finish(b, func(by *batch, err error) { c.settled(by, slot, code, err) })
 }
 
 // refuseRetained answers a message that cannot be retained.
@@ -228,13 +229,13 @@ func (c *connection) reserved(b *batch, p *mqtt.Publish, name string) *cause {
 		ThingName: c.info.ThingName, RemoteAddr: c.info.RemoteAddr, Topic: name, Payload: append([]byte{}, p.Payload...),
 		QoS: p.QoS, Properties: b.forwarded, ReplyTo: c.reply,
 	}
-	done := func(error) {}
 	var taken *receipt
 	if p.QoS > 0 {
 		taken = newReceipt()
-		done = taken.claim()
+		taken.claim()
 	}
-	deferred, ok := c.broker.service.Reserved(request, done)
+	realm, broker := c.session.realm, c.broker
+	deferred, ok := c.broker.service.Reserved(request, func(err error, answers ...Message) { realm.answer(broker, taken, err, answers) })
 	if !ok {
 		return clientError(mqtt.TopicNameInvalid, errUnknownReserved)
 	}
@@ -242,6 +243,24 @@ func (c *connection) reserved(b *batch, p *mqtt.Publish, name string) *cause {
 		b.receipt = taken
 	}
 	return nil
+}
+
+// answer ends a service's part in a publish and routes what it answers. What of
+// both goes to one client is written at once.
+func (r *realm) answer(b *Broker, taken *receipt, err error, answers []Message) {
+	w := b.batch()
+	defer b.release(w)
+	if taken != nil {
+		taken.settleIn(w, err)
+	}
+	for i := range answers {
+		if err := b.checkMessage(&answers[i]); err != nil {
+			b.logger.Error("answer of our own cannot be published", slog.String("topic", answers[i].Topic), slog.Any("err", err))
+			continue
+		}
+		w.begin(&answers[i])
+		w.route(r.router)
+	}
 }
 
 // forward returns the properties that travel with a message, its expiry

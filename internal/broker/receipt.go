@@ -9,7 +9,7 @@ type receipt struct {
 	mu   sync.Mutex
 	open int
 	err  error
-	done func(error)
+	done func(*batch, error)
 }
 
 // newReceipt returns a receipt with one claim.
@@ -24,7 +24,10 @@ func (r *receipt) claim() func(error) {
 }
 
 // settle ends one claim; the first error counts.
-func (r *receipt) settle(err error) {
+func (r *receipt) settle(err error) { r.settleIn(nil, err) }
+
+// settleIn is settle for a caller that writes what comes of it with its batch.
+func (r *receipt) settleIn(b *batch, err error) {
 	r.mu.Lock()
 	if r.err == nil {
 		r.err = err
@@ -34,15 +37,16 @@ func (r *receipt) settle(err error) {
 	last := r.open == 0 && done != nil
 	r.mu.Unlock()
 	if last {
-		done(result)
+		done(b, result)
 	}
 }
 
 // finish ends the first claim; done is called when no other is left, perhaps
-// before finish returns.
-func (r *receipt) finish(done func(error)) {
+// before finish returns. It is given the batch that writes its output, nil for
+// none.
+func (r *receipt) finish(b *batch, done func(*batch, error)) {
 	r.mu.Lock()
 	r.done = done
 	r.mu.Unlock()
-	r.settle(nil)
+	r.settleIn(b, nil)
 }

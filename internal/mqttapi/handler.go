@@ -107,7 +107,7 @@ func (h *Handler) CanPublishReserved(name string) bool {
 }
 
 // Reserved implements broker.Service.
-func (h *Handler) Reserved(p *broker.Publish, done func(error)) (deferred, ok bool) {
+func (h *Handler) Reserved(p *broker.Publish, done broker.Done) (deferred, ok bool) {
 	if request, isShadow := parseShadowTopic(p.Topic); isShadow {
 		return h.takeShadow(p, request, done)
 	}
@@ -133,11 +133,18 @@ func (h *Handler) Reserved(p *broker.Publish, done func(error)) (deferred, ok bo
 // hold slashes, which make more levels, as on AWS.
 func publishable(clientID string) bool { return !strings.ContainsAny(clientID, "+#") }
 
-// send publishes one of the server's messages. A failure is a mistake in a
-// topic; it is logged, since nobody can be told.
-func (h *Handler) send(ctx context.Context, account fleet.Account, name string, payload []byte) {
-	if err := h.publish(ctx, account, broker.Message{Topic: name, Payload: payload, QoS: 1}); err != nil {
-		h.log.ErrorContext(ctx, "message of the server is not published", slog.String("topic", name), slog.Any("err", err))
+// message is one of the server's messages.
+func message(name string, payload []byte) broker.Message {
+	return broker.Message{Topic: name, Payload: payload, QoS: 1}
+}
+
+// send publishes the server's messages. A failure is a mistake in a topic; it is
+// logged, since nobody can be told.
+func (h *Handler) send(ctx context.Context, account fleet.Account, messages ...broker.Message) {
+	for _, m := range messages {
+		if err := h.publish(ctx, account, m); err != nil {
+			h.log.ErrorContext(ctx, "message of the server is not published", slog.String("topic", m.Topic), slog.Any("err", err))
+		}
 	}
 }
 
@@ -145,7 +152,10 @@ func (h *Handler) send(ctx context.Context, account fleet.Account, name string, 
 // and returns when it is done. A topic that does not exist is a fault.
 func (h *Handler) PublishReserved(ctx context.Context, p *broker.Publish) error {
 	done := make(chan error, 1)
-	deferred, ok := h.Reserved(p, func(err error) { done <- err }) //nolint:contextcheck // a request in line is carried out also when its sender has gone
+	deferred, ok := h.Reserved(p, func(err error, answers ...broker.Message) {
+		h.send(ctx, p.Account, answers...)
+		done <- err
+	}) //nolint:contextcheck // a request in line is carried out also when its sender has gone
 	if !ok {
 		return fault.New(fault.InvalidRequest, "topic %q is reserved and cannot be published to", p.Topic)
 	}

@@ -14,7 +14,7 @@ import (
 // takeShadow puts a shadow request in line. The publish is acknowledged after
 // the commit and just before the answer: devices expect the acknowledgement of
 // a request before its answer, as AWS IoT sends them.
-func (h *Handler) takeShadow(p *broker.Publish, request shadowTopic, done func(error)) (deferred, ok bool) {
+func (h *Handler) takeShadow(p *broker.Publish, request shadowTopic, done broker.Done) (deferred, ok bool) {
 	key := laneKey{thingKey{p.Account, request.thing}, request.shadow}
 	err := h.executor.submit(key, task{
 		bytes: len(p.Payload) + len(p.Topic),
@@ -23,14 +23,14 @@ func (h *Handler) takeShadow(p *broker.Publish, request shadowTopic, done func(e
 	if err == nil {
 		return true, true
 	}
-	h.reject(context.Background(), p, request, err)
+	h.send(context.Background(), p.Account, h.rejection(p, request, err))
 	return false, true
 }
 
 // serveShadow carries one request out, acknowledges it and publishes the
 // answer. The error of done is for the publisher's acknowledgement: a refused
 // request is answered and has none.
-func (h *Handler) serveShadow(ctx context.Context, p *broker.Publish, request shadowTopic, done func(error)) {
+func (h *Handler) serveShadow(ctx context.Context, p *broker.Publish, request shadowTopic, done broker.Done) {
 	ctx = fleet.WithActor(ctx, actorOf(p))
 	var err error
 	switch request.operation {
@@ -40,8 +40,7 @@ func (h *Handler) serveShadow(ctx context.Context, p *broker.Publish, request sh
 		_, err = h.shadows.Update(ctx, shadow.UpdateCommand{
 			Account: p.Account, Thing: request.thing, Shadow: request.shadow, Body: p.Payload,
 			Committed: func(u *shadow.Updated) {
-				done(nil)
-				h.AnnounceUpdate(ctx, u)
+				done(nil, updateMessages(u)...)
 			},
 		})
 	case opDelete:
@@ -53,16 +52,14 @@ func (h *Handler) serveShadow(ctx context.Context, p *broker.Publish, request sh
 	}
 	if ours(err) {
 		h.log.ErrorContext(ctx, "shadow request failed", slog.String("topic", p.Topic), slog.String("client_id", p.ClientID), slog.Any("err", err))
-		h.reject(ctx, p, request, err)
-		done(err)
+		done(err, h.rejection(p, request, err))
 		return
 	}
-	done(nil)
-	h.reject(ctx, p, request, err)
+	done(nil, h.rejection(p, request, err))
 }
 
 // getShadow answers with the whole document.
-func (h *Handler) getShadow(ctx context.Context, p *broker.Publish, request shadowTopic, done func(error)) error {
+func (h *Handler) getShadow(ctx context.Context, p *broker.Publish, request shadowTopic, done broker.Done) error {
 	token, err := shadow.ParseToken(p.Payload)
 	if err != nil {
 		return err
@@ -71,31 +68,29 @@ func (h *Handler) getShadow(ctx context.Context, p *broker.Publish, request shad
 	if err != nil {
 		return err
 	}
-	done(nil)
-	h.send(ctx, p.Account, p.Topic+"/accepted", document.GetDocument(token, h.now().Unix()))
+	done(nil, message(p.Topic+"/accepted", document.GetDocument(token, h.now().Unix())))
 	return nil
 }
 
 // deleteShadow deletes; of the body only the client token matters.
-func (h *Handler) deleteShadow(ctx context.Context, p *broker.Publish, request shadowTopic, done func(error)) error {
+func (h *Handler) deleteShadow(ctx context.Context, p *broker.Publish, request shadowTopic, done broker.Done) error {
 	token, _ := shadow.ParseToken(p.Payload)
 	_, err := h.shadows.Delete(ctx, shadow.DeleteCommand{
 		Account: p.Account, Thing: request.thing, Shadow: request.shadow,
 		Committed: func(d *shadow.Deleted) {
-			done(nil)
-			h.AnnounceDelete(ctx, d, token)
+			done(nil, deleteMessage(d, token))
 		},
 	})
 	return err
 }
 
-// reject publishes why a request was refused. A document that cannot be read
-// may still show its token.
-func (h *Handler) reject(ctx context.Context, p *broker.Publish, request shadowTopic, err error) {
+// rejection tells why a request was refused. A document that cannot be read may
+// still show its token.
+func (h *Handler) rejection(p *broker.Publish, request shadowTopic, err error) broker.Message {
 	token, _ := shadow.ParseToken(p.Payload)
-	code, message := shadowError(err)
+	code, text := shadowError(err)
 	h.requests.WithLabelValues(request.operation, strconv.Itoa(code)).Inc()
-	h.send(ctx, p.Account, p.Topic+"/rejected", shadow.RejectedDocument(code, message, h.now().Unix(), token))
+	return message(p.Topic+"/rejected", shadow.RejectedDocument(code, text, h.now().Unix(), token))
 }
 
 // AnnounceUpdate publishes what an update by any way tells: accepted, the
@@ -103,17 +98,28 @@ func (h *Handler) reject(ctx context.Context, p *broker.Publish, request shadowT
 // from UpdateCommand.Committed, so that announcements have the order of
 // versions.
 func (h *Handler) AnnounceUpdate(ctx context.Context, u *shadow.Updated) {
+	h.send(ctx, u.Account, updateMessages(u)...)
+}
+
+// updateMessages are what an update tells.
+func updateMessages(u *shadow.Updated) []broker.Message {
 	prefix := shadowPrefix(u.Thing, u.Shadow) + opUpdate
-	h.send(ctx, u.Account, prefix+"/accepted", u.AcceptedDocument())
+	messages := make([]broker.Message, 1, 3) //nolint:mnd // accepted, delta, documents
+	messages[0] = message(prefix+"/accepted", u.AcceptedDocument())
 	if u.HasDelta() {
-		h.send(ctx, u.Account, prefix+"/delta", u.DeltaDocument())
+		messages = append(messages, message(prefix+"/delta", u.DeltaDocument()))
 	}
-	h.send(ctx, u.Account, prefix+"/documents", u.DocumentsDocument())
+	return append(messages, message(prefix+"/documents", u.DocumentsDocument()))
 }
 
 // AnnounceDelete publishes that a shadow is gone.
 func (h *Handler) AnnounceDelete(ctx context.Context, d *shadow.Deleted, token shadow.Token) {
-	h.send(ctx, d.Account, shadowPrefix(d.Thing, d.Shadow)+opDelete+"/accepted", d.AcceptedDocument(token))
+	h.send(ctx, d.Account, deleteMessage(d, token))
+}
+
+// deleteMessage is what a deletion tells.
+func deleteMessage(d *shadow.Deleted, token shadow.Token) broker.Message {
+	return message(shadowPrefix(d.Thing, d.Shadow)+opDelete+"/accepted", d.AcceptedDocument(token))
 }
 
 // actorOf returns who is behind a publish.

@@ -85,7 +85,7 @@ func TestPublishesThatAreNotTakenIn(t *testing.T) {
 		"$aws/unknown":                                      false,
 		"$SYS/broker":                                       false,
 	} {
-		deferred, ok := h.Reserved(&broker.Publish{Topic: name, ClientID: "pump-7"}, func(error) { t.Errorf("%s: done was called", name) })
+		deferred, ok := h.Reserved(&broker.Publish{Topic: name, ClientID: "pump-7"}, func(error, ...broker.Message) { t.Errorf("%s: done was called", name) })
 		if deferred || ok != want {
 			t.Errorf("Reserved(%q) = %v, %v, want taken in %v", name, deferred, ok, want)
 		}

@@ -45,7 +45,7 @@ func (everything) Close() {}
 // shadowTopics lets clients subscribe to reserved topics and publish nothing.
 type shadowTopics struct{}
 
-func (shadowTopics) Reserved(*broker.Publish, func(error)) (deferred, ok bool) { return false, false }
+func (shadowTopics) Reserved(*broker.Publish, broker.Done) (deferred, ok bool) { return false, false }
 func (shadowTopics) CanSubscribeReserved(string) bool                          { return true }
 func (shadowTopics) CanPublishReserved(string) bool                            { return false }
 

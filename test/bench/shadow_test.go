@@ -238,7 +238,7 @@ type load struct {
 // about one group in a hundred of its site.
 func newLoad(t *testing.T, groups int, flags ...string) *load {
 	t.Helper()
-	l := &load{t: t, server: testkit.StartServer(t, append([]string{"--log.level", "warn"}, flags...)...)}
+	l := &load{t: t, server: testkit.StartServer(t, append([]string{"--log.level", "warn", "--registry.max-dynamic-groups", "100000"}, flags...)...)}
 	api := newAPI(t, l.server)
 	each(t, shadowThings, func(ctx context.Context, i int) error {
 		_, err := api.CreateThing(ctx, loadThing(i), "", map[string]string{"site": strconv.Itoa(i % sites)})

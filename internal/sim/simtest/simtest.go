@@ -150,7 +150,7 @@ func (guard) Enrich(own []mqtt.UserProperty) []mqtt.UserProperty { return own }
 func (guard) Close() {}
 
 // Reserved keeps shadows as far as devices look at them.
-func (s *Server) Reserved(p *broker.Publish, _ func(error)) (deferred, ok bool) {
+func (s *Server) Reserved(p *broker.Publish, _ broker.Done) (deferred, ok bool) {
 	rest, ok := strings.CutPrefix(p.Topic, "$aws/things/")
 	if !ok {
 		return false, false

@@ -341,7 +341,7 @@ func (allow) Close() {}
 // system is a service with a $SYS tree that nobody writes to.
 type system struct{}
 
-func (system) Reserved(*broker.Publish, func(error)) (deferred, ok bool) { return false, false }
+func (system) Reserved(*broker.Publish, broker.Done) (deferred, ok bool) { return false, false }
 
 // CanPublishReserved reports that the broker's own topics are read only.
 func (system) CanPublishReserved(string) bool { return false }
