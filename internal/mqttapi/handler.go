@@ -152,10 +152,11 @@ func (h *Handler) send(ctx context.Context, account fleet.Account, messages ...b
 // and returns when it is done. A topic that does not exist is a fault.
 func (h *Handler) PublishReserved(ctx context.Context, p *broker.Publish) error {
 	done := make(chan error, 1)
+	//nolint:contextcheck // a request in line is carried out also when its sender has gone
 	deferred, ok := h.Reserved(p, func(err error, answers ...broker.Message) {
 		h.send(ctx, p.Account, answers...)
 		done <- err
-	}) //nolint:contextcheck // a request in line is carried out also when its sender has gone
+	})
 	if !ok {
 		return fault.New(fault.InvalidRequest, "topic %q is reserved and cannot be published to", p.Topic)
 	}

@@ -27,8 +27,7 @@ type cacheShard struct {
 type entry struct {
 	id identity
 	d  *document
-	// version is the stored record's, 0 when it is not known because this
-	// process wrote the record.
+	// version is the stored record's.
 	version uint64
 	bytes   int64
 }

@@ -49,7 +49,7 @@ func (s *Service) read(ctx context.Context, id identity) (*document, error) {
 		return nil, fmt.Errorf("wait for shadow: %w", err)
 	}
 	defer release()
-	d, _, _, err := s.load(ctx, id)
+	d, _, err := s.load(ctx, id)
 	return d, err
 }
 

@@ -90,32 +90,44 @@ func (s *Service) checkThing(ctx context.Context, id identity) error {
 	return nil
 }
 
-// load returns the committed document and, if known, its record's version (0
-// when there is no record). The caller holds the shadow's lock.
-func (s *Service) load(ctx context.Context, id identity) (d *document, version uint64, known bool, err error) {
+// guess returns the document that this process saw last, for a change: the
+// commit tells whether it is still the one that is stored. The caller holds the
+// shadow's lock.
+func (s *Service) guess(ctx context.Context, id identity) (d *document, version uint64, sure bool, err error) {
+	if d, version, hit := s.cache.get(id); hit && s.shared {
+		s.metrics.cacheHits.Inc()
+		return d, version, false, nil
+	}
+	d, version, err = s.load(ctx, id)
+	return d, version, true, err
+}
+
+// load returns the committed document and its record's version, 0 when there is
+// no record. The caller holds the shadow's lock.
+func (s *Service) load(ctx context.Context, id identity) (d *document, version uint64, err error) {
 	d, version, hit := s.cache.get(id)
 	if hit && !s.shared {
 		s.metrics.cacheHits.Inc()
-		return d, version, version != 0, nil
+		return d, version, nil
 	}
 	record, err := s.store.Get(ctx, id.key())
 	if errors.Is(err, store.ErrNotFound) {
 		s.cache.drop(id)
-		return absent(), 0, true, nil
+		return absent(), 0, nil
 	}
 	if err != nil {
-		return nil, 0, false, storeFault(err, "read shadow")
+		return nil, 0, storeFault(err, "read shadow")
 	}
 	if hit && sameRecord(record.Value, d) {
 		s.metrics.cacheHits.Inc()
-		return d, record.Version, true, nil
+		return d, record.Version, nil
 	}
 	s.metrics.cacheMisses.Inc()
 	if d, err = decodeRecord(record.Value); err != nil {
-		return nil, 0, false, fmt.Errorf("read shadow %q of %q: %w", id.shadow, id.thing, err)
+		return nil, 0, fmt.Errorf("read shadow %q of %q: %w", id.shadow, id.thing, err)
 	}
 	s.cache.put(id, d, record.Version)
-	return d, record.Version, true, nil
+	return d, record.Version, nil
 }
 
 // storeFault turns an error of the store into one that callers may see.

@@ -197,6 +197,38 @@ func TestConflictWithAnotherProcessIsRetried(t *testing.T) {
 	}
 }
 
+// What a process remembers of a shared store may be old: it neither refuses nor
+// changes anything on its account, and costs no read when it is right.
+func TestRememberedDocumentOfASharedStore(t *testing.T) {
+	t.Parallel()
+	m := newMemory(t)
+	s := New(Options{Store: m, Now: fixed, Shared: true})
+	other := New(Options{Store: m, Now: fixed, Shared: true})
+	update(t, s, "pump-7", "", `{"state":{"reported":{"a":1}}}`)
+	update(t, other, "pump-7", "", `{"state":{"reported":{"b":2}}}`)
+	if u := update(t, s, "pump-7", "", `{"version":2,"state":{"reported":{"c":3}}}`); u.Version != 3 {
+		t.Errorf("version = %d, want 3", u.Version)
+	}
+	_, err := other.Update(t.Context(), UpdateCommand{Account: scriptAccount, Thing: "pump-7", Body: []byte(`{"version":2,"state":{}}`)})
+	if fault.CodeOf(err) != fault.Conflict {
+		t.Errorf("update of version 2: %v", err)
+	}
+	if _, err := other.Delete(t.Context(), DeleteCommand{Account: scriptAccount, Thing: "pump-7"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Delete(t.Context(), DeleteCommand{Account: scriptAccount, Thing: "pump-7"}); fault.CodeOf(err) != fault.ResourceNotFound {
+		t.Errorf("second deletion: %v", err)
+	}
+	update(t, s, "pump-8", "", `{"state":{"reported":{"a":1}}}`)
+	reads := m.reads.Load()
+	for range 5 {
+		update(t, s, "pump-8", "", `{"state":{"reported":{"a":2}}}`)
+	}
+	if n := m.reads.Load() - reads; n != 0 {
+		t.Errorf("%d reads for updates of a remembered document", n)
+	}
+}
+
 func TestFailedCommitChangesNothing(t *testing.T) {
 	t.Parallel()
 	m := newMemory(t)

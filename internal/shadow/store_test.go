@@ -3,6 +3,7 @@ package shadow
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -17,6 +18,14 @@ type memory struct {
 	*embedded.Engine
 	// before, if set, may fail a commit or change the store under it.
 	before func(b store.Batch) error
+	// reads counts calls of Get.
+	reads atomic.Int64
+}
+
+// Get implements Store.
+func (m *memory) Get(ctx context.Context, key store.Key) (store.Record, error) {
+	m.reads.Add(1)
+	return m.Engine.Get(ctx, key)
 }
 
 func newMemory(tb testing.TB) *memory {

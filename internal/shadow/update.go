@@ -101,27 +101,32 @@ type change func(d *document) (*document, event.Event, error)
 // its event. The caller holds the shadow's lock.
 func (s *Service) change(ctx context.Context, id identity, now time.Time, decide change) error {
 	for range maxAttempts {
-		stored, version, known, err := s.load(ctx, id)
+		stored, version, sure, err := s.guess(ctx, id)
 		if err != nil {
 			return err
 		}
 		next, fact, err := decide(stored.asOf(now))
+		if err != nil && !sure {
+			// What is stored may be another document, which would be changed.
+			if stored, version, err = s.load(ctx, id); err != nil {
+				return err
+			}
+			next, fact, err = decide(stored.asOf(now))
+		}
 		if err != nil {
 			return err
 		}
 		value := encodeRecord(next)
 		batch := store.Batch{
+			Expect: []store.Expect{{Key: id.key(), Version: version}},
 			Writes: writes(id, stored, next, value),
 			Events: []event.Envelope{{Account: id.account, At: now, Actor: fleet.ActorFrom(ctx), Event: fact}},
-		}
-		if known {
-			batch.Expect = []store.Expect{{Key: id.key(), Version: version}}
 		}
 		// A caller that gives up must not leave the outcome open: memory would
 		// no longer know what is stored.
 		_, err = s.store.Commit(context.WithoutCancel(ctx), batch)
 		if err == nil {
-			s.cache.put(id, next.compact(value), 0)
+			s.cache.put(id, next.compact(value), batch.Writes[0].Version)
 			return nil
 		}
 		s.cache.drop(id)

@@ -17,6 +17,8 @@ type Pending struct {
 	Data [][]byte
 	// Position covers the batch's events once the group is durable.
 	Position Position
+	// version is that of the records that the batch writes.
+	version uint64
 	// caller is where the caller looks for the places of its events; Batch
 	// holds copies, since a caller that gave up may use its memory again.
 	caller []event.Envelope
@@ -49,8 +51,9 @@ func (p *Pending) Abandoned() bool { return p.ctx.Err() != nil }
 func (p *Pending) Answer(err error) { p.done <- err }
 
 // Wait returns the outcome, or the context's error when that ends first. It
-// sets the events' places in the caller's slice: the committer must not, since
-// the caller may have gone and use its memory otherwise.
+// sets the versions of the writes and the events' places in the caller's slices:
+// the committer must not, since the caller may have gone and use its memory
+// otherwise.
 func (p *Pending) Wait() error {
 	select {
 	case err := <-p.done:
@@ -68,6 +71,9 @@ func (p *Pending) Wait() error {
 func (p *Pending) settle(err error) error {
 	if err != nil {
 		return err
+	}
+	for i := range p.Writes {
+		p.Writes[i].Version = p.version
 	}
 	for i := range p.caller {
 		p.caller[i].Partition = p.Position.Partition
@@ -150,7 +156,7 @@ func (g *Group) Add(p *Pending, stored func(Key) (uint64, error)) error {
 		g.Events = append(g.Events, env)
 	}
 	g.Data = append(g.Data, p.Data...)
-	p.Position = Position{Seq: g.seq}
+	p.Position, p.version = Position{Seq: g.seq}, g.version
 	g.Accepted = append(g.Accepted, p)
 	return nil
 }

@@ -100,6 +100,9 @@ type Write struct {
 	Key    Key
 	Value  []byte
 	Delete bool
+	// Version is the record's, set by the engine in the caller's slice before
+	// Commit returns; what the caller put there does not count.
+	Version uint64
 }
 
 // Batch is one atomic change: if every expectation holds, all writes happen

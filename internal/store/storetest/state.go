@@ -37,6 +37,13 @@ func testReadAndWrite(t *testing.T, s Suite) {
 	if len(third.Value) != 0 || third.Version <= second.Version {
 		t.Fatalf("re-created after version %d, the record is %+v", second.Version, third)
 	}
+	writes := []store.Write{Put(key, "four"), Put("other", "one"), Delete("never was")}
+	MustCommit(t, e, store.Batch{Writes: writes})
+	for _, w := range writes[:2] {
+		if got := mustGet(t, e, w.Key); w.Version != got.Version {
+			t.Errorf("commit gave version %d to %q, the record has %d", w.Version, w.Key, got.Version)
+		}
+	}
 	// The last write of a key in a batch counts.
 	MustCommit(t, e, store.Batch{Writes: []store.Write{Put(key, "a"), Delete(key), Put(key, "b")}})
 	if got := mustGet(t, e, key); string(got.Value) != "b" {
