@@ -57,6 +57,13 @@ func (s *Service) commit(
 	ctx context.Context, account fleet.Account, first store.Reader, command func(context.Context, *attempt) error,
 ) (position store.Position, devices bool, err error) {
 	for n := range maxAttempts {
+		if n == eagerAttempts {
+			leave, err := s.takeTurn(ctx)
+			if err != nil {
+				return store.Position{}, false, err
+			}
+			defer leave()
+		}
 		if n >= eagerAttempts {
 			if err := pause(ctx, n-eagerAttempts); err != nil {
 				return store.Position{}, false, err
@@ -79,6 +86,17 @@ func (s *Service) commit(
 		return position, a.devices, storageFault(err)
 	}
 	return store.Position{}, false, fault.New(fault.Throttling, "Too many concurrent changes of the same resource; try again")
+}
+
+// takeTurn lets those who have lost several races try one after the other: then
+// each has only newcomers and other processes against it.
+func (s *Service) takeTurn(ctx context.Context) (leave func(), err error) {
+	select {
+	case s.turn <- struct{}{}:
+		return func() { <-s.turn }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // empty reports that the command has decided to change nothing.

@@ -114,6 +114,8 @@ type Service struct {
 	endpoints   Endpoints
 	log         *slog.Logger
 	patterns    patterns
+	// turn holds one token while a command that has lost races tries again.
+	turn chan struct{}
 
 	accountExists  func(ctx context.Context, account fleet.Account) (bool, error)
 	templateExists func(ctx context.Context, account fleet.Account, name string) (bool, error)
@@ -150,6 +152,7 @@ func New(o Options) (*Service, error) {
 		o.TemplateExists = func(context.Context, fleet.Account, string) (bool, error) { return false, nil }
 	}
 	return &Service{
+		turn:        make(chan struct{}, 1),
 		store:       o.Store,
 		region:      o.Region,
 		now:         o.Now,

@@ -238,17 +238,24 @@ type load struct {
 // about one group in a hundred of its site.
 func newLoad(t *testing.T, groups int, flags ...string) *load {
 	t.Helper()
+	return newLoadOf(t, shadowThings, sites, groups, func(i int) int { return i%100 + 1 }, flags...)
+}
+
+// newLoadOf is newLoad for so many things at so many sites. The groups of a site
+// are numbered; threshold gives the battery below which a thing is in one.
+func newLoadOf(t *testing.T, things, sites, groups int, threshold func(i int) int, flags ...string) *load {
+	t.Helper()
 	l := &load{t: t, server: testkit.StartServer(t, append([]string{"--log.level", "warn", "--registry.max-dynamic-groups", "100000"}, flags...)...)}
 	api := newAPI(t, l.server)
-	each(t, shadowThings, func(ctx context.Context, i int) error {
+	each(t, things, func(ctx context.Context, i int) error {
 		_, err := api.CreateThing(ctx, loadThing(i), "", map[string]string{"site": strconv.Itoa(i % sites)})
 		return err
 	})
 	each(t, groups, func(ctx context.Context, i int) error {
-		query := fmt.Sprintf("attributes.site:%d AND shadow.reported.battery<%d", i%sites, i/sites%100+1)
+		query := fmt.Sprintf("attributes.site:%d AND shadow.reported.battery<%d", i%sites, threshold(i/sites))
 		return api.CreateDynamicGroup(ctx, fmt.Sprintf("group-%04d", i), query, "")
 	})
-	for i := range shadowThings {
+	for i := range things {
 		w := newWriter(t, l.server.PlainMQTTAddr, loadThing(i), uint64(i))
 		l.writers = append(l.writers, w)
 		l.readers.Go(w.client.read)
@@ -282,7 +289,7 @@ func (l *load) run(measured time.Duration, rate int) figures {
 	l.t.Helper()
 	var pause time.Duration
 	if rate > 0 {
-		pause = time.Second * shadowThings / time.Duration(rate)
+		pause = time.Second * time.Duration(len(l.writers)) / time.Duration(rate)
 	}
 	ctx, cancel := context.WithCancel(l.t.Context())
 	defer cancel()
