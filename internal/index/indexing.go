@@ -17,7 +17,7 @@ const (
 func CheckIndexed(q fleetquery.Query, things *fleet.ThingIndexing) error {
 	var refused error
 	fleetquery.Walk(q.Root, func(n fleetquery.Node) {
-		field := fieldOf(n)
+		field, _ := fieldOf(n)
 		if field == "" || refused != nil {
 			return
 		}
@@ -28,35 +28,36 @@ func CheckIndexed(q fleetquery.Query, things *fleet.ThingIndexing) error {
 	return refused
 }
 
-// QueryFields are the fields that a query names, by the names of the index.
+// QueryFields are the fields that a query names, by the names of the index, and
+// an empty one when it has a term that looks at every field.
 func QueryFields(q fleetquery.Query) []string {
 	var fields []string
 	fleetquery.Walk(q.Root, func(n fleetquery.Node) {
-		if field := fieldOf(n); field != "" {
+		if field, ok := fieldOf(n); ok {
 			fields = append(fields, field)
 		}
 	})
 	return fields
 }
 
-// fieldOf is the field that a test looks at, "" for none or every one.
-func fieldOf(n fleetquery.Node) string {
+// fieldOf is the field that a test looks at, false for what is no test.
+func fieldOf(n fleetquery.Node) (field string, ok bool) {
 	switch n := n.(type) {
 	case fleetquery.Exists:
-		return n.Field
+		return n.Field, true
 	case fleetquery.Match:
-		return n.Field
+		return n.Field, true
 	case fleetquery.Phrase:
-		return n.Field
+		return n.Field, true
 	case fleetquery.Wildcard:
-		return n.Field
+		return n.Field, true
 	case fleetquery.NumberRange:
-		return n.Field
+		return n.Field, true
 	case fleetquery.TextRange:
-		return n.Field
+		return n.Field, true
 	case fleetquery.And, fleetquery.Or, fleetquery.Not, fleetquery.All:
 	}
-	return ""
+	return "", false
 }
 
 // configure takes over a changed configuration: at once when the same is

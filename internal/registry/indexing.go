@@ -24,7 +24,8 @@ type IndexingOptions struct {
 	// Check refuses a query that names what an index of this configuration does
 	// not hold; without it none is refused.
 	Check func(query string, things *fleet.ThingIndexing) error
-	// Fields are the fields that a query names; without it none are known.
+	// Fields are the fields that a query names, an empty one for terms that look at
+	// every field; without it none are known.
 	Fields func(query string) ([]string, error)
 	// Built tells whether the index of the account answers; without it it does.
 	Built func(account fleet.Account, config *fleet.Indexing) bool
@@ -222,14 +223,19 @@ func (s *Service) checkGroupUse(name, query string, gone []string, before, after
 				name, fault.From(err).Message)
 		}
 	}
-	if s.indexing.Fields == nil || len(gone) == 0 {
+	if s.indexing.Fields == nil {
 		return nil
 	}
 	fields, err := s.indexing.Fields(query)
 	if err != nil {
 		return nil //nolint:nilerr // a stored query that cannot be read asks for nothing
 	}
+	wide := fewerTexts(&before.Things, &after.Things)
 	for _, field := range fields {
+		if wide && (field == "" || field == "shadow" || field == "shadow.name") {
+			return fault.New(fault.InvalidRequest,
+				"thingIndexingConfiguration: dynamic group %s looks at every shadow, some of which would no longer be indexed", name)
+		}
 		if slices.Contains(gone, field) {
 			return fault.New(fault.InvalidRequest,
 				"thingIndexingConfiguration.customFields: %s is used by dynamic group %s and can be neither changed nor removed", field, name)
@@ -246,6 +252,12 @@ func narrower(before, after *fleet.ThingIndexing) bool {
 		fewerShadows(before.ShadowNames, after.ShadowNames) ||
 		slices.ContainsFunc(before.GeoLocations, func(g fleet.GeoLocation) bool { return !slices.Contains(after.GeoLocations, g) }) ||
 		len(changedFields(before.CustomFields, after.CustomFields)) > 0
+}
+
+// fewerTexts reports whether terms without a field look at less than before.
+func fewerTexts(before, after *fleet.ThingIndexing) bool {
+	return before.Shadows && !after.Shadows || before.NamedShadows && !after.NamedShadows || before.Violations && !after.Violations ||
+		after.NamedShadows && fewerShadows(before.ShadowNames, after.ShadowNames)
 }
 
 // fewerShadows reports whether a filter lets less through; no names are all.
