@@ -257,6 +257,7 @@ func (a *App) joinDomains(context.Context) error {
 		GroupLimit:  limits.GroupsPerThing,
 		IndexingOff: a.settings.Index.DefaultOff, Reloader: &loader{store: a.store},
 	})
+	a.measureIndexLag()
 	return nil
 }
 
