@@ -20,7 +20,7 @@ type ThingIndexing struct {
 	Violations   string          `json:"deviceDefenderIndexingMode,omitempty"`
 	NamedShadows string          `json:"namedShadowIndexingMode,omitempty"`
 	Filter       *IndexingFilter `json:"filter,omitempty"`
-	CustomFields []IndexingField `json:"customFields"`
+	CustomFields []IndexingField `json:"customFields,omitempty"`
 }
 
 // IndexingFilter narrows and widens what is indexed.
@@ -44,7 +44,7 @@ type IndexingSockets struct {
 // GroupIndexing is the part about groups.
 type GroupIndexing struct {
 	Mode         string          `json:"thingGroupIndexingMode"`
-	CustomFields []IndexingField `json:"customFields"`
+	CustomFields []IndexingField `json:"customFields,omitempty"`
 }
 
 // Indexing is an indexing configuration; a part that is nil is left as it is.
