@@ -100,6 +100,8 @@ type Options struct {
 	Tokens PageTokens
 	// Account is the caller's, from the context that Authorize returned.
 	Account func(ctx context.Context) fleet.Account
+	// FleetIndex tells about the index.
+	FleetIndex FleetIndex
 	// Recorder keeps what is called in the audit trail, which Audit answers from.
 	Recorder *audit.Recorder
 	Audit    Audit
@@ -137,6 +139,7 @@ func (h *handler) routes() *routes {
 	h.handleAccounts(mux)
 	h.routeAudit(mux)
 	h.routePolicyLint(mux)
+	h.routeIndex(mux)
 	mux.HandleFunc(Prefix, func(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, fault.New(fault.ResourceNotFound, "%s %s is no operation of %s", r.Method, r.URL.Path, Prefix))
 	})
@@ -233,7 +236,7 @@ func (h *handler) doctor(w http.ResponseWriter, r *http.Request) {
 // statuses of the codes that these operations raise; others are 500.
 func status(code fault.Code) int {
 	switch code {
-	case fault.InvalidRequest, fault.MalformedPolicy, fault.LimitExceeded, fault.CertificateValidation, fault.NotOffered:
+	case fault.InvalidRequest, fault.MalformedPolicy, fault.LimitExceeded, fault.CertificateValidation, fault.NotOffered, fault.IndexNotReady:
 		return http.StatusBadRequest
 	case fault.Throttling:
 		return http.StatusTooManyRequests

@@ -238,6 +238,7 @@ func (a *App) joinDomains(context.Context) error {
 		CheckPolicy:   checkPolicy,
 		GroupStatus:   func(of accountID, group, query string) string { return string(a.index.GroupStatus(of, group, query)) },
 		Endpoints:     a.endpoints(),
+		Indexing:      a.indexing(),
 		Logger:        a.component("registry"),
 		AccountExists: a.accounts.AccountExists,
 	})
@@ -253,8 +254,10 @@ func (a *App) joinDomains(context.Context) error {
 	a.history = a.newHistory()
 	a.index = index.New(index.Options{
 		Committer: &membership{a.registry}, Source: &thingState{shadows: a.shadows, presence: a.presence}, Logger: a.component("index"),
-		GroupLimit: limits.GroupsPerThing,
+		GroupLimit:  limits.GroupsPerThing,
+		IndexingOff: a.settings.Index.DefaultOff, Reloader: &loader{store: a.store},
 	})
+	a.measureIndexLag()
 	return nil
 }
 

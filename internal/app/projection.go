@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/muster-iot/muster/internal/event"
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/index"
@@ -27,7 +28,7 @@ func (l *loader) load(ctx context.Context, x *index.Index) (store.Cursor, error)
 	}
 	defer snapshot.Close() //nolint:errcheck // a read-only view
 	builder := x.Build()
-	if err := l.fill(ctx, snapshot, builder); err != nil {
+	if err := l.fill(ctx, snapshot, builder, ""); err != nil {
 		builder.Abandon()
 		return store.Cursor{}, err
 	}
@@ -37,16 +38,38 @@ func (l *loader) load(ctx context.Context, x *index.Index) (store.Cursor, error)
 	return snapshot.Cursor(), nil
 }
 
-func (l *loader) fill(ctx context.Context, r store.Reader, b *index.Builder) error {
+// LoadAccount implements index.Reloader.
+func (l *loader) LoadAccount(ctx context.Context, account fleet.Account, b *index.Builder) (store.Cursor, error) {
+	snapshot, err := l.store.Snapshot(ctx)
+	if err != nil {
+		return store.Cursor{}, fmt.Errorf("freeze the store: %w", err)
+	}
+	defer snapshot.Close() //nolint:errcheck // a read-only view
+	return snapshot.Cursor(), l.fill(ctx, snapshot, b, account)
+}
+
+// Events implements index.Reloader.
+func (l *loader) Events(ctx context.Context, after store.Cursor, limit int) ([]event.Envelope, store.Cursor, error) {
+	return l.store.Events(ctx, after, limit)
+}
+
+// fill puts everything of an account, or of all for the empty one.
+func (l *loader) fill(ctx context.Context, r store.Reader, b *index.Builder, of fleet.Account) error {
 	return errors.Join(
-		registry.EachGroup(ctx, r, func(account fleet.Account, g registry.Group) error {
+		registry.EachIndexing(ctx, r, func(account fleet.Account, config fleet.Indexing) error {
+			if of == "" || of == account {
+				b.PutIndexing(account, config)
+			}
+			return nil
+		}),
+		registry.EachGroupOf(ctx, r, of, func(account fleet.Account, g registry.Group) error {
 			b.PutGroup(account, index.Group{
 				Name: g.Name, ID: g.ID, Description: g.Description, Attributes: g.Attributes,
 				Ancestors: g.Ancestors, Query: g.Query, CreatedAt: g.Created, Version: g.Version,
 			})
 			return nil
 		}),
-		registry.EachThing(ctx, r, func(account fleet.Account, t registry.Thing) error {
+		registry.EachThingOf(ctx, r, of, func(account fleet.Account, t registry.Thing) error {
 			var groups []string
 			for _, m := range t.Groups {
 				if !m.Dynamic {
@@ -58,20 +81,29 @@ func (l *loader) fill(ctx context.Context, r store.Reader, b *index.Builder) err
 				BillingGroup: t.BillingGroup, Version: t.Version,
 			}, groups, index.State{})
 		}),
-		registry.EachDynamicMembership(ctx, r, func(account fleet.Account, group, thing string) error {
-			b.LoadMembership(account, group, thing)
-			return nil
-		}),
-		shadow.EachShadow(ctx, r, "", func(d shadow.Document) error {
+		l.loadMemberships(ctx, r, b, of),
+		shadow.EachShadow(ctx, r, of, func(d shadow.Document) error {
 			return b.PutShadow(d.Account, d.Thing, indexShadow(d))
 		}),
-		presence.EachConnection(ctx, r, func(account fleet.Account, c presence.Connection) error {
+		presence.EachConnectionOf(ctx, r, of, func(account fleet.Account, c presence.Connection) error {
 			if v := indexConnectivity(c); v != nil {
 				b.PutConnectivity(account, c.ClientID, *v)
 			}
 			return nil
 		}),
 	)
+}
+
+// loadMemberships tells a build of everything what is stored; that of one account
+// is compared with the index before it.
+func (l *loader) loadMemberships(ctx context.Context, r store.Reader, b *index.Builder, of fleet.Account) error {
+	if of != "" {
+		return nil
+	}
+	return registry.EachDynamicMembership(ctx, r, func(account fleet.Account, group, thing string) error {
+		b.LoadMembership(account, group, thing)
+		return nil
+	})
 }
 
 func indexShadow(d shadow.Document) index.Shadow {

@@ -169,6 +169,9 @@ func TestRules(t *testing.T) {
 		{[]string{"--history.retention-bytes", "1KiB"}, "history.retention-bytes"},
 		{[]string{"--registry.max-dynamic-groups", "0"}, "at least"},
 		{[]string{"--registry.max-group-children", "-1"}, "at least"},
+		{[]string{"--index.max-named-shadows", "-1"}, "negative"},
+		{[]string{"--index.max-geo-locations", "-1"}, "negative"},
+		{[]string{"--index.max-custom-fields", "-1"}, "negative"},
 		{[]string{"--mqtt.profile", "azure"}, "none of aws, standard"},
 	} {
 		t.Run(strings.Join(c.args, " "), func(t *testing.T) {

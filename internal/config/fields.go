@@ -179,6 +179,22 @@ func fields() []field {
 			func(s *Settings) value { return (*flag)(&s.Registry.DeleteShadowsWithThing) },
 		},
 		{
+			"index.default-off", "false", "leave accounts that have not configured fleet indexing without an index, as AWS does; else everything is indexed", false,
+			func(s *Settings) value { return (*flag)(&s.Index.DefaultOff) },
+		},
+		{
+			"index.max-named-shadows", "0", "how many named shadows an indexing configuration may list; 0 for no limit, AWS allows 10", false,
+			func(s *Settings) value { return (*count)(&s.Index.MaxNamedShadows) },
+		},
+		{
+			"index.max-geo-locations", "0", "how many fields of places it may list; 0 for no limit, AWS allows 1", false,
+			func(s *Settings) value { return (*count)(&s.Index.MaxGeoLocations) },
+		},
+		{
+			"index.max-custom-fields", "0", "how many custom fields each of its parts may list; 0 for no limit, AWS allows 5", false,
+			func(s *Settings) value { return (*count)(&s.Index.MaxCustomFields) },
+		},
+		{
 			"limits.connection-publishes-per-second", "0", "messages of one connection in both directions; 0 for no limit", false,
 			func(s *Settings) value { return (*count)(&s.Limits.ConnectionPublishes) },
 		},

@@ -47,6 +47,7 @@ type Settings struct {
 	Audit     Audit
 	Shadow    Shadow
 	Registry  Registry
+	Index     Index
 	Limits    Limits
 	Admission Admission
 	Drain     Drain
@@ -163,6 +164,16 @@ type Registry struct {
 	TypeDeletionDelay time.Duration
 	// DeleteShadowsWithThing makes DeleteThing delete the thing's shadows too.
 	DeleteShadowsWithThing bool
+}
+
+// Index is about the fleet index of accounts.
+type Index struct {
+	// DefaultOff leaves accounts that never configured their index without one.
+	DefaultOff bool
+	// These bound the lists of an indexing configuration; 0 is no limit.
+	MaxNamedShadows int
+	MaxGeoLocations int
+	MaxCustomFields int
 }
 
 // MQTT profiles.

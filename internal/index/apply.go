@@ -16,6 +16,8 @@ import (
 // seen are passed over, so a batch may be given again: after an error it must
 // be. A batch is seen by searches as a whole, account by account.
 func (x *Index) Apply(ctx context.Context, batch []event.Envelope) error {
+	x.following.Lock()
+	defer x.following.Unlock()
 	cursor := x.Applied()
 	if _, err := x.shard(""); err != nil {
 		return err
@@ -110,6 +112,18 @@ func (x *Index) applyAccount(account fleet.Account, events []event.Envelope, sta
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	x.applyEvents(s, account, events, states)
+	s.settle(func(group, thing string, added bool) {
+		x.note(membership{account: account, group: group, thing: thing}, added)
+	})
+	if s.wanted != nil {
+		x.askRebuild()
+	}
+}
+
+// applyEvents applies events of one account to a shard that nobody else sees or
+// whose lock is held.
+func (x *Index) applyEvents(s *shard, account fleet.Account, events []event.Envelope, states map[thingKey]State) {
 	for _, e := range events {
 		if err := x.applyOne(s, e, states); err != nil {
 			// A document that cannot be read stays as it was: the rest of
@@ -118,9 +132,6 @@ func (x *Index) applyAccount(account fleet.Account, events []event.Envelope, sta
 				slog.String("account", string(account)), slog.Uint64("seq", e.Seq), slog.Any("err", err))
 		}
 	}
-	s.settle(func(group, thing string, added bool) {
-		x.note(membership{account: account, group: group, thing: thing}, added)
-	})
 }
 
 // applyOne applies one event.
@@ -157,6 +168,8 @@ func (x *Index) applyOne(s *shard, e event.Envelope, states map[thingKey]State) 
 		s.setSession(v.Session, Connectivity{Connected: true, TimestampMS: e.At.UnixMilli()})
 	case event.DeviceDisconnected:
 		s.setSession(v.Session, Connectivity{TimestampMS: e.At.UnixMilli(), Reason: v.Reason})
+	case event.IndexingConfigurationChanged:
+		s.configure(v.Indexing)
 	case event.ThingTypeCreated, event.ThingTypeUpdated, event.ThingTypeDeleted,
 		event.PrincipalAttached, event.PrincipalDetached,
 		event.PolicyChanged, event.PolicyAttached, event.PolicyDetached,
@@ -166,7 +179,7 @@ func (x *Index) applyOne(s *shard, e event.Envelope, states map[thingKey]State) 
 		event.ThingDecommissioned, event.AttributeRulesChanged, event.TagsChanged,
 		event.EventConfigurationsChanged, event.CACertificateChanged, event.RegistrationCodeChanged,
 		event.RevocationListImported, event.CertificateTransferChanged, event.OperatorChanged, event.AccountChanged,
-		event.APICalled, event.ConfigurationChanged, event.IndexingConfigurationChanged,
+		event.APICalled, event.ConfigurationChanged,
 		event.ConnectivityStateChanged, event.ConnectivitySettingsChanged, event.LatencyMeasured, event.BulkEditChanged:
 		// Nothing of these is searchable.
 	}

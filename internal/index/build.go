@@ -20,6 +20,7 @@ type Builder struct {
 	shards map[fleet.Account]*shard
 	// stored are the memberships that are durable already.
 	stored map[membership]bool
+	loaded *Loaded
 }
 
 // Build starts a new index. Every Builder must be ended by Finish or Abandon.
@@ -27,7 +28,14 @@ func (x *Index) Build() *Builder {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.builds++
-	return &Builder{index: x, shards: map[fleet.Account]*shard{}, stored: map[membership]bool{}}
+	b := x.newBuilder()
+	x.loading = b.loaded
+	return b
+}
+
+// newBuilder returns a builder that is not counted as one of all accounts.
+func (x *Index) newBuilder() *Builder {
+	return &Builder{index: x, shards: map[fleet.Account]*shard{}, stored: map[membership]bool{}, loaded: &Loaded{}}
 }
 
 // shard returns the shard of an account, made if need be.
@@ -49,6 +57,7 @@ func (b *Builder) PutIndexing(account fleet.Account, config fleet.Indexing) {
 // PutThing adds a thing with its static groups and its state.
 func (b *Builder) PutThing(account fleet.Account, t Thing, groups []string, state State) error {
 	s := b.shard(account)
+	b.loaded.things.Add(1)
 	s.putThing(t)
 	s.setGroups(t.Name, groups)
 	return s.putState(t.Name, state)
@@ -56,6 +65,7 @@ func (b *Builder) PutThing(account fleet.Account, t Thing, groups []string, stat
 
 // PutShadow adds a shadow; one of a thing that does not exist is ignored.
 func (b *Builder) PutShadow(account fleet.Account, thing string, v Shadow) error {
+	b.loaded.shadows.Add(1)
 	return b.shard(account).putShadow(thing, v)
 }
 
@@ -95,6 +105,8 @@ func (b *Builder) Abandon() {
 // place and the next Apply tries again.
 func (b *Builder) Finish(ctx context.Context, cursor store.Cursor) error {
 	x := b.index
+	x.following.Lock()
+	defer x.following.Unlock()
 	clear(x.pending)
 	for account, s := range b.shards {
 		s.finish()
@@ -113,7 +125,9 @@ func (b *Builder) Finish(ctx context.Context, cursor store.Cursor) error {
 		}
 	}
 	for at := range b.stored {
-		x.pending[at] = false
+		if s := b.shards[at.account]; s == nil || s.config.Things.Registry {
+			x.pending[at] = false
+		}
 	}
 	x.advance(func() {
 		x.shards, x.applied = b.shards, cursor

@@ -71,9 +71,6 @@ func resolveThingField(field string) (string, error) {
 	if thingHidden(field) {
 		return "", fault.New(fault.InvalidQuery, "field %s is not searchable", field)
 	}
-	if field == "deviceDefender" || strings.HasPrefix(field, "deviceDefender.") {
-		return "", fault.New(fault.InvalidQuery, "field %s is not offered yet, violations are not indexed", field)
-	}
 	return field, nil
 }
 

@@ -41,8 +41,12 @@ type Options struct {
 	Source    Source
 	Logger    *slog.Logger
 	// Indexing is the configuration of accounts that have none of their own; the
-	// zero value means fleet.DefaultIndexing.
-	Indexing fleet.Indexing
+	// zero value means fleet.DefaultIndexing, and nothing with IndexingOff.
+	Indexing    fleet.Indexing
+	IndexingOff bool
+	// Reloader is needed by Run; without one a changed configuration that needs a
+	// rebuild waits.
+	Reloader Reloader
 	// Limits hold for queries; zero means the published ones.
 	Limits fleetquery.Limits
 	// MaxPaths bounds the distinct paths of an account; zero means
@@ -75,9 +79,16 @@ type Index struct {
 	applied  store.Cursor
 	advanced chan struct{}
 	builds   int
-	// pending are changes of membership that are not committed yet. Only the
-	// one caller of Builder and Apply touches it.
+	// loading counts what the newest build of all accounts has read.
+	loading *Loaded
+	// following is held by whoever changes what the index follows from: Apply,
+	// Finish and the end of a rebuild. It comes before mu, mu before a shard's.
+	following sync.Mutex
+	// pending are changes of membership that are not committed yet; following
+	// guards it.
 	pending map[membership]bool
+	// asked wakes Run when a shard wants to be rebuilt.
+	asked chan struct{}
 	// refused counts things that fit a dynamic group and had no room for it.
 	refused atomic.Uint64
 }
@@ -96,10 +107,10 @@ func New(o Options) *Index {
 	if o.MaxPaths == 0 {
 		o.MaxPaths = DefaultMaxPaths
 	}
-	if !o.Indexing.Things.Registry && !o.Indexing.Groups.On {
+	if !o.IndexingOff && !o.Indexing.Things.Registry && !o.Indexing.Groups.On {
 		o.Indexing = fleet.DefaultIndexing()
 	}
-	return &Index{options: o, advanced: make(chan struct{}), pending: map[membership]bool{}}
+	return &Index{options: o, advanced: make(chan struct{}), asked: make(chan struct{}, 1), pending: map[membership]bool{}}
 }
 
 // ParseThings reads a query on things.
@@ -136,25 +147,34 @@ func (x *Index) shard(account fleet.Account) (*shard, error) {
 // beginning after the given name. next is empty at the end, else what to pass
 // as after for the next page.
 func (x *Index) Search(account fleet.Account, q fleetquery.Query, after string, limit int) (things []string, next string, err error) {
-	return x.search(account, func(s *shard) *corpus { return s.things }, q, after, limit)
+	return x.search(account, false, q, after, limit)
 }
 
 // SearchGroups is Search for thing groups.
 func (x *Index) SearchGroups(account fleet.Account, q fleetquery.Query, after string, limit int) (groups []string, next string, err error) {
-	return x.search(account, func(s *shard) *corpus { return s.groups }, q, after, limit)
+	return x.search(account, true, q, after, limit)
 }
 
 // search is a search in one of the corpora of a shard.
 func (x *Index) search(
-	account fleet.Account, in func(*shard) *corpus, q fleetquery.Query, after string, limit int,
+	account fleet.Account, groups bool, q fleetquery.Query, after string, limit int,
 ) (names []string, next string, err error) {
 	s, err := x.shard(account)
-	if s == nil || err != nil {
+	if err != nil {
 		return nil, "", err
+	}
+	if s == nil {
+		return nil, "", x.emptyRefuses(q, groups)
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	c := in(s)
+	if err := s.refuses(q, groups); err != nil {
+		return nil, "", err
+	}
+	c := s.things
+	if groups {
+		c = s.groups
+	}
 	names, more := c.page(c.evaluate(c.compile(q.Root, false)), after, limit)
 	if more && len(names) > 0 {
 		next = names[len(names)-1]
@@ -165,11 +185,17 @@ func (x *Index) search(
 // Count returns how many things match.
 func (x *Index) Count(account fleet.Account, q fleetquery.Query) (int, error) {
 	s, err := x.shard(account)
-	if s == nil || err != nil {
+	if err != nil {
 		return 0, err
+	}
+	if s == nil {
+		return 0, x.emptyRefuses(q, false)
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	if err := s.refuses(q, false); err != nil {
+		return 0, err
+	}
 	return int(s.things.evaluate(s.things.compile(q.Root, false)).GetCardinality()), nil
 }
 
@@ -221,7 +247,7 @@ func (x *Index) GroupStatus(account fleet.Account, group, query string) Status {
 	switch {
 	case !ok || s.standing.groups[id].plan == nil:
 		return Building
-	case s.standing.groups[id].query != query:
+	case s.standing.groups[id].query != query, s.wanted != nil:
 		return Rebuilding
 	}
 	return Active

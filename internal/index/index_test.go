@@ -198,13 +198,12 @@ func TestThingGroupIndex(t *testing.T) {
 	}
 }
 
-// TestRefusedFields: versions are returned but not searchable, violations are
-// not indexed (§4.2).
+// TestRefusedFields: versions are returned but not searchable (§4.2).
 func TestRefusedFields(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t, newModel(1))
 	for _, text := range []string{
-		"registry.version>1", "shadow.version:1", "shadow.name.gps.version:1", "connectivity.version:1", "deviceDefender.violationCount>0",
+		"registry.version>1", "shadow.version:1", "shadow.name.gps.version:1", "connectivity.version:1",
 	} {
 		if _, err := x.ParseThings(text); fault.CodeOf(err) != fault.InvalidQuery {
 			t.Errorf("%s: %v", text, err)

@@ -37,7 +37,7 @@ type shadowPatch struct {
 // putShadow replaces a whole shadow of a thing that exists.
 func (s *shard) putShadow(thing string, v Shadow) error {
 	doc, ok := s.things.doc(thing)
-	if !ok {
+	if !ok || !s.config.Things.HasShadow(v.Name) {
 		return nil
 	}
 	root := shadowRoot(v.Name)
@@ -86,7 +86,7 @@ func (s *shard) putShadowState(root string, doc uint32, version int64, hasDelta 
 // deleteShadow removes a shadow's fields unless a later shadow is known.
 func (s *shard) deleteShadow(thing, shadow string, version int64) {
 	doc, ok := s.things.doc(thing)
-	if !ok {
+	if !ok || !s.config.Things.HasShadow(shadow) {
 		return
 	}
 	root := shadowRoot(shadow)
@@ -120,7 +120,7 @@ func (s *shard) putLeaf(prefix string, l leaf, doc uint32) {
 // already in the index changes nothing.
 func (s *shard) patchShadow(p shadowPatch) error {
 	doc, ok := s.things.doc(p.thing)
-	if !ok {
+	if !ok || !s.config.Things.HasShadow(p.shadow) {
 		return nil
 	}
 	root := shadowRoot(p.shadow)

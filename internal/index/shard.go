@@ -12,11 +12,15 @@ import (
 // they compute, batches of changes hold it for writing.
 type shard struct {
 	mu sync.RWMutex
-	// config says what is indexed.
-	config   fleet.Indexing
-	things   *corpus
-	groups   *corpus
-	standing *standing
+	// config says what is indexed; wanted is the one that the shard is to be
+	// rebuilt for, nil for none.
+	config fleet.Indexing
+	wanted *fleet.Indexing
+	// reloading counts what a rebuild has read; nil when there is none.
+	reloading *Loaded
+	things    *corpus
+	groups    *corpus
+	standing  *standing
 	// groupNames numbers group names for direct and billing; it is never
 	// swept, since an account has few of them.
 	groupNames dict
@@ -72,6 +76,16 @@ type Group struct {
 // putGroup sets the document of a group and, for a dynamic one, its query.
 // root is nil when the query cannot be read.
 func (s *shard) putGroup(g Group, root fleetquery.Node) {
+	if s.config.Groups.On {
+		s.describeGroup(g)
+	}
+	if g.Query != "" {
+		s.standing.define(g.Name, g.Query, root, g.CreatedAt.UnixNano())
+	}
+}
+
+// describeGroup sets the document of a group.
+func (s *shard) describeGroup(g Group) {
 	c := s.groups
 	_, known := c.doc(g.Name)
 	doc := c.create(g.Name)
@@ -85,9 +99,6 @@ func (s *shard) putGroup(g Group, root fleetquery.Node) {
 		parents[i] = fleetquery.Fold(name)
 	}
 	c.put(fieldGroupParents, doc, values{texts: parents})
-	if g.Query != "" {
-		s.standing.define(g.Name, g.Query, root, g.CreatedAt.UnixNano())
-	}
 }
 
 // removeGroup ends a group and takes its members out of it.

@@ -50,13 +50,18 @@ type State struct {
 
 // putThing sets the registry fields of a thing, new or known.
 func (s *shard) putThing(t Thing) {
+	if !s.config.Things.Registry {
+		return
+	}
 	c := s.things
 	_, known := c.doc(t.Name)
 	doc := c.create(t.Name)
 	if !known {
 		s.standing.created(doc)
 		c.putText(fieldThingName, doc, fleetquery.Fold(t.Name))
-		c.putText(fieldConnected, doc, "false")
+		if s.config.Things.Connectivity {
+			c.putText(fieldConnected, doc, "false")
+		}
 	}
 	c.putText(fieldThingID, doc, fleetquery.Fold(t.ID))
 	c.putText(fieldThingType, doc, fleetquery.Fold(t.TypeName))
@@ -107,7 +112,7 @@ func (s *shard) removeThing(name string) {
 // setConnectivity sets the connectivity fields of a thing that exists.
 func (s *shard) setConnectivity(name string, v Connectivity) {
 	doc, ok := s.things.doc(name)
-	if !ok {
+	if !ok || !s.config.Things.Connectivity {
 		return
 	}
 	known, _ := s.things.number(fieldConnVersion, doc)

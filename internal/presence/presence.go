@@ -241,7 +241,16 @@ func (s *Service) Get(ctx context.Context, account fleet.Account, clientID strin
 
 // EachConnection calls fn for every recorded client of every account.
 func EachConnection(ctx context.Context, r store.Reader, fn func(fleet.Account, Connection) error) error {
-	return r.Scan(ctx, store.Under(kind), func(stored store.Record) error {
+	return EachConnectionOf(ctx, r, "", fn)
+}
+
+// EachConnectionOf is EachConnection for one account, or all for the empty one.
+func EachConnectionOf(ctx context.Context, r store.Reader, of fleet.Account, fn func(fleet.Account, Connection) error) error {
+	within := store.Under(kind)
+	if of != "" {
+		within = store.Under(kind, string(of))
+	}
+	return r.Scan(ctx, within, func(stored store.Record) error {
 		found, err := decode(stored)
 		if err != nil {
 			return err

@@ -470,31 +470,3 @@ func TestWaitingFiltersAreBounded(t *testing.T) {
 		t.Errorf("%d bytes of filters are counted as waiting", f.queue.filters)
 	}
 }
-
-func TestSocketInformationIsASettingOfTheAccount(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t)
-	for _, show := range []bool{false, true, true, false, true} {
-		if err := f.ShowSocketInformation(t.Context(), account, show); err != nil {
-			t.Fatal(err)
-		}
-		if got, err := f.SocketInformation(t.Context(), account); err != nil || got != show {
-			t.Errorf("%v, %v, want %v", got, err, show)
-		}
-	}
-	again := New(Options{Store: f.store, Now: func() time.Time { return f.now }, Logger: slog.New(slog.DiscardHandler)})
-	if got, err := again.SocketInformation(t.Context(), account); err != nil || !got {
-		t.Errorf("after a restart: %v, %v", got, err)
-	}
-	if got, err := f.SocketInformation(t.Context(), "000000000001"); err != nil || got {
-		t.Errorf("another account: %v, %v", got, err)
-	}
-	// The settings are no connection.
-	err := EachConnection(t.Context(), f.store, func(fleet.Account, Connection) error {
-		t.Error("a connection from nowhere")
-		return nil
-	})
-	if err != nil {
-		t.Error(err)
-	}
-}

@@ -47,6 +47,9 @@ func (s *Service) CreateDynamicThingGroup(ctx context.Context, account fleet.Acc
 			created = s.group(account, c.Name, present)
 			return sameGroup(ctx, a, present, created, &record, "", tags)
 		}
+		if err := s.checkIndexed(ctx, a, c.Query); err != nil {
+			return err
+		}
 		count, err := countDynamicGroups(ctx, a, 1)
 		if err != nil {
 			return err
@@ -121,13 +124,19 @@ func (s *Service) UpdateDynamicThingGroup(ctx context.Context, account fleet.Acc
 	if err := s.checkDefinition(query, c.IndexName, c.QueryVersion); err != nil {
 		return 0, err
 	}
-	return s.updateGroup(ctx, account, c.Name, c.Properties, c.ExpectedVersion, func(r *groupRecord) error {
+	return s.updateGroup(ctx, account, c.Name, c.Properties, c.ExpectedVersion, func(ctx context.Context, a *attempt, r *groupRecord) error {
 		if r.Query == "" {
 			return fault.New(fault.InvalidRequest, "%s is a static group; use UpdateThingGroup", c.Name)
 		}
-		if c.Query != "" {
-			r.Query = c.Query
+		if c.Query == "" {
+			return nil
 		}
-		return nil
+		r.Query = c.Query
+		if err := s.checkIndexed(ctx, a, c.Query); err != nil {
+			return err
+		}
+		// A change of what is indexed looks at all queries again.
+		_, err := countDynamicGroups(ctx, a, 0)
+		return err
 	})
 }

@@ -236,7 +236,7 @@ type GroupProperties struct {
 
 // UpdateThingGroup changes a static group and returns its new version.
 func (s *Service) UpdateThingGroup(ctx context.Context, account fleet.Account, name string, p GroupProperties, expected *int64) (int64, error) {
-	return s.updateGroup(ctx, account, name, p, expected, func(r *groupRecord) error {
+	return s.updateGroup(ctx, account, name, p, expected, func(_ context.Context, _ *attempt, r *groupRecord) error {
 		if r.Query != "" {
 			return fault.New(fault.InvalidRequest, "%s is a dynamic group; use UpdateDynamicThingGroup", name)
 		}
@@ -246,7 +246,7 @@ func (s *Service) UpdateThingGroup(ctx context.Context, account fleet.Account, n
 
 // updateGroup changes the properties of a group; more decides on the rest.
 func (s *Service) updateGroup(
-	ctx context.Context, account fleet.Account, name string, p GroupProperties, expected *int64, more func(*groupRecord) error,
+	ctx context.Context, account fleet.Account, name string, p GroupProperties, expected *int64, more func(context.Context, *attempt, *groupRecord) error,
 ) (int64, error) {
 	if err := checkGroupProperties(name, p); err != nil {
 		return 0, err
@@ -257,7 +257,7 @@ func (s *Service) updateGroup(
 		if err != nil {
 			return err
 		}
-		if err := more(record); err != nil {
+		if err := more(ctx, a, record); err != nil {
 			return err
 		}
 		if err := decideUpdateGroup(record, p, expected); err != nil {

@@ -20,6 +20,7 @@ import (
 //	billing-group/A/<group>                record: description, version
 //	billing-group-thing/A/<group>/<thing>  row; the other way round is in the thing's record
 //	event-configurations/A                 record: which kinds of registry events are published
+//	indexing-configuration/A               record: what the fleet index holds
 //	group/A/<group>                        record: parent, ancestors, properties, query, policies, number of children
 //	group-child/A/<parent>/<group>         row; the parent of a root is empty
 //	group-thing/A/<group>/<thing>          row that says whether the index decided it
@@ -62,6 +63,7 @@ const (
 	kindBillingGroup      = "billing-group"
 	kindBillingGroupThing = "billing-group-thing"
 	kindEventConfig       = "event-configurations"
+	kindIndexing          = "indexing-configuration"
 	kindGroup             = "group"
 	kindGroupChild        = "group-child"
 	kindGroupThing        = "group-thing"

@@ -27,6 +27,9 @@ func TestOnPostgreSQL(t *testing.T) {
 	t.Parallel()
 	cluster.Get(t)
 	for name, test := range map[string]func(*testing.T){
+		"IndexingConfiguration":                TestIndexingConfiguration,
+		"RaceToIndexOffOrGroup":                TestRaceToIndexOffOrGroup,
+		"RaceToSourceOffOrQuery":               TestRaceToSourceOffOrQuery,
 		"CreateBillingGroup":                   TestCreateBillingGroup,
 		"UpdateBillingGroup":                   TestUpdateBillingGroup,
 		"ThingsOfBillingGroups":                TestThingsOfBillingGroups,

@@ -87,6 +87,8 @@ type Options struct {
 	// GroupStatus tells how far the membership of a dynamic group with this
 	// query is built.
 	GroupStatus func(account fleet.Account, group, query string) string
+	// Indexing is about the configuration of the fleet index.
+	Indexing IndexingOptions
 	// Endpoints are the host names that devices are told to connect to.
 	Endpoints Endpoints
 	Logger    *slog.Logger
@@ -112,6 +114,7 @@ type Service struct {
 	checkPolicy func([]byte) error
 	groupStatus func(account fleet.Account, group, query string) string
 	endpoints   Endpoints
+	indexing    IndexingOptions
 	log         *slog.Logger
 	patterns    patterns
 	// turn holds one token while a command that has lost races tries again.
@@ -164,6 +167,7 @@ func New(o Options) (*Service, error) {
 		checkPolicy: o.CheckPolicy,
 		groupStatus: o.GroupStatus,
 		endpoints:   o.Endpoints,
+		indexing:    o.Indexing,
 		log:         o.Logger,
 
 		accountExists:  o.AccountExists,

@@ -11,6 +11,11 @@ import (
 // is usually a snapshot, for building a projection anew. Records are read and
 // decoded ahead of fn, on another core.
 func EachThing(ctx context.Context, r store.Reader, fn func(fleet.Account, Thing) error) error {
+	return EachThingOf(ctx, r, "", fn)
+}
+
+// EachThingOf is EachThing for one account, or all for the empty one.
+func EachThingOf(ctx context.Context, r store.Reader, of fleet.Account, fn func(fleet.Account, Thing) error) error {
 	type found struct {
 		account fleet.Account
 		thing   Thing
@@ -30,7 +35,7 @@ func EachThing(ctx context.Context, r store.Reader, fn func(fleet.Account, Thing
 				return reading.Err()
 			}
 		}
-		err := each[thingRecord](reading, r, kindThing, func(account fleet.Account, name string, record *thingRecord) error {
+		err := eachOf[thingRecord](reading, r, kindThing, of, func(account fleet.Account, name string, record *thingRecord) error {
 			batch = append(batch, found{account, thingOf(name, record)})
 			if len(batch) < aheadBatch {
 				return nil
@@ -67,7 +72,12 @@ const (
 // EachGroup calls fn for every group of every account, static and dynamic,
 // without ARNs and status.
 func EachGroup(ctx context.Context, r store.Reader, fn func(fleet.Account, Group) error) error {
-	return each[groupRecord](ctx, r, kindGroup, func(account fleet.Account, name string, record *groupRecord) error {
+	return EachGroupOf(ctx, r, "", fn)
+}
+
+// EachGroupOf is EachGroup for one account, or all for the empty one.
+func EachGroupOf(ctx context.Context, r store.Reader, of fleet.Account, fn func(fleet.Account, Group) error) error {
+	return eachOf[groupRecord](ctx, r, kindGroup, of, func(account fleet.Account, name string, record *groupRecord) error {
 		return fn(account, groupOf(name, record))
 	})
 }
@@ -101,7 +111,18 @@ func EachDynamicMembership(ctx context.Context, r store.Reader, fn func(account 
 
 // each decodes every record of a kind whose key ends in its name.
 func each[T any, P stored[T]](ctx context.Context, r store.Reader, kind string, fn func(fleet.Account, string, *T) error) error {
-	return r.Scan(ctx, store.Under(kind), func(record store.Record) error {
+	return eachOf[T, P](ctx, r, kind, "", fn)
+}
+
+// eachOf is each for one account, or all for the empty one.
+func eachOf[T any, P stored[T]](
+	ctx context.Context, r store.Reader, kind string, of fleet.Account, fn func(fleet.Account, string, *T) error,
+) error {
+	within := store.Under(kind)
+	if of != "" {
+		within = store.Under(kind, string(of))
+	}
+	return r.Scan(ctx, within, func(record store.Record) error {
 		value, err := decode[T, P](record)
 		if err != nil {
 			return err

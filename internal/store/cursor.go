@@ -95,3 +95,14 @@ func ParseCursor(text string) (Cursor, error) {
 	}
 	return c, nil
 }
+
+// Behind returns how many events c has still to see to come as far as o.
+func (c Cursor) Behind(o Cursor) uint64 {
+	var total uint64
+	for _, p := range o.at {
+		if seen := c.Seq(p.Partition); seen < p.Seq {
+			total += p.Seq - seen
+		}
+	}
+	return total
+}

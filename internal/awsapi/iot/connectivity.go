@@ -7,18 +7,13 @@ import (
 
 	"github.com/muster-iot/muster/internal/awsapi"
 	"github.com/muster-iot/muster/internal/awsapi/catalog/iotwire"
-	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
-	"github.com/muster-iot/muster/internal/index"
 )
 
 // Connections reads the connectivity that search answers show; nil for a thing
-// that was never connected. The setting says whether the addresses of
-// connections may be shown; it is off until it is switched on.
+// that was never connected.
 type Connections interface {
 	Connectivity(ctx context.Context, account fleet.Account, thing string) (*Connectivity, error)
-	SocketInformation(ctx context.Context, account fleet.Account) (bool, error)
-	ShowSocketInformation(ctx context.Context, account fleet.Account, show bool) error
 }
 
 // Connectivity is what is known about a thing's last connection.
@@ -38,14 +33,6 @@ type Connectivity struct {
 	RemoteAddr, LocalAddr string
 }
 
-// connectivityData is the one call that the filter can show addresses in.
-const connectivityData = "GET_THING_CONNECTIVITY_DATA"
-
-// socketsShown reports whether a filter shows the addresses of connections.
-func socketsShown(f *iotwire.IndexingFilter) bool {
-	return f != nil && f.Connectivity != nil && slices.Contains(f.Connectivity.IncludeSocketInformation, connectivityData)
-}
-
 // getThingConnectivityData answers without addresses where they are not asked
 // for or not switched on. Whoever may call it may see them: no action is known
 // for these alone.
@@ -55,8 +42,12 @@ func (a *api) getThingConnectivityData(
 	if _, err := a.Registry.DescribeThing(ctx, c.Account, in.ThingName); err != nil {
 		return nil, err
 	}
-	if a.Index.Status() == index.Building {
-		return nil, fault.New(fault.IndexNotReady, "the index is being built")
+	config, err := a.Registry.IndexingConfiguration(ctx, c.Account)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.showsConnectivity(c.Account, &config); err != nil {
+		return nil, err
 	}
 	found, err := a.Connections.Connectivity(ctx, c.Account, in.ThingName)
 	if err != nil {
@@ -73,11 +64,7 @@ func (a *api) getThingConnectivityData(
 	if found == nil || !value(in.IncludeSocketInformation) {
 		return out, nil
 	}
-	shown, err := a.Connections.SocketInformation(ctx, c.Account)
-	if err != nil {
-		return nil, err
-	}
-	if shown {
+	if slices.Contains(config.Things.SocketInformation, fleet.SocketInformationConnectivityData) {
 		out.SourceIP, out.SourcePort = awsapi.Socket(found.RemoteAddr)
 		out.TargetIP, out.TargetPort = awsapi.Socket(found.LocalAddr)
 	}

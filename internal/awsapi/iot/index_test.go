@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/muster-iot/muster/internal/shadow"
 )
 
@@ -126,34 +128,80 @@ func TestIndices(t *testing.T) {
 	r.refuses("GET", "/indices/None", "", 404, "ResourceNotFoundException")
 	wantNames(t, r.names("GET", "/indices?maxResults=1", "indexNames", "", "nextToken", "nextToken"), "AWS_ThingGroups", "AWS_Things")
 	present := r.answers("GET", "/indexing/config", "", `{"thingIndexingConfiguration":{"thingIndexingMode":"REGISTRY_AND_SHADOW",
-		"thingConnectivityIndexingMode":"STATUS","namedShadowIndexingMode":"ON"},"thingGroupIndexingConfiguration":{"thingGroupIndexingMode":"ON"}}`)
+		"thingConnectivityIndexingMode":"STATUS","deviceDefenderIndexingMode":"VIOLATIONS","namedShadowIndexingMode":"ON"},
+		"thingGroupIndexingConfiguration":{"thingGroupIndexingMode":"ON"}}`)
 	same, err := json.Marshal(present)
 	r.check(err)
 	r.answers("POST", "/indexing/config", string(same), `{}`)
-	// What clients send that know nothing of named shadows and violations.
-	r.answers("POST", "/indexing/config", `{"thingIndexingConfiguration":{"thingIndexingMode":"REGISTRY_AND_SHADOW",
-		"thingConnectivityIndexingMode":"STATUS"},"thingGroupIndexingConfiguration":{"thingGroupIndexingMode":"ON"}}`, `{}`)
-	got := r.call("POST", "/indexing/config", `{"thingIndexingConfiguration":{"thingIndexingMode":"REGISTRY","customFields":[{"name":"attributes.a","type":"String"}]},
-		"thingGroupIndexingConfiguration":{"thingGroupIndexingMode":"OFF"}}`)
-	for _, member := range []string{
-		"thingIndexingConfiguration.thingIndexingMode, ", ".thingConnectivityIndexingMode, ", ".customFields, ",
-		"thingGroupIndexingConfiguration.thingGroupIndexingMode",
+	wantSame(t, r.answers("GET", "/indexing/config", "", `{}`), present)
+}
+
+// wantSame fails unless two answers are equal.
+func wantSame(t *testing.T, got, want map[string]any) {
+	t.Helper()
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Fatal(diff)
+	}
+}
+
+// fleet-management §4.1: a part that is sent replaces what there was, one that
+// is not sent stays, and a mode that is not given is off.
+func TestUpdateIndexingConfiguration(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	const whole = `{"thingIndexingConfiguration":{"thingIndexingMode":"REGISTRY_AND_SHADOW","thingConnectivityIndexingMode":"STATUS",
+		"deviceDefenderIndexingMode":"OFF","namedShadowIndexingMode":"ON",
+		"filter":{"namedShadowNames":["ota","gps","$package"],"geoLocations":[{"name":"shadow.name.gps.reported.position","order":"LonLat"},{"name":"shadow.reported.at","order":"LatLon"}],
+			"connectivity":{"includeSocketInformation":["GET_THING_CONNECTIVITY_DATA"]}},
+		"customFields":[{"name":"attributes.hw","type":"String"},{"name":"shadow.reported.battery","type":"Number"}]},
+		"thingGroupIndexingConfiguration":{"thingGroupIndexingMode":"ON","customFields":[{"name":"attributes.owner","type":"String"}]}}`
+	r.answers("POST", "/indexing/config", whole, `{}`)
+	r.answers("GET", "/indexing/config", "", whole)
+	r.answers("POST", "/indexing/config", `{"thingIndexingConfiguration":{"thingIndexingMode":"REGISTRY"}}`, `{}`)
+	got := r.answers("GET", "/indexing/config", "", `{"thingIndexingConfiguration":{"thingIndexingMode":"REGISTRY","thingConnectivityIndexingMode":"OFF",
+		"deviceDefenderIndexingMode":"OFF","namedShadowIndexingMode":"OFF","customFields":[]},
+		"thingGroupIndexingConfiguration":{"thingGroupIndexingMode":"ON","customFields":[{"name":"attributes.owner","type":"String"}]}}`)
+	if _, has := got["thingIndexingConfiguration"].(map[string]any)["filter"]; has {
+		t.Error("the filter has stayed")
+	}
+	for member, things := range map[string]string{
+		"managedFields": `"managedFields":[{"name":"registry.version","type":"String"}]`,
+		"customFields":  `"customFields":[{"name":"shadow.reported.battery","type":"Number"}]`,
+		"includeSocket": `"filter":{"connectivity":{"includeSocketInformation":["SOME_CALL"]}}`,
 	} {
-		if !strings.Contains(fmt.Sprint(got.body["message"]), member) {
-			t.Errorf("%s is not named in %+v", member, got)
+		got := r.call("POST", "/indexing/config", `{"thingIndexingConfiguration":{"thingIndexingMode":"REGISTRY","thingConnectivityIndexingMode":"STATUS",`+things+`}}`)
+		if got.status != 400 || got.kind != "InvalidRequestException" || !strings.Contains(fmt.Sprint(got.body["message"]), member) {
+			t.Errorf("%s: %+v", member, got)
 		}
 	}
-	for name, body := range map[string]string{
-		"no named":     `{"thingIndexingConfiguration":{"thingIndexingMode":"REGISTRY_AND_SHADOW","thingConnectivityIndexingMode":"STATUS","namedShadowIndexingMode":"OFF"}}`,
-		"off":          `{"thingIndexingConfiguration":{"thingIndexingMode":"OFF"}}`,
-		"no shadows":   `{"thingIndexingConfiguration":{"thingIndexingMode":"REGISTRY","thingConnectivityIndexingMode":"STATUS","namedShadowIndexingMode":"ON"}}`,
-		"one shadow":   `{"thingIndexingConfiguration":{"thingIndexingMode":"REGISTRY_AND_SHADOW","thingConnectivityIndexingMode":"STATUS","namedShadowIndexingMode":"ON","filter":{"namedShadowNames":["gps"]}}}`,
-		"custom field": `{"thingGroupIndexingConfiguration":{"thingGroupIndexingMode":"ON","customFields":[{"name":"attributes.a","type":"String"}]}}`,
-		"violations":   `{"thingIndexingConfiguration":{"thingIndexingMode":"REGISTRY_AND_SHADOW","thingConnectivityIndexingMode":"STATUS","namedShadowIndexingMode":"ON","deviceDefenderIndexingMode":"VIOLATIONS"}}`,
+	r.answers("POST", "/indexing/config", `{"thingIndexingConfiguration":{"thingIndexingMode":"OFF"},"thingGroupIndexingConfiguration":{"thingGroupIndexingMode":"OFF"}}`, `{}`)
+	r.follow()
+	r.answers("GET", "/indexing/config", "", `{"thingIndexingConfiguration":{"thingIndexingMode":"OFF","managedFields":[]},
+		"thingGroupIndexingConfiguration":{"thingGroupIndexingMode":"OFF","managedFields":[]}}`)
+	r.answers("GET", "/indices", "", `{"indexNames":[]}`)
+	r.refuses("GET", "/indices/AWS_Things", "", 404, "ResourceNotFoundException")
+	r.refuses("GET", "/indices/AWS_ThingGroups", "", 404, "ResourceNotFoundException")
+	r.refuses("POST", "/indices/search", `{"queryString":"*"}`, 404, "ResourceNotFoundException")
+	r.refuses("POST", "/indices/search", `{"queryString":"*","indexName":"AWS_ThingGroups"}`, 404, "ResourceNotFoundException")
+	r.refuses("POST", "/dynamic-thing-groups/oslo", `{"queryString":"attributes.site:oslo"}`, 400, "InvalidRequestException")
+	r.answers("POST", "/things/T", "", `{}`)
+	r.refuses("POST", "/things/T/connectivity-data", `{}`, 400, "IndexNotReadyException")
+}
+
+// fleet-management §4.1: the index is named after what it holds.
+func TestSchemas(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for things, want := range map[string]string{
+		`"REGISTRY"`:            "REGISTRY",
+		`"REGISTRY_AND_SHADOW"`: "REGISTRY_AND_SHADOW",
+		`"REGISTRY","thingConnectivityIndexingMode":"STATUS"`:            "REGISTRY_AND_CONNECTIVITY_STATUS",
+		`"REGISTRY_AND_SHADOW","thingConnectivityIndexingMode":"STATUS"`: "REGISTRY_AND_SHADOW_AND_CONNECTIVITY_STATUS",
+		`"REGISTRY","namedShadowIndexingMode":"ON"`:                      "MULTI_INDEXING_MODE",
+		`"REGISTRY","deviceDefenderIndexingMode":"VIOLATIONS"`:           "MULTI_INDEXING_MODE",
 	} {
-		if got := r.call("POST", "/indexing/config", body); got.status != 400 {
-			t.Errorf("%s: %+v", name, got)
-		}
+		r.answers("POST", "/indexing/config", `{"thingIndexingConfiguration":{"thingIndexingMode":`+things+`}}`, `{}`)
+		r.answers("GET", "/indices/AWS_Things", "", `{"indexStatus":"REBUILDING","schema":"`+want+`"}`)
 	}
 }
 
@@ -207,7 +255,7 @@ func TestSocketInformation(t *testing.T) {
 		t.Errorf("%d members, want %d", n, bare+4)
 	}
 	// A configuration that is refused changes nothing.
-	r.refuses("POST", "/indexing/config", `{"thingIndexingConfiguration":{"thingIndexingMode":"REGISTRY"}}`, 400, "InvalidRequestException")
+	r.refuses("POST", "/indexing/config", `{"thingIndexingConfiguration":{"thingIndexingMode":"OFF","namedShadowIndexingMode":"ON"}}`, 400, "InvalidRequestException")
 	r.refuses("POST", "/indexing/config", strings.Replace(on, "GET_THING", "SOME", 1), 400, "InvalidRequestException")
 	if n := members(ask); n != bare+4 {
 		t.Errorf("%d members after a refusal, want %d", n, bare+4)

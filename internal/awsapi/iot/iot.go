@@ -26,7 +26,11 @@ type Index interface {
 	ParseGroups(query string) (fleetquery.Query, error)
 	Search(account fleet.Account, q fleetquery.Query, after string, limit int) (things []string, next string, err error)
 	SearchGroups(account fleet.Account, q fleetquery.Query, after string, limit int) (groups []string, next string, err error)
-	Status() index.Status
+	// StatusOf returns the states of the account's two indexes, empty for one that
+	// its stored configuration does not have.
+	StatusOf(account fleet.Account, stored *fleet.Indexing) (things, groups index.Status)
+	// Indexing is the configuration that searches see at present.
+	Indexing(account fleet.Account) fleet.Indexing
 }
 
 // Shadows reads the shadows that search answers show.

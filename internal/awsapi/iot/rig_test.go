@@ -60,7 +60,6 @@ type rig struct {
 	index       *index.Index
 	shadows     *shadow.Service
 	connections connections
-	sockets     *sockets
 	applied     store.Cursor
 }
 
@@ -69,21 +68,6 @@ type connections map[string]*Connectivity
 
 func (c connections) Connectivity(_ context.Context, _ fleet.Account, thing string) (*Connectivity, error) {
 	return c[thing], nil
-}
-
-// sockets is connections with the setting that shows their addresses.
-type sockets struct {
-	connections
-	shown atomic.Bool
-}
-
-func (s *sockets) SocketInformation(context.Context, fleet.Account) (bool, error) {
-	return s.shown.Load(), nil
-}
-
-func (s *sockets) ShowSocketInformation(_ context.Context, _ fleet.Account, show bool) error {
-	s.shown.Store(show)
-	return nil
 }
 
 // keys knows one access key.
@@ -142,7 +126,6 @@ func (issuer) SignCSR(context.Context, []byte) ([]byte, error) {
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	r := &rig{t: t, connections: connections{}}
-	r.sockets = &sockets{connections: r.connections}
 	log, now := slog.New(slog.DiscardHandler), func() time.Time { return start }
 	var err error
 	r.engine, err = embedded.Open(embedded.Options{Dir: "data", FS: vfs.NewMem(), Logger: log, CacheBytes: 1 << 20, ReserveBytes: -1})
@@ -161,6 +144,15 @@ func newRig(t *testing.T) *rig {
 			return err
 		},
 		GroupStatus: func(a fleet.Account, g, q string) string { return string(r.index.GroupStatus(a, g, q)) },
+		Indexing: registry.IndexingOptions{
+			Check: func(query string, things *fleet.ThingIndexing) error {
+				q, err := r.index.ParseThings(query)
+				if err != nil {
+					return err
+				}
+				return index.CheckIndexed(q, things)
+			},
+		},
 		Endpoints: registry.Endpoints{
 			Data:        func(fleet.Account) string { return "data.example" },
 			Jobs:        func(fleet.Account) string { return "jobs.example" },
@@ -177,7 +169,7 @@ func newRig(t *testing.T) *rig {
 	r.check(err)
 	tags, err := tag.New(tag.Options{Store: r.engine, Region: "eu-local-1", Now: now, Finders: r.registry.TagFinders()})
 	r.check(err)
-	Register(s, Deps{Registry: r.registry, Index: r.index, Shadows: r.shadows, Connections: r.sockets, Tags: tags})
+	Register(s, Deps{Registry: r.registry, Index: r.index, Shadows: r.shadows, Connections: r.connections, Tags: tags})
 	listener := httptest.NewServer(s)
 	t.Cleanup(func() {
 		http.DefaultTransport.(*http.Transport).CloseIdleConnections()

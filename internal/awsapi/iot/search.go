@@ -3,14 +3,17 @@ package iot
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/muster-iot/muster/internal/awsapi"
 	"github.com/muster-iot/muster/internal/awsapi/catalog/iotwire"
 	"github.com/muster-iot/muster/internal/fault"
+	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/fleetquery"
 	"github.com/muster-iot/muster/internal/registry"
+	"github.com/muster-iot/muster/internal/shadow"
 )
 
 const (
@@ -73,11 +76,12 @@ func (a *api) searchIndex(ctx context.Context, c *awsapi.Call, in *iotwire.Searc
 		return nil, err
 	}
 	out := &iotwire.SearchIndexOutput{NextToken: c.NextToken(next, s.filter...), Things: make([]iotwire.ThingDocument, len(things))}
+	shown := a.Index.Indexing(c.Account)
 	reading, ctx := errgroup.WithContext(ctx)
 	reading.SetLimit(searchReaders)
 	for i, thing := range things {
 		reading.Go(func() (err error) {
-			out.Things[i], err = a.thingDocument(ctx, c, thing)
+			out.Things[i], err = a.thingDocument(ctx, c, &shown.Things, thing)
 			return err
 		})
 	}
@@ -91,18 +95,26 @@ func (a *api) searchIndex(ctx context.Context, c *awsapi.Call, in *iotwire.Searc
 // two round trips where the store is another server.
 const searchReaders = 4
 
-// thingDocument reads what the answer shows of one thing. It is read after the
-// search, so it may be newer than what matched.
-func (a *api) thingDocument(ctx context.Context, c *awsapi.Call, thing registry.Thing) (iotwire.ThingDocument, error) {
-	shadows, err := a.Shadows.Documents(ctx, c.Account, thing.Name)
-	if err != nil {
-		return iotwire.ThingDocument{}, fmt.Errorf("read shadows of %q: %w", thing.Name, err)
+// thingDocument reads what the answer shows of one thing, which is what is
+// indexed. It is read after the search, so it may be newer than what matched.
+func (a *api) thingDocument(ctx context.Context, c *awsapi.Call, shown *fleet.ThingIndexing, thing registry.Thing) (iotwire.ThingDocument, error) {
+	var shadows []shadow.Document
+	if shown.Shadows || shown.NamedShadows {
+		all, err := a.Shadows.Documents(ctx, c.Account, thing.Name)
+		if err != nil {
+			return iotwire.ThingDocument{}, fmt.Errorf("read shadows of %q: %w", thing.Name, err)
+		}
+		shadows = slices.DeleteFunc(all, func(d shadow.Document) bool { return !shown.HasShadow(d.Shadow) })
 	}
-	connectivity, err := a.Connections.Connectivity(ctx, c.Account, thing.Name)
-	if err != nil {
-		return iotwire.ThingDocument{}, fmt.Errorf("read connectivity of %q: %w", thing.Name, err)
+	d := document(thing, shadows)
+	if shown.Connectivity {
+		found, err := a.Connections.Connectivity(ctx, c.Account, thing.Name)
+		if err != nil {
+			return iotwire.ThingDocument{}, fmt.Errorf("read connectivity of %q: %w", thing.Name, err)
+		}
+		d.Connectivity = connectivity(found)
 	}
-	return document(thing, shadows, connectivity), nil
+	return d, nil
 }
 
 // searchGroups answers a search for groups.

@@ -9,11 +9,11 @@ import (
 	"github.com/muster-iot/muster/internal/shadow"
 )
 
-// document is one thing as a search answers it.
-func document(thing registry.Thing, shadows []shadow.Document, c *Connectivity) iotwire.ThingDocument {
+// document is one thing as a search answers it, without its connectivity.
+func document(thing registry.Thing, shadows []shadow.Document) iotwire.ThingDocument {
 	d := iotwire.ThingDocument{
 		ThingName: &thing.Name, ThingID: &thing.ID, ThingTypeName: optional(thing.TypeName),
-		Attributes: filled(thing.Attributes), Connectivity: connectivity(c),
+		Attributes:      filled(thing.Attributes),
 		ThingGroupNames: each(thing.Groups, func(m registry.Membership) string { return m.Group }),
 	}
 	if thing.BillingGroup != "" && !slices.Contains(d.ThingGroupNames, thing.BillingGroup) {
