@@ -227,6 +227,7 @@ func (a *App) joinDomains(context.Context) error {
 	var err error
 	limits := registry.DefaultLimits()
 	limits.DynamicGroups, limits.GroupChildren = a.settings.Registry.MaxDynamicGroups, a.settings.Registry.MaxGroupChildren
+	limits.GroupsPerThing = a.settings.Registry.MaxGroupsPerThing
 	limits.TypeDeletionDelay = a.settings.Registry.TypeDeletionDelay
 	a.registry, err = registry.New(registry.Options{
 		Store: a.store, Region: a.settings.Region, Now: now, NewID: uuid.NewString, Issuer: a.pki, Limits: limits,

@@ -192,6 +192,9 @@ func decideJoin(thing *thingRecord, name string, group *groupRecord) (groupLink,
 // decides about dynamic ones, so that two deciders cannot disagree. Until then
 // the thing is in more groups than it may.
 func (s *Service) checkRoom(thing *thingRecord, override bool) error {
+	if s.limits.GroupsPerThing == 0 {
+		return nil
+	}
 	static := 0
 	for _, link := range thing.Groups {
 		if !link.Dynamic {
@@ -199,7 +202,7 @@ func (s *Service) checkRoom(thing *thingRecord, override bool) error {
 		}
 	}
 	counted := static
-	if s.limits.DynamicGroupsCount && !override {
+	if !override {
 		counted = len(thing.Groups)
 	}
 	if counted <= s.limits.GroupsPerThing {
