@@ -254,7 +254,7 @@ func (a *App) joinDomains(context.Context) error {
 	a.history = a.newHistory()
 	a.index = index.New(index.Options{
 		Committer: &membership{a.registry}, Source: &thingState{shadows: a.shadows, presence: a.presence}, Logger: a.component("index"),
-		GroupLimit: limits.GroupsPerThing,
+		GroupLimit: limits.GroupsPerThing, Registerer: a.metrics,
 	})
 	return nil
 }

@@ -20,6 +20,12 @@ func (x *Index) Apply(ctx context.Context, batch []event.Envelope) error {
 	if _, err := x.shard(""); err != nil {
 		return err
 	}
+	if x.outbox.attended() {
+		room := func() bool { return len(x.outbox.waiting)+len(x.outbox.underway) < maxWaiting }
+		if err := x.outbox.await(ctx, room); err != nil {
+			return err
+		}
+	}
 	fresh := make([]event.Envelope, 0, len(batch))
 	last := map[uint32]uint64{}
 	for _, e := range batch {
@@ -44,8 +50,9 @@ func (x *Index) Apply(ctx context.Context, batch []event.Envelope) error {
 	}
 	if len(last) > 0 {
 		x.advance(func() { x.applied = cursor })
+		x.outbox.update(func() { x.outbox.decided = cursor })
 	}
-	return x.commit(ctx, cursor)
+	return x.settle(ctx)
 }
 
 // thingKey names a thing across accounts.
@@ -118,9 +125,7 @@ func (x *Index) applyAccount(account fleet.Account, events []event.Envelope, sta
 				slog.String("account", string(account)), slog.Uint64("seq", e.Seq), slog.Any("err", err))
 		}
 	}
-	s.settle(func(group, thing string, added bool) {
-		x.note(membership{account: account, group: group, thing: thing}, added)
-	})
+	x.settleShard(account, s, events)
 }
 
 // applyOne applies one event.

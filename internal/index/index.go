@@ -7,6 +7,9 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/muster-iot/muster/internal/event"
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/fleetquery"
@@ -19,13 +22,27 @@ type MembershipChange struct {
 	Group   string
 	Thing   string
 	Added   bool
+	// Cause says why.
+	Cause *event.MembershipCause
+}
+
+// CompleteGroup is a dynamic group whose members are all found.
+type CompleteGroup struct {
+	Account fleet.Account
+	Group   string
+	// Query is what the members are those of.
+	Query string
 }
 
 // Committer makes changes of membership durable: keys and events together.
 // The cursor is the place in the event log that they follow from. A removal
-// may name a membership that is already gone with its thing or group.
+// may name a membership that is already gone with its thing or group; after an
+// error a change may be one that is made already.
 type Committer interface {
 	CommitMembership(ctx context.Context, changes []MembershipChange, cursor store.Cursor) error
+	// CommitComplete tells of groups that have all members that they should
+	// have: those that CommitMembership made durable before.
+	CommitComplete(ctx context.Context, groups []CompleteGroup) error
 }
 
 // Source tells what exists about a thing at the moment, for a thing that is
@@ -51,6 +68,8 @@ type Options struct {
 	// GroupLimit is the number of groups that a thing may be in, static ones
 	// first, then elder dynamic ones; zero means no limit.
 	GroupLimit int
+	// Registerer is optional.
+	Registerer prometheus.Registerer
 }
 
 // Status is the state of an index or a dynamic group.
@@ -75,17 +94,12 @@ type Index struct {
 	applied  store.Cursor
 	advanced chan struct{}
 	builds   int
-	// pending are changes of membership that are not committed yet. Only the
-	// one caller of Builder and Apply touches it.
-	pending map[membership]bool
-	// refused counts things that fit a dynamic group and had no room for it.
-	refused atomic.Uint64
-}
-
-// membership names a place in a group.
-type membership struct {
-	account      fleet.Account
-	group, thing string
+	// outbox holds changes of membership that are not committed yet.
+	outbox *outbox
+	// refused counts things that fit a dynamic group and had no room for it;
+	// refusals says so by group.
+	refused  atomic.Uint64
+	refusals *prometheus.CounterVec
 }
 
 // New returns an index that answers IndexNotReady until its first build.
@@ -99,7 +113,14 @@ func New(o Options) *Index {
 	if !o.Indexing.Things.Registry && !o.Indexing.Groups.On {
 		o.Indexing = fleet.DefaultIndexing()
 	}
-	return &Index{options: o, advanced: make(chan struct{}), pending: map[membership]bool{}}
+	refusals := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "muster_iot_add_thing_to_dynamic_thing_groups_failed_total",
+		Help: "Things that could not join a dynamic group, or had to leave it, because they are in too many groups: AddThingToDynamicThingGroupsFailed.",
+	}, []string{"account", "dynamic_group_name"})
+	if o.Registerer != nil {
+		o.Registerer.MustRegister(refusals)
+	}
+	return &Index{options: o, advanced: make(chan struct{}), outbox: newOutbox(), refusals: refusals}
 }
 
 // ParseThings reads a query on things.
@@ -116,7 +137,8 @@ func (x *Index) ParseGroups(text string) (fleetquery.Query, error) {
 func (x *Index) newShard(account fleet.Account) *shard {
 	return newShard(x.options, func(group, thing string) {
 		x.refused.Add(1)
-		x.options.Logger.Warn("thing not added to dynamic group, it is in too many groups",
+		x.refusals.WithLabelValues(string(account), group).Inc()
+		x.options.Logger.Error("thing not added to dynamic group, it is in too many groups",
 			slog.String("account", string(account)), slog.String("group", group), slog.String("thing", thing))
 	})
 }
@@ -209,7 +231,8 @@ func (x *Index) GroupsOf(account fleet.Account, thing string) ([]string, error) 
 }
 
 // GroupStatus returns the state of a dynamic group that the registry has with
-// the given query.
+// the given query. Active says that its members are decided, not that they are
+// committed.
 func (x *Index) GroupStatus(account fleet.Account, group, query string) Status {
 	s, err := x.shard(account)
 	if s == nil || err != nil {
@@ -221,6 +244,8 @@ func (x *Index) GroupStatus(account fleet.Account, group, query string) Status {
 	switch {
 	case !ok || s.standing.groups[id].plan == nil:
 		return Building
+	case x.Status() == Rebuilding || s.standing.groups[id].todo != nil:
+		return Rebuilding
 	case s.standing.groups[id].query != query:
 		return Rebuilding
 	}

@@ -68,7 +68,8 @@ func newModel(seed uint64) *model {
 
 var errCommit = errors.New("commit refused")
 
-// CommitMembership records changes and checks that each one is a change.
+// CommitMembership records changes and checks that each one has a cause, and
+// that nothing joins where it is. What is gone may leave again.
 func (m *model) CommitMembership(_ context.Context, changes []index.MembershipChange, _ store.Cursor) error {
 	if m.failing {
 		return errCommit
@@ -77,8 +78,11 @@ func (m *model) CommitMembership(_ context.Context, changes []index.MembershipCh
 		if m.committed[c.Group] == nil {
 			m.committed[c.Group] = map[string]bool{}
 		}
-		if m.committed[c.Group][c.Thing] == c.Added {
+		if c.Added && m.committed[c.Group][c.Thing] {
 			return fmt.Errorf("no change: %+v", c)
+		}
+		if c.Cause == nil || c.Cause.Kind == "" {
+			return fmt.Errorf("no cause: %+v", c)
 		}
 		if c.Added {
 			m.committed[c.Group][c.Thing] = true
@@ -88,6 +92,9 @@ func (m *model) CommitMembership(_ context.Context, changes []index.MembershipCh
 	}
 	return nil
 }
+
+// CommitComplete records nothing.
+func (*model) CommitComplete(context.Context, []index.CompleteGroup) error { return nil }
 
 // ThingState serves the index when a thing is created.
 func (m *model) ThingState(_ context.Context, _ fleet.Account, thing string) (index.State, error) {

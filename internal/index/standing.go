@@ -2,6 +2,7 @@ package index
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"strings"
 
@@ -34,10 +35,20 @@ type standing struct {
 	eligible column[[]uint32]
 	// onCreate are the groups that a document without any field fits.
 	onCreate []uint32
-	// marks are (document, group) pairs to decide at the end of the batch.
-	marks []uint64
-	// toggled holds the memberships that differ from the start of the batch.
+	// filling are the groups that have documents to look at, draining the dropped
+	// ones among them by name.
+	filling  []uint32
+	draining map[string]uint32
+	// completed are the groups that got their last members since they were taken.
+	completed []uint32
+	// marks are what to decide at the end of the batch.
+	marks []mark
+	// toggled holds the memberships that differ from the start of the batch;
+	// false for one that ended with its thing or group, whose durable form went
+	// in another way.
 	toggled map[uint64]bool
+	// causes says why those of toggled changed, save for the want of places.
+	causes map[uint64]cause
 	// limit is the number of groups that a thing may be in; 0 for no limit.
 	limit int
 	// directGroups counts the static groups of a document.
@@ -59,10 +70,21 @@ type dynamicGroup struct {
 	// born orders groups by age.
 	born int64
 	// plan is nil when the stored query cannot be read.
-	plan    *plan
+	plan *plan
+	// complete says that all members under the query were told before.
+	complete bool
+	// todo are the documents that the query has still to be decided for; nil when
+	// there are none.
+	todo    *roaring.Bitmap
 	members *roaring.Bitmap
 	// displaced are documents that fit but have no room.
 	displaced *roaring.Bitmap
+}
+
+// mark is a document and a group to decide, and the field that changed.
+type mark struct {
+	pair uint64
+	at   *node
 }
 
 // pair packs a document and a group.
@@ -76,7 +98,7 @@ func (s *standing) changed(n *node, doc uint32, old, now values) {
 	if s.paused {
 		return
 	}
-	mark := func(group uint32) { s.marks = append(s.marks, pair(doc, group)) }
+	mark := func(group uint32) { s.marks = append(s.marks, mark{pair(doc, group), n}) }
 	flip := func(a *atoms) { a.flips(old, now, mark) }
 	if n.atoms != nil {
 		n.atoms.forDocument(doc, &s.guards, flip)
@@ -104,7 +126,7 @@ func (s *standing) created(doc uint32) {
 		return
 	}
 	for _, group := range s.onCreate {
-		s.marks = append(s.marks, pair(doc, group))
+		s.marks = append(s.marks, mark{pair(doc, group), nil})
 	}
 }
 
@@ -114,7 +136,10 @@ func (s *standing) removed(doc uint32) {
 	for _, id := range list {
 		g := s.groups[id]
 		if g.members.CheckedRemove(doc) {
-			s.toggle(doc, id)
+			// It may come back in this batch: even so, what is durable of it ends
+			// with the thing.
+			s.toggled[pair(doc, id)] = false
+			s.causes[pair(doc, id)] = cause{kind: CauseThing}
 		}
 		g.displaced.Remove(doc)
 	}
@@ -122,7 +147,11 @@ func (s *standing) removed(doc uint32) {
 }
 
 // define sets the query of a group, new or known, and evaluates it.
-func (s *standing) define(name, query string, root fleetquery.Node, born int64) {
+func (s *standing) define(definition Group, root fleetquery.Node) {
+	name, query := definition.Name, definition.Query
+	if id, dying := s.draining[name]; dying {
+		s.fill(id, math.MaxInt)
+	}
 	id, known := s.byName[name]
 	switch {
 	case known && s.groups[id].query == query:
@@ -137,10 +166,12 @@ func (s *standing) define(name, query string, root fleetquery.Node, born int64) 
 	}
 	if !known {
 		s.byName[name] = id
-		s.groups[id] = &dynamicGroup{name: name, born: born, members: roaring.New(), displaced: roaring.New()}
+		s.groups[id] = &dynamicGroup{
+			name: name, born: definition.CreatedAt.UnixNano(), members: roaring.New(), displaced: roaring.New(),
+		}
 	}
 	g := s.groups[id]
-	g.query, g.plan = query, nil
+	g.query, g.plan, g.complete = query, nil, definition.Complete
 	if root != nil {
 		g.plan = s.corpus.compile(root, true)
 	}
@@ -158,13 +189,10 @@ func (s *standing) resume() {
 			s.register(uint32(id))
 		}
 	}
-	for id, g := range s.groups {
-		if g != nil {
-			s.refill(uint32(id))
-		}
-	}
+	s.fillAll()
 	s.resolve()
 	clear(s.toggled)
+	clear(s.causes)
 }
 
 // register enters the tests of a group.
@@ -260,21 +288,6 @@ func (s *standing) unregister(id uint32) {
 	s.onCreate = slices.DeleteFunc(s.onCreate, func(g uint32) bool { return g == id })
 }
 
-// refill evaluates a group's query on all documents.
-func (s *standing) refill(id uint32) {
-	g := s.groups[id]
-	fits := roaring.New()
-	if g.plan != nil {
-		fits = s.corpus.evaluate(g.plan)
-	}
-	had := roaring.Or(g.members, g.displaced)
-	for it := roaring.Xor(had, fits).Iterator(); it.HasNext(); {
-		doc := it.Next()
-		s.setEligible(doc, id, !had.Contains(doc))
-		s.seat(doc)
-	}
-}
-
 // drop removes a group with its memberships.
 func (s *standing) drop(name string) {
 	id, ok := s.byName[name]
@@ -284,25 +297,55 @@ func (s *standing) drop(name string) {
 	s.unregister(id)
 	g := s.groups[id]
 	g.plan, g.query = nil, ""
-	s.refill(id)
 	delete(s.byName, name)
+	s.draining[name] = id
 	s.retired = append(s.retired, id)
+	s.refill(id)
 }
 
 // settle ends a batch: it hands each change of membership to tell and frees
 // the numbers of dropped groups.
-func (s *standing) settle(tell func(group string, doc uint32, added bool)) {
-	for key := range s.toggled {
-		g := s.groups[uint32(key)]
-		doc := uint32(key >> 32)
-		tell(g.name, doc, g.members.Contains(doc))
+func (s *standing) settle(tell func(g *dynamicGroup, doc uint32, certain bool, why cause)) {
+	// A group that was dropped comes first: another one may have its name.
+	if len(s.retired) > 0 {
+		for key := range s.toggled {
+			if id := uint32(key); slices.Contains(s.retired, id) {
+				// Its durable form went with the group.
+				tell(s.groups[id], uint32(key>>32), false, cause{kind: CauseQuery})
+				delete(s.toggled, key)
+			}
+		}
+	}
+	for key, certain := range s.toggled {
+		why, ok := s.causes[key]
+		if !ok {
+			why = cause{kind: CauseLimit}
+		}
+		tell(s.groups[uint32(key)], uint32(key>>32), certain, why)
 	}
 	clear(s.toggled)
-	for _, id := range s.retired {
+	clear(s.causes)
+	s.retired = slices.DeleteFunc(s.retired, func(id uint32) bool {
+		if s.groups[id].todo != nil {
+			return false
+		}
 		s.groups[id] = nil
 		s.free = append(s.free, id)
+		return true
+	})
+}
+
+// takeCompleted returns the groups that were completed since the last call.
+func (s *standing) takeCompleted() []uint32 {
+	var taken []uint32
+	for _, id := range s.completed {
+		if g := s.groups[id]; g != nil && g.plan != nil && g.todo == nil && !g.complete {
+			g.complete = true
+			taken = append(taken, id)
+		}
 	}
-	s.retired = s.retired[:0]
+	s.completed = s.completed[:0]
+	return taken
 }
 
 // resolve decides all marks of a batch, and those that come of the decisions,
@@ -316,12 +359,12 @@ func (s *standing) resolve() {
 		}
 		marks := s.marks
 		s.marks = nil
-		slices.Sort(marks)
-		marks = slices.Compact(marks)
+		slices.SortFunc(marks, func(a, b mark) int { return cmp.Compare(a.pair, b.pair) })
+		marks = slices.CompactFunc(marks, func(a, b mark) bool { return a.pair == b.pair })
 		for i := 0; i < len(marks); {
-			doc := uint32(marks[i] >> 32)
+			doc := uint32(marks[i].pair >> 32)
 			next := i + 1
-			for next < len(marks) && uint32(marks[next]>>32) == doc {
+			for next < len(marks) && uint32(marks[next].pair>>32) == doc {
 				next++
 			}
 			s.decide(doc, marks[i:next])
@@ -334,19 +377,20 @@ func (s *standing) resolve() {
 }
 
 // decide evaluates the marked groups of one document.
-func (s *standing) decide(doc uint32, marks []uint64) {
+func (s *standing) decide(doc uint32, marks []mark) {
 	if !s.corpus.live.Contains(doc) {
 		return
 	}
 	moved := false
 	for _, m := range marks {
-		id := uint32(m)
+		id := uint32(m.pair)
 		g := s.groups[id]
 		if g == nil || g.plan == nil {
 			continue
 		}
 		had := g.members.Contains(doc) || g.displaced.Contains(doc)
 		if fits := s.corpus.matches(g.plan, doc, &s.scratch); fits != had {
+			s.causes[m.pair] = causeOf(m.at)
 			s.setEligible(doc, id, fits)
 			moved = true
 		}
@@ -417,10 +461,11 @@ func (s *standing) seat(doc uint32) {
 // toggle notes a change of membership; a second one cancels the first.
 func (s *standing) toggle(doc, id uint32) {
 	key := pair(doc, id)
-	if s.toggled[key] {
-		delete(s.toggled, key)
-	} else {
+	switch certain, toggled := s.toggled[key]; {
+	case !toggled:
 		s.toggled[key] = true
+	case certain:
+		delete(s.toggled, key)
 	}
 }
 

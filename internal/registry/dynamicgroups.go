@@ -125,9 +125,33 @@ func (s *Service) UpdateDynamicThingGroup(ctx context.Context, account fleet.Acc
 		if r.Query == "" {
 			return fault.New(fault.InvalidRequest, "%s is a static group; use UpdateThingGroup", c.Name)
 		}
-		if c.Query != "" {
-			r.Query = c.Query
+		if c.Query != "" && c.Query != r.Query {
+			r.Query, r.Complete = c.Query, false
 		}
 		return nil
 	})
+}
+
+// States of a dynamic group's members.
+const (
+	// groupBuilding is a group whose first members are being found.
+	groupBuilding = "BUILDING"
+	// groupRebuilding is one that may still show the members of an earlier query
+	// or of an index before.
+	groupRebuilding = "REBUILDING"
+	// groupActive is one whose members are complete and kept up to date.
+	groupActive = "ACTIVE"
+)
+
+// dynamicStatus says how far the members of a dynamic group are found. What was
+// complete once is in the record, so that a restart takes no group back to
+// BUILDING; whether the index follows just now, the index knows.
+func (s *Service) dynamicStatus(account fleet.Account, name string, r *groupRecord) string {
+	switch {
+	case !r.Built:
+		return groupBuilding
+	case r.Complete && s.groupStatus(account, name, r.Query) == groupActive:
+		return groupActive
+	}
+	return groupRebuilding
 }

@@ -108,7 +108,7 @@ func TestTenGroups(t *testing.T) {
 		}
 		r.addDynamic(t, "young", "*")
 		r.addDynamic(t, "old", "*")
-		ok(t, r.CommitMembership(ctx, []MembershipChange{{acct, "young", "T", true}, {acct, "old", "T", true}}))
+		ok(t, r.CommitMembership(ctx, []MembershipChange{{Account: acct, Group: "young", Thing: "T", Added: true}, {Account: acct, Group: "old", Thing: "T", Added: true}}))
 		r.addGroup(t, "s8", "")
 		m := ThingAndGroup{ThingName: "T", GroupName: "s8"}
 		if !bounded {
@@ -125,7 +125,7 @@ func TestTenGroups(t *testing.T) {
 		ok(t, r.AddThingToThingGroup(ctx, acct, m, true))
 		// The index tells which dynamic group gives way.
 		wantEqual(t, r.eventsAfter(mark), []event.Event{event.MembershipChanged{Group: "s8", GroupID: "id-12", Thing: "T", ThingID: "id-1", Added: true}})
-		ok(t, r.CommitMembership(ctx, []MembershipChange{{acct, "young", "T", false}}))
+		ok(t, r.CommitMembership(ctx, []MembershipChange{{Account: acct, Group: "young", Thing: "T", Added: false}}))
 		r.addGroup(t, "s9", "")
 		ok(t, r.AddThingToThingGroup(ctx, acct, ThingAndGroup{ThingName: "T", GroupName: "s9"}, true))
 		r.addGroup(t, "s10", "")
