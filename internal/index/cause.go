@@ -47,38 +47,36 @@ func causeOf(n *node) cause {
 func (x *Index) settleShard(account fleet.Account, s *shard, events []event.Envelope) {
 	o := x.outbox
 	var last map[string]*event.Envelope
-	decided := map[membership]decision{}
+	noted := 0
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var doc0 uint32
+	var thing string
 	s.settle(func(g *dynamicGroup, doc uint32, certain bool, why cause) {
 		if last == nil {
 			last = lastEvents(events)
 		}
-		thing := strings.Clone(s.things.names.text(doc))
+		if noted == 0 || doc != doc0 {
+			doc0, thing = doc, strings.Clone(s.things.names.text(doc))
+		}
+		noted++
 		at := membership{account: account, group: g.name, thing: thing}
 		d := decision{added: g.members.Contains(doc), certain: certain, cause: s.standing.explainCause(g, doc, why)}
 		if env := last[thing]; env != nil {
 			d.cause.Partition, d.cause.Seq, d.cause.At = env.Partition, env.Seq, env.At
 		}
-		if _, twice := decided[at]; twice {
-			// A dropped group and a new one of its name.
-			d.certain = false
-		}
-		decided[at] = d
+		o.note(at, d)
 	})
 	completed := s.standing.takeCompleted()
-	if len(decided)+len(completed)+len(s.standing.filling) == 0 {
-		return
+	for _, id := range completed {
+		o.complete[groupKey{account, s.standing.groups[id].name}] = s.standing.groups[id].query
 	}
-	o.update(func() {
-		for at, d := range decided {
-			o.note(at, d)
-		}
-		for _, id := range completed {
-			o.complete[groupKey{account, s.standing.groups[id].name}] = s.standing.groups[id].query
-		}
-		if len(s.standing.filling) > 0 {
-			o.defined++
-		}
-	})
+	if len(s.standing.filling) > 0 {
+		o.defined++
+	}
+	if noted+len(completed)+len(s.standing.filling) > 0 {
+		o.wake()
+	}
 }
 
 // lastEvents are the last events of a batch by the thing that they are about.
@@ -124,15 +122,45 @@ func (s *standing) explainCause(g *dynamicGroup, doc uint32, why cause) *event.M
 		return told
 	}
 	told.Field = why.at.path
-	told.Value = strings.Join(why.at.texts(doc, maxCauseText), " ")
-	if g.plan != nil {
-		g.plan.leaves(func(leaf *plan) {
-			if told.Predicate == "" && leaf.looksAt(why.at) {
-				told.Predicate = leaf.text()
-			}
-		})
+	if number, ok := why.at.onlyNumber(doc); ok {
+		told.Value = formatNumber(number)
+	} else {
+		told.Value = strings.Join(why.at.texts(doc, maxCauseText), " ")
+	}
+	if leaf := g.plan.leafOn(why.at); leaf != nil {
+		if leaf.label == "" {
+			leaf.label = leaf.text()
+		}
+		told.Predicate = leaf.label
 	}
 	return told
+}
+
+// onlyNumber returns the value of a field that holds one number and nothing else.
+func (n *node) onlyNumber(doc uint32) (float64, bool) {
+	if n.field == nil || n.field.vocab.len() > 0 {
+		return 0, false
+	}
+	return n.field.numbers.get(doc)
+}
+
+// leafOn returns the first test of a plan that looks at a field, or nil.
+func (p *plan) leafOn(n *node) *plan {
+	if p == nil {
+		return nil
+	}
+	if p.op != opAnd && p.op != opOr && p.op != opNot {
+		if p.looksAt(n) {
+			return p
+		}
+		return nil
+	}
+	for _, kid := range p.kids {
+		if leaf := kid.leafOn(n); leaf != nil {
+			return leaf
+		}
+	}
+	return nil
 }
 
 // looksAt reports whether a change of a field can change a test's answer.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -83,6 +84,11 @@ func (o *outbox) update(change func()) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	change()
+	o.wake()
+}
+
+// wake tells those who wait that something changed; the caller holds mu.
+func (o *outbox) wake() {
 	close(o.changed)
 	o.changed = make(chan struct{})
 }
@@ -139,12 +145,16 @@ func (o *outbox) await(ctx context.Context, done func() bool) error {
 // what was durable at the cursor. What waited or was under way may have become
 // durable or not: it is decided anew, by what the new index says.
 func (o *outbox) replace(fresh map[membership]decision, complete map[groupKey]string, cursor store.Cursor, member func(membership) bool) {
+	unsure := map[membership]decision{}
+	o.mu.Lock()
+	maps.Copy(unsure, o.underway)
+	maps.Copy(unsure, o.waiting)
+	o.mu.Unlock()
+	// The new index tells without mu, which is taken under its locks.
+	for at, d := range unsure {
+		fresh[at] = decision{added: member(at), cause: d.cause}
+	}
 	o.update(func() {
-		for _, before := range []map[membership]decision{o.waiting, o.underway} {
-			for at := range before {
-				fresh[at] = decision{added: member(at), cause: before[at].cause}
-			}
-		}
 		o.waiting, o.complete, o.decided, o.committed = fresh, complete, cursor, store.Cursor{}
 		o.builds++
 	})

@@ -42,8 +42,8 @@ func (s *standing) fill(id uint32, n int) {
 	for _, doc := range docs {
 		fits := g.plan != nil && s.corpus.live.Contains(doc) && s.corpus.matches(g.plan, doc, &s.scratch)
 		if had := g.members.Contains(doc) || g.displaced.Contains(doc); fits != had {
-			s.causes[pair(doc, id)] = cause{kind: CauseQuery}
-			s.setEligible(doc, id, fits)
+			s.reasons = s.reasons[:0]
+			s.setEligible(doc, id, fits, cause{kind: CauseQuery})
 			s.seat(doc)
 		}
 	}
@@ -81,10 +81,15 @@ func (s *standing) fillAll() {
 			list, _ := s.eligible.get(doc)
 			s.eligible.set(doc, append(list, id))
 		}
+		if s.limit == 0 {
+			// A copy: the set may be one of the index's own.
+			g.members = fits.Clone()
+		}
 		if !g.complete {
 			s.completed = append(s.completed, id)
 		}
 	}
+	s.reasons = s.reasons[:0]
 	for it := some.Iterator(); it.HasNext(); {
 		doc := it.Next()
 		if list, _ := s.eligible.get(doc); cap(list) > len(list) {

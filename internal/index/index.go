@@ -225,7 +225,7 @@ func (x *Index) GroupsOf(account fleet.Account, thing string) ([]string, error) 
 	defer s.mu.RUnlock()
 	var groups []string
 	if doc, ok := s.things.doc(thing); ok {
-		s.standing.memberNames(doc, func(name string) { groups = append(groups, strings.Clone(name)) })
+		s.standing.members(doc, func(g *dynamicGroup) { groups = append(groups, strings.Clone(g.name)) })
 	}
 	return groups, nil
 }

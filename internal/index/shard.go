@@ -42,8 +42,7 @@ func newShard(o Options, refused func(group, thing string)) *shard {
 		corpus:   s.things,
 		byName:   map[string]uint32{},
 		paused:   true,
-		toggled:  map[uint64]bool{},
-		causes:   map[uint64]cause{},
+		folds:    map[string]int{},
 		draining: map[string]uint32{},
 		limit:    o.GroupLimit,
 		directGroups: func(doc uint32) int {

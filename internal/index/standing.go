@@ -43,12 +43,13 @@ type standing struct {
 	completed []uint32
 	// marks are what to decide at the end of the batch.
 	marks []mark
-	// toggled holds the memberships that differ from the start of the batch;
-	// false for one that ended with its thing or group, whose durable form went
-	// in another way.
-	toggled map[uint64]bool
-	// causes says why those of toggled changed, save for the want of places.
-	causes map[uint64]cause
+	// toggles are the changes of membership since the start of the batch, in
+	// order. Two of one place cancel each other.
+	toggles []toggled
+	// reasons says why the document that is being seated came to fit or not.
+	reasons []reason
+	// folds counts the groups by folded name: two may have the same.
+	folds map[string]int
 	// limit is the number of groups that a thing may be in; 0 for no limit.
 	limit int
 	// directGroups counts the static groups of a document.
@@ -65,8 +66,10 @@ type standing struct {
 
 // dynamicGroup is a group defined by a query.
 type dynamicGroup struct {
-	name  string
-	query string
+	name string
+	// folded is the name as it is indexed.
+	folded string
+	query  string
 	// born orders groups by age.
 	born int64
 	// plan is nil when the stored query cannot be read.
@@ -79,6 +82,21 @@ type dynamicGroup struct {
 	members *roaring.Bitmap
 	// displaced are documents that fit but have no room.
 	displaced *roaring.Bitmap
+}
+
+// toggled is a change of a place.
+type toggled struct {
+	pair uint64
+	why  cause
+	// gone says that the durable form of the place ended in another way: with its
+	// thing or its group.
+	gone bool
+}
+
+// reason is why a document came to fit a group or not.
+type reason struct {
+	group uint32
+	why   cause
 }
 
 // mark is a document and a group to decide, and the field that changed.
@@ -138,8 +156,7 @@ func (s *standing) removed(doc uint32) {
 		if g.members.CheckedRemove(doc) {
 			// It may come back in this batch: even so, what is durable of it ends
 			// with the thing.
-			s.toggled[pair(doc, id)] = false
-			s.causes[pair(doc, id)] = cause{kind: CauseThing}
+			s.toggles = append(s.toggles, toggled{pair(doc, id), cause{kind: CauseThing}, true})
 		}
 		g.displaced.Remove(doc)
 	}
@@ -166,8 +183,9 @@ func (s *standing) define(definition Group, root fleetquery.Node) {
 	}
 	if !known {
 		s.byName[name] = id
+		s.folds[fleetquery.Fold(name)]++
 		s.groups[id] = &dynamicGroup{
-			name: name, born: definition.CreatedAt.UnixNano(), members: roaring.New(), displaced: roaring.New(),
+			name: name, folded: fleetquery.Fold(name), born: definition.CreatedAt.UnixNano(), members: roaring.New(), displaced: roaring.New(),
 		}
 	}
 	g := s.groups[id]
@@ -191,8 +209,7 @@ func (s *standing) resume() {
 	}
 	s.fillAll()
 	s.resolve()
-	clear(s.toggled)
-	clear(s.causes)
+	s.toggles = s.toggles[:0]
 }
 
 // register enters the tests of a group.
@@ -298,33 +315,38 @@ func (s *standing) drop(name string) {
 	g := s.groups[id]
 	g.plan, g.query = nil, ""
 	delete(s.byName, name)
+	if s.folds[g.folded]--; s.folds[g.folded] == 0 {
+		delete(s.folds, g.folded)
+	}
 	s.draining[name] = id
 	s.retired = append(s.retired, id)
 	s.refill(id)
 }
 
-// settle ends a batch: it hands each change of membership to tell and frees
-// the numbers of dropped groups.
+// settle ends a batch: it hands each change of membership to tell, those of
+// dropped groups first, since another group may have the name, and frees the
+// numbers of dropped groups.
 func (s *standing) settle(tell func(g *dynamicGroup, doc uint32, certain bool, why cause)) {
-	// A group that was dropped comes first: another one may have its name.
-	if len(s.retired) > 0 {
-		for key := range s.toggled {
-			if id := uint32(key); slices.Contains(s.retired, id) {
-				// Its durable form went with the group.
-				tell(s.groups[id], uint32(key>>32), false, cause{kind: CauseQuery})
-				delete(s.toggled, key)
+	slices.SortStableFunc(s.toggles, func(a, b toggled) int { return cmp.Compare(a.pair, b.pair) })
+	for _, dropped := range [2]bool{true, false} {
+		if dropped && len(s.retired) == 0 {
+			continue
+		}
+		for i := 0; i < len(s.toggles); {
+			key, n, gone := s.toggles[i].pair, 0, false
+			for ; i < len(s.toggles) && s.toggles[i].pair == key; i++ {
+				n++
+				gone = gone || s.toggles[i].gone
 			}
+			id := uint32(key)
+			if dropped != slices.Contains(s.retired, id) || n%2 == 0 && !gone {
+				continue
+			}
+			// The durable form of a dropped group's members goes with the group.
+			tell(s.groups[id], uint32(key>>32), !gone && !dropped, s.toggles[i-1].why)
 		}
 	}
-	for key, certain := range s.toggled {
-		why, ok := s.causes[key]
-		if !ok {
-			why = cause{kind: CauseLimit}
-		}
-		tell(s.groups[uint32(key)], uint32(key>>32), certain, why)
-	}
-	clear(s.toggled)
-	clear(s.causes)
+	s.toggles = s.toggles[:0]
 	s.retired = slices.DeleteFunc(s.retired, func(id uint32) bool {
 		if s.groups[id].todo != nil {
 			return false
@@ -381,46 +403,53 @@ func (s *standing) decide(doc uint32, marks []mark) {
 	if !s.corpus.live.Contains(doc) {
 		return
 	}
-	moved := false
+	list, _ := s.eligible.get(doc)
+	s.reasons = s.reasons[:0]
 	for _, m := range marks {
 		id := uint32(m.pair)
 		g := s.groups[id]
 		if g == nil || g.plan == nil {
 			continue
 		}
-		had := g.members.Contains(doc) || g.displaced.Contains(doc)
+		had := slices.Contains(list, id)
 		if fits := s.corpus.matches(g.plan, doc, &s.scratch); fits != had {
-			s.causes[m.pair] = causeOf(m.at)
-			s.setEligible(doc, id, fits)
-			moved = true
+			list = s.setEligible(doc, id, fits, causeOf(m.at))
 		}
 	}
-	if moved {
+	if len(s.reasons) > 0 {
 		s.seat(doc)
 	}
 }
 
-// setEligible records whether a document fits a group.
-func (s *standing) setEligible(doc, id uint32, fits bool) {
-	old, _ := s.eligible.get(doc)
-	pos, found := slices.BinarySearchFunc(old, id, s.byAge)
+// setEligible records whether a document fits a group, which was otherwise
+// before, and returns its list. Where places are not counted it joins or leaves
+// at once.
+func (s *standing) setEligible(doc, id uint32, fits bool, why cause) []uint32 {
+	list, _ := s.eligible.get(doc)
+	pos, found := slices.BinarySearchFunc(list, id, s.byAge)
 	switch {
 	case fits && !found:
-		list := make([]uint32, 0, len(old)+1)
-		list = append(append(append(list, old[:pos]...), id), old[pos:]...)
-		s.eligible.set(doc, list)
-	case !fits && found && len(old) == 1:
-		s.eligible.remove(doc)
+		list = slices.Insert(list, pos, id)
 	case !fits && found:
-		s.eligible.set(doc, slices.Delete(slices.Clone(old), pos, pos+1))
+		list = slices.Delete(list, pos, pos+1)
 	}
-	if !fits {
-		g := s.groups[id]
+	if len(list) == 0 {
+		s.eligible.remove(doc)
+	} else {
+		s.eligible.set(doc, list)
+	}
+	s.reasons = append(s.reasons, reason{id, why})
+	g := s.groups[id]
+	switch {
+	case !fits:
 		g.displaced.Remove(doc)
 		if g.members.CheckedRemove(doc) {
-			s.toggle(doc, id)
+			s.toggle(doc, id, why)
 		}
+	case s.limit == 0 && g.members.CheckedAdd(doc):
+		s.toggle(doc, id, why)
 	}
+	return list
 }
 
 // byAge orders groups, eldest first.
@@ -432,11 +461,16 @@ func (s *standing) byAge(a, b uint32) int {
 // seat gives a document's places to the eldest groups it fits: what the rules
 // of §3.3 come to, whatever the order of events.
 func (s *standing) seat(doc uint32) {
-	list, _ := s.eligible.get(doc)
-	places := len(list)
 	if s.limit > 0 {
-		places = min(places, max(0, s.limit-s.directGroups(doc)))
+		s.countSeats(doc)
 	}
+	s.regroup(doc)
+}
+
+// countSeats decides which of the groups that a document fits have a place.
+func (s *standing) countSeats(doc uint32) {
+	list, _ := s.eligible.get(doc)
+	places := min(len(list), max(0, s.limit-s.directGroups(doc)))
 	for i, id := range list {
 		g := s.groups[id]
 		member := g.members.Contains(doc)
@@ -444,37 +478,41 @@ func (s *standing) seat(doc uint32) {
 		case i < places && !member:
 			g.members.Add(doc)
 			g.displaced.Remove(doc)
-			s.toggle(doc, id)
+			s.toggle(doc, id, s.reasonFor(id))
 		case i >= places:
 			if member {
 				g.members.Remove(doc)
-				s.toggle(doc, id)
+				s.toggle(doc, id, cause{kind: CauseLimit})
 			}
 			if g.displaced.CheckedAdd(doc) {
 				s.refused(g.name, doc)
 			}
 		}
 	}
-	s.regroup(doc)
 }
 
-// toggle notes a change of membership; a second one cancels the first.
-func (s *standing) toggle(doc, id uint32) {
-	key := pair(doc, id)
-	switch certain, toggled := s.toggled[key]; {
-	case !toggled:
-		s.toggled[key] = true
-	case certain:
-		delete(s.toggled, key)
+// reasonFor is why the document that is being seated fits a group; a place that
+// came free when it is not that the document came to fit just now.
+func (s *standing) reasonFor(id uint32) cause {
+	for _, r := range s.reasons {
+		if r.group == id {
+			return r.why
+		}
 	}
+	return cause{kind: CauseLimit}
 }
 
-// memberNames calls fn for each dynamic group that a document is in.
-func (s *standing) memberNames(doc uint32, fn func(name string)) {
+// toggle notes a change of membership.
+func (s *standing) toggle(doc, id uint32, why cause) {
+	s.toggles = append(s.toggles, toggled{pair: pair(doc, id), why: why})
+}
+
+// members calls fn for each dynamic group that a document is in.
+func (s *standing) members(doc uint32, fn func(g *dynamicGroup)) {
 	list, _ := s.eligible.get(doc)
 	for _, id := range list {
-		if g := s.groups[id]; g.members.Contains(doc) {
-			fn(g.name)
+		if g := s.groups[id]; s.limit == 0 || g.members.Contains(doc) {
+			fn(g)
 		}
 	}
 }
