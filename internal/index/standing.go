@@ -60,8 +60,8 @@ type standing struct {
 	refused func(group string, doc uint32)
 	// unstable counts batches that ended with memberships still changing.
 	unstable uint64
-	// scratch and guards are buffers.
-	scratch, guards values
+	// scratch is a buffer.
+	scratch values
 }
 
 // dynamicGroup is a group defined by a query.
@@ -119,19 +119,27 @@ func (s *standing) changed(n *node, doc uint32, old, now values) {
 	mark := func(group uint32) { s.marks = append(s.marks, mark{pair(doc, group), n}) }
 	flip := func(a *atoms) { a.flips(old, now, mark) }
 	if n.atoms != nil {
-		n.atoms.forDocument(doc, &s.guards, flip)
+		n.atoms.forDocument(doc, flip)
 	}
 	if n.unfielded && s.everywhere != nil {
-		s.everywhere.forDocument(doc, &s.guards, flip)
+		s.everywhere.forDocument(doc, flip)
 	}
-	if old.empty() == now.empty() {
-		return
+	if old.empty() != now.empty() {
+		s.changedExistence(n, doc)
 	}
+	if n.lookout != nil && n.lookout.doc == doc {
+		n.lookout.known = false
+	}
+}
+
+// changedExistence marks the groups that ask whether there is a value at a field
+// or below, when the one at n appears or goes.
+func (s *standing) changedExistence(n *node, doc uint32) {
 	for up := n; up != nil; up = up.parent {
 		if up.atoms != nil {
-			up.atoms.forDocument(doc, &s.guards, func(a *atoms) {
+			up.atoms.forDocument(doc, func(a *atoms) {
 				for _, group := range a.exists {
-					mark(group)
+					s.marks = append(s.marks, mark{pair(doc, group), n})
 				}
 			})
 		}

@@ -73,7 +73,7 @@ type gauge [6]float64
 // drift moves all measurements a little.
 func (g *gauge) drift(r *rand.Rand) {
 	for i, span := range [...]float64{100, 60, 100, 1e6, 100, 1024} {
-		if g[i] += (r.Float64() - 0.5) * span / 10; g[i] < 0 || g[i] > span {
+		if g[i] += (r.Float64() - 0.5) * span / 25; g[i] < 0 || g[i] > span {
 			g[i] = min(max(g[i], 0), span)
 		}
 	}
