@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -38,11 +39,7 @@ func (x *Index) Apply(ctx context.Context, batch []event.Envelope) error {
 	if err != nil {
 		return err
 	}
-	byAccount := map[fleet.Account][]event.Envelope{}
-	for _, e := range fresh {
-		byAccount[e.Account] = append(byAccount[e.Account], e)
-	}
-	for account, events := range byAccount {
+	for account, events := range byAccount(fresh) {
 		x.applyAccount(account, events, states)
 	}
 	for partition, seq := range last {
@@ -53,6 +50,22 @@ func (x *Index) Apply(ctx context.Context, batch []event.Envelope) error {
 		x.outbox.update(func() { x.outbox.decided = cursor })
 	}
 	return x.settle(ctx)
+}
+
+// byAccount sorts events by account; most batches are of one.
+func byAccount(events []event.Envelope) map[fleet.Account][]event.Envelope {
+	if len(events) == 0 {
+		return nil
+	}
+	first := events[0].Account
+	if !slices.ContainsFunc(events, func(e event.Envelope) bool { return e.Account != first }) {
+		return map[fleet.Account][]event.Envelope{first: events}
+	}
+	sorted := map[fleet.Account][]event.Envelope{}
+	for _, e := range events {
+		sorted[e.Account] = append(sorted[e.Account], e)
+	}
+	return sorted
 }
 
 // thingKey names a thing across accounts.

@@ -58,6 +58,8 @@ type outbox struct {
 	// mu guards the rest.
 	mu      sync.Mutex
 	waiting map[membership]decision
+	// spare is an empty map for the next ones to wait.
+	spare map[membership]decision
 	// underway are being committed.
 	underway map[membership]decision
 	// complete are the groups that have all members which their query has, by
@@ -180,7 +182,10 @@ func (x *Index) Commit(ctx context.Context) error {
 	var cursor store.Cursor
 	var build int
 	o.update(func() {
-		batch, o.waiting, o.underway = o.waiting, map[membership]decision{}, o.waiting
+		batch, o.waiting, o.underway, o.spare = o.waiting, o.spare, o.waiting, nil
+		if o.waiting == nil {
+			o.waiting = map[membership]decision{}
+		}
 		complete, o.complete = o.complete, map[groupKey]string{}
 		cursor, build = o.decided, o.builds
 	})
@@ -188,6 +193,10 @@ func (x *Index) Commit(ctx context.Context) error {
 	o.update(func() {
 		o.underway = nil
 		if err == nil {
+			if len(batch) <= calmWaiting {
+				clear(batch)
+				o.spare = batch
+			}
 			if o.builds == build {
 				o.committed = cursor
 			}
