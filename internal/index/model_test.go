@@ -311,6 +311,18 @@ func search(t *testing.T, x *index.Index, q fleetquery.Query, limit int) []strin
 func (m *model) build(t *testing.T, x *index.Index) {
 	t.Helper()
 	b := x.Build()
+	m.load(t, b)
+	for group, things := range m.committed {
+		b.LoadMembership(account, group, slices.Collect(maps.Keys(things))...)
+	}
+	if err := b.Finish(t.Context(), store.CursorAt(store.Position{Seq: m.seq})); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// load hands the model to a builder.
+func (m *model) load(t *testing.T, b *index.Builder) {
+	t.Helper()
 	for _, name := range m.groupOrder {
 		b.PutGroup(account, index.Group{Name: name, Query: m.groups[name].query, CreatedAt: time.Unix(1, 0)})
 	}
@@ -327,11 +339,5 @@ func (m *model) build(t *testing.T, x *index.Index) {
 		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	for group, things := range m.committed {
-		b.LoadMembership(account, group, slices.Collect(maps.Keys(things))...)
-	}
-	if err := b.Finish(t.Context(), store.CursorAt(store.Position{Seq: m.seq})); err != nil {
-		t.Fatal(err)
 	}
 }
