@@ -227,6 +227,7 @@ func (a *App) joinDomains(context.Context) error {
 	var err error
 	limits := registry.DefaultLimits()
 	limits.DynamicGroups, limits.GroupChildren = a.settings.Registry.MaxDynamicGroups, a.settings.Registry.MaxGroupChildren
+	limits.GroupsPerThing = a.settings.Registry.MaxGroupsPerThing
 	limits.TypeDeletionDelay = a.settings.Registry.TypeDeletionDelay
 	a.registry, err = registry.New(registry.Options{
 		Store: a.store, Region: a.settings.Region, Now: now, NewID: uuid.NewString, Issuer: a.pki, Limits: limits,
@@ -254,7 +255,7 @@ func (a *App) joinDomains(context.Context) error {
 	a.history = a.newHistory()
 	a.index = index.New(index.Options{
 		Committer: &membership{a.registry}, Source: &thingState{shadows: a.shadows, presence: a.presence}, Logger: a.component("index"),
-		GroupLimit:  limits.GroupsPerThing,
+		GroupLimit: limits.GroupsPerThing, Registerer: a.metrics,
 		IndexingOff: a.settings.Index.DefaultOff, Reloader: &loader{store: a.store},
 	})
 	a.measureIndexLag()

@@ -143,6 +143,9 @@ func (spectator) CommitMembership(context.Context, []index.MembershipChange, sto
 	return nil
 }
 
+// CommitComplete implements index.Committer.
+func (spectator) CommitComplete(context.Context, []index.CompleteGroup) error { return nil }
+
 // ThingState implements index.Source.
 func (spectator) ThingState(context.Context, fleet.Account, string) (index.State, error) {
 	return index.State{}, nil

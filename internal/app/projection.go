@@ -65,7 +65,7 @@ func (l *loader) fill(ctx context.Context, r store.Reader, b *index.Builder, of 
 		registry.EachGroupOf(ctx, r, of, func(account fleet.Account, g registry.Group) error {
 			b.PutGroup(account, index.Group{
 				Name: g.Name, ID: g.ID, Description: g.Description, Attributes: g.Attributes,
-				Ancestors: g.Ancestors, Query: g.Query, CreatedAt: g.Created, Version: g.Version,
+				Ancestors: g.Ancestors, Query: g.Query, Complete: g.Complete, CreatedAt: g.Created, Version: g.Version,
 			})
 			return nil
 		}),
@@ -133,6 +133,15 @@ func (m *membership) CommitMembership(ctx context.Context, changes []index.Membe
 		recorded[i] = registry.MembershipChange(c)
 	}
 	return m.registry.CommitMembership(ctx, recorded)
+}
+
+// CommitComplete implements index.Committer.
+func (m *membership) CommitComplete(ctx context.Context, groups []index.CompleteGroup) error {
+	complete := make([]registry.CompleteGroup, len(groups))
+	for i, g := range groups {
+		complete[i] = registry.CompleteGroup(g)
+	}
+	return m.registry.CommitComplete(ctx, complete)
 }
 
 // thingState tells the index what is known of a thing that was registered

@@ -200,7 +200,7 @@ func (a *App) Start(ctx context.Context) error {
 		part{"pki", a.pki.Run},
 		part{"accounts follower", a.followers.accounts.Run},
 		part{"index follower", a.followers.index.Run},
-		part{"index rebuilds", a.index.Run},
+		part{"index", a.index.Run},
 		part{"deviceauth follower", a.followers.devices.Run},
 		part{"event topics follower", a.followers.topics.Run},
 		part{"history follower", a.followers.history.Run},

@@ -163,8 +163,12 @@ func fields() []field {
 			func(s *Settings) value { return (*flag)(&s.Shadow.RequireThing) },
 		},
 		{
-			"registry.max-dynamic-groups", "100", "how many dynamic groups an account may have", false,
+			"registry.max-dynamic-groups", "0", "how many dynamic groups an account may have, 100 on AWS; 0 for no limit", false,
 			func(s *Settings) value { return (*count)(&s.Registry.MaxDynamicGroups) },
+		},
+		{
+			"registry.max-groups-per-thing", "0", "how many groups, static and dynamic, a thing may be in, 10 on AWS; 0 for no limit", false,
+			func(s *Settings) value { return (*count)(&s.Registry.MaxGroupsPerThing) },
 		},
 		{
 			"registry.max-group-children", "100", "how many direct children a thing group may have", false,

@@ -155,8 +155,11 @@ type Shadow struct {
 
 // Registry is what an operator may change of the registry's rules.
 type Registry struct {
-	// MaxDynamicGroups bounds the dynamic groups of an account.
+	// MaxDynamicGroups bounds the dynamic groups of an account; 0 is no bound.
 	MaxDynamicGroups int
+	// MaxGroupsPerThing bounds the groups, static and dynamic, that a thing may
+	// be in; 0 is no bound.
+	MaxGroupsPerThing int
 	// MaxGroupChildren bounds the direct children of a thing group.
 	MaxGroupChildren int
 	// TypeDeletionDelay is how long a thing type must have been deprecated before

@@ -154,6 +154,26 @@ type MembershipChanged struct {
 	// GroupID and ThingID are empty in events of earlier programs.
 	GroupID string `json:"groupId,omitempty"`
 	ThingID string `json:"thingId,omitempty"`
+	// Cause says why the index decided a dynamic membership; events of earlier
+	// programs lack it, and the envelope's actor is the cause of a static one.
+	Cause *MembershipCause `json:"cause,omitempty"`
+}
+
+// MembershipCause is what made the index decide a dynamic membership.
+type MembershipCause struct {
+	// Kind is VALUE, QUERY, THING or LIMIT.
+	Kind string `json:"kind"`
+	// Field is the field whose value changed, Predicate the part of the group's
+	// query that looks at it, and Value what the field has come to hold, in words
+	// and numbers as they are indexed; for VALUE only.
+	Field     string `json:"field,omitempty"`
+	Predicate string `json:"predicate,omitempty"`
+	Value     string `json:"value,omitempty"`
+	// Partition, Seq and At name the event that it follows from; Seq is 0 where
+	// there is none.
+	Partition uint32    `json:"partition,omitempty"`
+	Seq       uint64    `json:"seq,omitempty"`
+	At        time.Time `json:"at,omitzero"`
 }
 
 // PrincipalAttached reports that a principal may act as a thing.

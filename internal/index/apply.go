@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -22,6 +23,12 @@ func (x *Index) Apply(ctx context.Context, batch []event.Envelope) error {
 	if _, err := x.shard(""); err != nil {
 		return err
 	}
+	if x.outbox.attended() {
+		room := func() bool { return len(x.outbox.waiting)+len(x.outbox.underway) < maxWaiting }
+		if err := x.outbox.await(ctx, room); err != nil {
+			return err
+		}
+	}
 	fresh := make([]event.Envelope, 0, len(batch))
 	last := map[uint32]uint64{}
 	for _, e := range batch {
@@ -34,11 +41,7 @@ func (x *Index) Apply(ctx context.Context, batch []event.Envelope) error {
 	if err != nil {
 		return err
 	}
-	byAccount := map[fleet.Account][]event.Envelope{}
-	for _, e := range fresh {
-		byAccount[e.Account] = append(byAccount[e.Account], e)
-	}
-	for account, events := range byAccount {
+	for account, events := range byAccount(fresh) {
 		x.applyAccount(account, events, states)
 	}
 	for partition, seq := range last {
@@ -46,8 +49,25 @@ func (x *Index) Apply(ctx context.Context, batch []event.Envelope) error {
 	}
 	if len(last) > 0 {
 		x.advance(func() { x.applied = cursor })
+		x.outbox.update(func() { x.outbox.decided = cursor })
 	}
-	return x.commit(ctx, cursor)
+	return x.settle(ctx)
+}
+
+// byAccount sorts events by account; most batches are of one.
+func byAccount(events []event.Envelope) map[fleet.Account][]event.Envelope {
+	if len(events) == 0 {
+		return nil
+	}
+	first := events[0].Account
+	if !slices.ContainsFunc(events, func(e event.Envelope) bool { return e.Account != first }) {
+		return map[fleet.Account][]event.Envelope{first: events}
+	}
+	sorted := map[fleet.Account][]event.Envelope{}
+	for _, e := range events {
+		sorted[e.Account] = append(sorted[e.Account], e)
+	}
+	return sorted
 }
 
 // thingKey names a thing across accounts.
@@ -113,9 +133,7 @@ func (x *Index) applyAccount(account fleet.Account, events []event.Envelope, sta
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	x.applyEvents(s, account, events, states)
-	s.settle(func(group, thing string, added bool) {
-		x.note(membership{account: account, group: group, thing: thing}, added)
-	})
+	x.settleShard(account, s, events)
 	if s.wanted != nil {
 		x.askRebuild()
 	}

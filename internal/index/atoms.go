@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+
+	"github.com/muster-iot/muster/internal/fleetquery"
 )
 
 // atoms are the tests of standing queries on one path, arranged so that a
@@ -82,21 +84,49 @@ func (a *atoms) under(guardPlan *plan) *atoms {
 }
 
 // forDocument visits the tests that can matter to a document.
-func (a *atoms) forDocument(doc uint32, scratch *values, visit func(*atoms)) {
+func (a *atoms) forDocument(doc uint32, visit func(*atoms)) {
 	visit(a)
-	for _, g := range a.guarded {
+	for i := range a.guarded {
+		g := &a.guarded[i]
 		if g.at.field == nil {
 			continue
 		}
-		scratch.texts, scratch.numbers = scratch.texts[:0], scratch.numbers[:0]
-		g.at.field.appendTo(doc, scratch)
-		anyWord(scratch.texts, func(word string) bool {
-			if narrowed := g.byWord[word]; narrowed != nil {
-				visit(narrowed)
+		for _, text := range g.at.guarding(doc) {
+			if isWord(text) {
+				if narrowed := g.byWord[text]; narrowed != nil {
+					visit(narrowed)
+				}
+				continue
 			}
-			return false
-		})
+			for _, word := range fleetquery.Words(text) {
+				if narrowed := g.byWord[word]; narrowed != nil {
+					visit(narrowed)
+				}
+			}
+		}
 	}
+}
+
+// lookout remembers the texts of the document that a guard was last asked about:
+// one update changes several fields of one document.
+type lookout struct {
+	doc   uint32
+	known bool
+	seen  values
+}
+
+// guarding returns the texts of a document at a guard.
+func (n *node) guarding(doc uint32) []string {
+	if n.lookout == nil {
+		n.lookout = &lookout{}
+	}
+	l := n.lookout
+	if !l.known || l.doc != doc {
+		l.seen.texts, l.seen.numbers = l.seen.texts[:0], l.seen.numbers[:0]
+		n.field.appendTo(doc, &l.seen)
+		l.doc, l.known = doc, true
+	}
+	return l.seen.texts
 }
 
 // add registers a test.

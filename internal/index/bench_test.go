@@ -24,6 +24,8 @@ func (d *discard) CommitMembership(_ context.Context, changes []index.Membership
 	return nil
 }
 
+func (*discard) CommitComplete(context.Context, []index.CompleteGroup) error { return nil }
+
 func (*discard) ThingState(context.Context, fleet.Account, string) (index.State, error) {
 	return index.State{}, nil
 }

@@ -1,12 +1,10 @@
 package index
 
 import (
-	"cmp"
 	"context"
-	"fmt"
 	"log/slog"
-	"slices"
 
+	"github.com/muster-iot/muster/internal/event"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/fleetquery"
 	"github.com/muster-iot/muster/internal/store"
@@ -100,14 +98,14 @@ func (b *Builder) Abandon() {
 }
 
 // Finish fills the dynamic groups, puts the new index in place of the one
-// before, and commits the memberships that differ from the stored ones. The
-// cursor is that of the frozen view. When the commit fails, the index is in
-// place and the next Apply tries again.
+// before, and has the memberships that differ from the stored ones committed.
+// The cursor is that of the frozen view. When the commit fails, the index is in
+// place and the changes still wait.
 func (b *Builder) Finish(ctx context.Context, cursor store.Cursor) error {
 	x := b.index
 	x.following.Lock()
 	defer x.following.Unlock()
-	clear(x.pending)
+	fresh, complete := map[membership]decision{}, map[groupKey]string{}
 	for account, s := range b.shards {
 		s.finish()
 		for _, g := range s.standing.groups {
@@ -119,21 +117,44 @@ func (b *Builder) Finish(ctx context.Context, cursor store.Cursor) error {
 				if b.stored[at] {
 					delete(b.stored, at)
 				} else {
-					x.pending[at] = true
+					fresh[at] = decision{added: true, certain: true, cause: &event.MembershipCause{Kind: string(CauseQuery)}}
 				}
 			}
+		}
+		for _, id := range s.standing.takeCompleted() {
+			complete[groupKey{account, s.standing.groups[id].name}] = s.standing.groups[id].query
 		}
 	}
 	for at := range b.stored {
 		if s := b.shards[at.account]; s == nil || s.config.Things.Registry {
-			x.pending[at] = false
+			fresh[at] = decision{certain: true, cause: &event.MembershipCause{Kind: string(CauseQuery)}}
 		}
 	}
+	before := x.accounts()
 	x.advance(func() {
 		x.shards, x.applied = b.shards, cursor
 		x.builds--
 	})
-	return x.commit(ctx, cursor)
+	for _, s := range before {
+		// What a fill of the old index decides ends here.
+		s.mu.Lock()
+		s.mu.Unlock() //nolint:staticcheck // the wait is what it is for
+	}
+	x.outbox.replace(fresh, complete, cursor, b.member)
+	return x.settle(ctx)
+}
+
+// member reports whether the new index has a thing in a dynamic group.
+func (b *Builder) member(at membership) bool {
+	s := b.shards[at.account]
+	if s == nil {
+		return false
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	id, ok := s.standing.byName[at.group]
+	doc, live := s.things.doc(at.thing)
+	return ok && live && s.standing.groups[id].members.Contains(doc)
 }
 
 // putState adds what exists about a thing beside its registry entry.
@@ -162,33 +183,4 @@ func (x *Index) root(account fleet.Account, g Group) fleetquery.Node {
 		return nil
 	}
 	return q.Root
-}
-
-// note records a change of membership that is to be committed; the opposite
-// of one that still waits cancels it.
-func (x *Index) note(at membership, added bool) {
-	if before, waits := x.pending[at]; waits && before != added {
-		delete(x.pending, at)
-		return
-	}
-	x.pending[at] = added
-}
-
-// commit hands the pending changes to the committer.
-func (x *Index) commit(ctx context.Context, cursor store.Cursor) error {
-	if len(x.pending) == 0 {
-		return nil
-	}
-	changes := make([]MembershipChange, 0, len(x.pending))
-	for at, added := range x.pending {
-		changes = append(changes, MembershipChange{Account: at.account, Group: at.group, Thing: at.thing, Added: added})
-	}
-	slices.SortFunc(changes, func(a, b MembershipChange) int {
-		return cmp.Or(cmp.Compare(a.Account, b.Account), cmp.Compare(a.Thing, b.Thing), cmp.Compare(a.Group, b.Group))
-	})
-	if err := x.options.Committer.CommitMembership(ctx, changes, cursor); err != nil {
-		return fmt.Errorf("commit dynamic group membership: %w", err)
-	}
-	clear(x.pending)
-	return nil
 }

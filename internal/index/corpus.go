@@ -58,10 +58,16 @@ type node struct {
 	field *field
 	// atoms are the tests of standing queries on this path; nil for none.
 	atoms *atoms
+	// lookout is set while standing queries are narrowed by words here.
+	lookout *lookout
+	// stamp is where the times of a shadow's values here are kept, once known.
+	stamp *node
 	// unfielded tells that terms without a field look here; hidden, that the
 	// path cannot be queried at all.
 	unfielded, hidden bool
-	touched           bool
+	// forgotten tells that prune took the node away.
+	forgotten bool
+	touched   bool
 }
 
 // newCorpus returns an empty corpus in its bulk phase.
@@ -140,6 +146,7 @@ func (c *corpus) prune() bool {
 				continue
 			}
 			delete(c.nodes, path)
+			n.forgotten = true
 			if n.field != nil && n.unfielded {
 				c.open = deleteNode(c.open, n)
 			}

@@ -62,9 +62,47 @@ func (f *field) replace(doc uint32, old, now values) {
 	if !slices.Equal(old.numbers, now.numbers) {
 		f.replaceNumbers(doc, len(old.numbers), now.numbers)
 	}
-	if !slices.Equal(old.texts, now.texts) {
+	switch {
+	case slices.Equal(old.texts, now.texts):
+	case len(old.texts) > 1 && len(now.texts) > 1:
+		f.changeTexts(doc, now.texts)
+	default:
 		f.dropTexts(doc)
 		f.putTexts(doc, now.texts)
+	}
+}
+
+// changeTexts puts a list of texts in the place of another one. Most of a list
+// stays, in its order: only what differs leaves and joins postings.
+func (f *field) changeTexts(doc uint32, texts []string) {
+	old, _ := f.textLists.get(doc)
+	ids := make([]uint32, len(texts))
+	kept := 0
+	for i, text := range texts {
+		// What stays is the next of the old ones, but for those that leave.
+		k := kept
+		for k < len(old) && f.vocab.text(old[k]) != text {
+			k++
+		}
+		if k == len(old) {
+			ids[i] = f.join(text, doc)
+			continue
+		}
+		for _, id := range old[kept:k] {
+			f.leaveUnless(id, doc, texts)
+		}
+		ids[i], kept = old[k], k+1
+	}
+	for _, id := range old[kept:] {
+		f.leaveUnless(id, doc, texts)
+	}
+	f.textLists.set(doc, ids)
+}
+
+// leaveUnless removes a document from a text that is not among those it has.
+func (f *field) leaveUnless(id, doc uint32, texts []string) {
+	if !slices.Contains(texts, f.vocab.text(id)) {
+		f.leave(id, doc)
 	}
 }
 

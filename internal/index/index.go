@@ -7,6 +7,9 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/muster-iot/muster/internal/event"
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/fleetquery"
@@ -19,13 +22,27 @@ type MembershipChange struct {
 	Group   string
 	Thing   string
 	Added   bool
+	// Cause says why.
+	Cause *event.MembershipCause
+}
+
+// CompleteGroup is a dynamic group whose members are all found.
+type CompleteGroup struct {
+	Account fleet.Account
+	Group   string
+	// Query is what the members are those of.
+	Query string
 }
 
 // Committer makes changes of membership durable: keys and events together.
 // The cursor is the place in the event log that they follow from. A removal
-// may name a membership that is already gone with its thing or group.
+// may name a membership that is already gone with its thing or group; after an
+// error a change may be one that is made already.
 type Committer interface {
 	CommitMembership(ctx context.Context, changes []MembershipChange, cursor store.Cursor) error
+	// CommitComplete tells of groups that have all members that they should
+	// have: those that CommitMembership made durable before.
+	CommitComplete(ctx context.Context, groups []CompleteGroup) error
 }
 
 // Source tells what exists about a thing at the moment, for a thing that is
@@ -55,6 +72,8 @@ type Options struct {
 	// GroupLimit is the number of groups that a thing may be in, static ones
 	// first, then elder dynamic ones; zero means no limit.
 	GroupLimit int
+	// Registerer is optional.
+	Registerer prometheus.Registerer
 }
 
 // Status is the state of an index or a dynamic group.
@@ -82,21 +101,17 @@ type Index struct {
 	// loading counts what the newest build of all accounts has read.
 	loading *Loaded
 	// following is held by whoever changes what the index follows from: Apply,
-	// Finish and the end of a rebuild. It comes before mu, mu before a shard's.
+	// Finish and the end of a rebuild. It comes before a shard's lock, that before
+	// mu and the outbox's.
 	following sync.Mutex
-	// pending are changes of membership that are not committed yet; following
-	// guards it.
-	pending map[membership]bool
-	// asked wakes Run when a shard wants to be rebuilt.
+	// asked wakes runRebuilds when a shard wants to be rebuilt.
 	asked chan struct{}
-	// refused counts things that fit a dynamic group and had no room for it.
-	refused atomic.Uint64
-}
-
-// membership names a place in a group.
-type membership struct {
-	account      fleet.Account
-	group, thing string
+	// outbox holds changes of membership that are not committed yet.
+	outbox *outbox
+	// refused counts things that fit a dynamic group and had no room for it;
+	// refusals says so by group.
+	refused  atomic.Uint64
+	refusals *prometheus.CounterVec
 }
 
 // New returns an index that answers IndexNotReady until its first build.
@@ -110,7 +125,14 @@ func New(o Options) *Index {
 	if !o.IndexingOff && !o.Indexing.Things.Registry && !o.Indexing.Groups.On {
 		o.Indexing = fleet.DefaultIndexing()
 	}
-	return &Index{options: o, advanced: make(chan struct{}), asked: make(chan struct{}, 1), pending: map[membership]bool{}}
+	refusals := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "muster_iot_add_thing_to_dynamic_thing_groups_failed_total",
+		Help: "Things that could not join a dynamic group, or had to leave it, because they are in too many groups: AddThingToDynamicThingGroupsFailed.",
+	}, []string{"account", "dynamic_group_name"})
+	if o.Registerer != nil {
+		o.Registerer.MustRegister(refusals)
+	}
+	return &Index{options: o, advanced: make(chan struct{}), asked: make(chan struct{}, 1), outbox: newOutbox(), refusals: refusals}
 }
 
 // ParseThings reads a query on things.
@@ -127,7 +149,8 @@ func (x *Index) ParseGroups(text string) (fleetquery.Query, error) {
 func (x *Index) newShard(account fleet.Account) *shard {
 	return newShard(x.options, func(group, thing string) {
 		x.refused.Add(1)
-		x.options.Logger.Warn("thing not added to dynamic group, it is in too many groups",
+		x.refusals.WithLabelValues(string(account), group).Inc()
+		x.options.Logger.Error("thing not added to dynamic group, it is in too many groups",
 			slog.String("account", string(account)), slog.String("group", group), slog.String("thing", thing))
 	})
 }
@@ -229,13 +252,14 @@ func (x *Index) GroupsOf(account fleet.Account, thing string) ([]string, error) 
 	defer s.mu.RUnlock()
 	var groups []string
 	if doc, ok := s.things.doc(thing); ok {
-		s.standing.memberNames(doc, func(name string) { groups = append(groups, strings.Clone(name)) })
+		s.standing.members(doc, func(g *dynamicGroup) { groups = append(groups, strings.Clone(g.name)) })
 	}
 	return groups, nil
 }
 
 // GroupStatus returns the state of a dynamic group that the registry has with
-// the given query.
+// the given query. Active says that its members are decided, not that they are
+// committed.
 func (x *Index) GroupStatus(account fleet.Account, group, query string) Status {
 	s, err := x.shard(account)
 	if s == nil || err != nil {
@@ -247,7 +271,9 @@ func (x *Index) GroupStatus(account fleet.Account, group, query string) Status {
 	switch {
 	case !ok || s.standing.groups[id].plan == nil:
 		return Building
-	case s.standing.groups[id].query != query, s.wanted != nil:
+	case x.Status() == Rebuilding || s.standing.groups[id].todo != nil || s.wanted != nil:
+		return Rebuilding
+	case s.standing.groups[id].query != query:
 		return Rebuilding
 	}
 	return Active

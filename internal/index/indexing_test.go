@@ -22,9 +22,9 @@ import (
 	"github.com/muster-iot/muster/internal/store"
 )
 
-// ledger is a store with an event log over a model. Its index follows by hand
+// memberLedger is a store with an event log over a model. Its index follows by hand
 // and rebuilds by itself.
-type ledger struct {
+type memberLedger struct {
 	*model
 
 	t  *testing.T
@@ -40,10 +40,10 @@ type ledger struct {
 	broken         error
 }
 
-// newLedger returns a fleet whose index runs, with dynamic groups.
-func newLedger(t *testing.T, config fleet.Indexing, groups map[string]string) *ledger {
+// newMemberLedger returns a fleet whose index runs, with dynamic groups.
+func newMemberLedger(t *testing.T, config fleet.Indexing, groups map[string]string) *memberLedger {
 	t.Helper()
-	l := &ledger{model: newModel(7), t: t, config: config, before: func() {}, loaded: func() {}}
+	l := &memberLedger{model: newModel(7), t: t, config: config, before: func() {}, loaded: func() {}}
 	l.x = index.New(index.Options{Committer: l.model, Source: l, Reloader: l, Logger: slog.New(slog.DiscardHandler)})
 	for _, name := range slices.Sorted(maps.Keys(groups)) {
 		q, err := l.x.ParseThings(groups[name])
@@ -74,14 +74,14 @@ func newLedger(t *testing.T, config fleet.Indexing, groups map[string]string) *l
 }
 
 // ThingState implements index.Source.
-func (l *ledger) ThingState(ctx context.Context, of fleet.Account, thing string) (index.State, error) {
+func (l *memberLedger) ThingState(ctx context.Context, of fleet.Account, thing string) (index.State, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.model.ThingState(ctx, of, thing)
 }
 
 // fill puts the model as it is.
-func (l *ledger) fill(b *index.Builder) (store.Cursor, error) {
+func (l *memberLedger) fill(b *index.Builder) (store.Cursor, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b.PutIndexing(account, l.config)
@@ -105,7 +105,7 @@ func (l *ledger) fill(b *index.Builder) (store.Cursor, error) {
 }
 
 // LoadAccount implements index.Reloader.
-func (l *ledger) LoadAccount(_ context.Context, of fleet.Account, b *index.Builder) (store.Cursor, error) {
+func (l *memberLedger) LoadAccount(_ context.Context, of fleet.Account, b *index.Builder) (store.Cursor, error) {
 	if of != account {
 		return store.Cursor{}, errors.New("another account")
 	}
@@ -123,7 +123,7 @@ func (l *ledger) LoadAccount(_ context.Context, of fleet.Account, b *index.Build
 }
 
 // Events implements index.Reloader.
-func (l *ledger) Events(_ context.Context, after store.Cursor, limit int) ([]event.Envelope, store.Cursor, error) {
+func (l *memberLedger) Events(_ context.Context, after store.Cursor, limit int) ([]event.Envelope, store.Cursor, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var found []event.Envelope
@@ -137,14 +137,14 @@ func (l *ledger) Events(_ context.Context, after store.Cursor, limit int) ([]eve
 }
 
 // set changes what the next rebuild meets.
-func (l *ledger) set(change func()) {
+func (l *memberLedger) set(change func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	change()
 }
 
 // happen makes random changes that the index does not know yet.
-func (l *ledger) happen(n int) {
+func (l *memberLedger) happen(n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for range n {
@@ -153,7 +153,7 @@ func (l *ledger) happen(n int) {
 }
 
 // configure commits a configuration, its version counted on.
-func (l *ledger) configure(config fleet.Indexing) {
+func (l *memberLedger) configure(config fleet.Indexing) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	config.Version = l.config.Version + 1
@@ -162,7 +162,7 @@ func (l *ledger) configure(config fleet.Indexing) {
 }
 
 // follow gives the index what it does not know.
-func (l *ledger) follow() {
+func (l *memberLedger) follow() {
 	l.t.Helper()
 	l.mu.Lock()
 	batch := slices.Clone(l.log[l.applied:])
@@ -174,14 +174,15 @@ func (l *ledger) follow() {
 }
 
 // status are the two states for the stored configuration.
-func (l *ledger) status() [2]index.Status {
+func (l *memberLedger) status() [2]index.Status {
 	things, groups := l.x.StatusOf(account, &l.config)
 	return [2]index.Status{things, groups}
 }
 
 // agree checks queries and memberships against the model.
-func (l *ledger) agree(queries ...string) {
+func (l *memberLedger) agree(queries ...string) {
 	l.t.Helper()
+	synctest.Wait() // memberships are committed beside
 	docs, members := l.documents()
 	for group, things := range members {
 		if diff := cmp.Diff(slices.Sorted(maps.Keys(things)), slices.Sorted(maps.Keys(l.committed[group]))); diff != "" {
@@ -211,7 +212,7 @@ func (l *ledger) agree(queries ...string) {
 }
 
 // refused is the code with which a query is refused, "" when it is not.
-func (l *ledger) refused(text string) fault.Code {
+func (l *memberLedger) refused(text string) fault.Code {
 	l.t.Helper()
 	q, err := l.x.ParseThings(text)
 	if err == nil {
@@ -236,7 +237,7 @@ func registryQueries() map[string]string {
 func TestRebuildLosesNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		l := newLedger(t, fleet.DefaultIndexing(), registryQueries())
+		l := newMemberLedger(t, fleet.DefaultIndexing(), registryQueries())
 		l.happen(300)
 		l.follow()
 		configs := []fleet.Indexing{
@@ -276,7 +277,7 @@ func TestRebuildLosesNothing(t *testing.T) {
 func TestSourcesThatAreOff(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		l := newLedger(t, fleet.DefaultIndexing(), nil)
+		l := newMemberLedger(t, fleet.DefaultIndexing(), nil)
 		l.happen(300)
 		l.follow()
 		if total := len(find(t, l.x, "connectivity.connected:true")); total == 0 {
@@ -338,7 +339,7 @@ func TestSourcesThatAreOff(t *testing.T) {
 func TestOffAndOn(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		l := newLedger(t, fleet.DefaultIndexing(), nil)
+		l := newMemberLedger(t, fleet.DefaultIndexing(), nil)
 		l.happen(100)
 		l.follow()
 		off := fleet.Indexing{Groups: fleet.GroupIndexing{On: true}}
@@ -392,7 +393,7 @@ func TestOffAndOn(t *testing.T) {
 func TestConfigurationWithoutRebuild(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		l := newLedger(t, fleet.DefaultIndexing(), nil)
+		l := newMemberLedger(t, fleet.DefaultIndexing(), nil)
 		config := fleet.DefaultIndexing()
 		config.Things.CustomFields = []fleet.IndexedField{{Name: "attributes.ratio", Type: fleet.FieldNumber}}
 		l.configure(config)
@@ -422,7 +423,7 @@ func TestConfigurationWithoutRebuild(t *testing.T) {
 func TestRebuildIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		l := newLedger(t, fleet.DefaultIndexing(), registryQueries())
+		l := newMemberLedger(t, fleet.DefaultIndexing(), registryQueries())
 		l.happen(100)
 		l.follow()
 		l.set(func() { l.broken = errors.New("no disk") })
@@ -459,7 +460,7 @@ func TestRebuildIsTriedAgain(t *testing.T) {
 func TestWholeBuildEndsRebuild(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		l := newLedger(t, fleet.DefaultIndexing(), registryQueries())
+		l := newMemberLedger(t, fleet.DefaultIndexing(), registryQueries())
 		l.happen(100)
 		l.follow()
 		l.set(func() {

@@ -68,7 +68,8 @@ func newModel(seed uint64) *model {
 
 var errCommit = errors.New("commit refused")
 
-// CommitMembership records changes and checks that each one is a change.
+// CommitMembership records changes and checks that each one has a cause, and
+// that nothing joins where it is. What is gone may leave again.
 func (m *model) CommitMembership(_ context.Context, changes []index.MembershipChange, _ store.Cursor) error {
 	if m.failing {
 		return errCommit
@@ -77,8 +78,11 @@ func (m *model) CommitMembership(_ context.Context, changes []index.MembershipCh
 		if m.committed[c.Group] == nil {
 			m.committed[c.Group] = map[string]bool{}
 		}
-		if m.committed[c.Group][c.Thing] == c.Added {
+		if c.Added && m.committed[c.Group][c.Thing] {
 			return fmt.Errorf("no change: %+v", c)
+		}
+		if c.Cause == nil || c.Cause.Kind == "" {
+			return fmt.Errorf("no cause: %+v", c)
 		}
 		if c.Added {
 			m.committed[c.Group][c.Thing] = true
@@ -88,6 +92,9 @@ func (m *model) CommitMembership(_ context.Context, changes []index.MembershipCh
 	}
 	return nil
 }
+
+// CommitComplete records nothing.
+func (*model) CommitComplete(context.Context, []index.CompleteGroup) error { return nil }
 
 // ThingState serves the index when a thing is created.
 func (m *model) ThingState(_ context.Context, _ fleet.Account, thing string) (index.State, error) {
@@ -304,6 +311,18 @@ func search(t *testing.T, x *index.Index, q fleetquery.Query, limit int) []strin
 func (m *model) build(t *testing.T, x *index.Index) {
 	t.Helper()
 	b := x.Build()
+	m.load(t, b)
+	for group, things := range m.committed {
+		b.LoadMembership(account, group, slices.Collect(maps.Keys(things))...)
+	}
+	if err := b.Finish(t.Context(), store.CursorAt(store.Position{Seq: m.seq})); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// load hands the model to a builder.
+func (m *model) load(t *testing.T, b *index.Builder) {
+	t.Helper()
 	for _, name := range m.groupOrder {
 		b.PutGroup(account, index.Group{Name: name, Query: m.groups[name].query, CreatedAt: time.Unix(1, 0)})
 	}
@@ -320,11 +339,5 @@ func (m *model) build(t *testing.T, x *index.Index) {
 		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	for group, things := range m.committed {
-		b.LoadMembership(account, group, slices.Collect(maps.Keys(things))...)
-	}
-	if err := b.Finish(t.Context(), store.CursorAt(store.Position{Seq: m.seq})); err != nil {
-		t.Fatal(err)
 	}
 }

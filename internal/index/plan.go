@@ -19,6 +19,8 @@ type plan struct {
 	pattern    fleetquery.Pattern
 	numbers    fleetquery.NumberRange
 	texts      fleetquery.TextRange
+	// label is the test in words, once somebody asked for it.
+	label string
 }
 
 // opcode is the kind of a plan.

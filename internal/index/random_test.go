@@ -82,6 +82,9 @@ func (m *model) changeBilling(name string) []event.Envelope {
 func (m *model) deleteThing(name string) []event.Envelope {
 	out := []event.Envelope{m.envelope(event.ThingDeleted{Thing: name, Version: m.things[name].Version})}
 	delete(m.things, name)
+	for _, members := range m.committed {
+		delete(members, name)
+	}
 	return out
 }
 

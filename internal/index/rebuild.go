@@ -45,10 +45,10 @@ func (l *Loaded) Shadows() int64 { return l.shadows.Load() }
 // errReplaced ends a rebuild whose shard has been replaced by a whole build.
 var errReplaced = errors.New("the whole index was built anew in the meantime")
 
-// Run rebuilds the indexes of accounts whose configuration asks for it, one
+// runRebuilds rebuilds the indexes of accounts whose configuration asks for it, one
 // after the other, until ctx ends, which is no error. Searches and Apply go on
 // meanwhile. A rebuild that fails is tried again.
-func (x *Index) Run(ctx context.Context) error {
+func (x *Index) runRebuilds(ctx context.Context) error {
 	for {
 		failed := false
 		for _, account := range x.wanting() {
@@ -152,22 +152,32 @@ func (x *Index) rebuild(ctx context.Context, account fleet.Account) error {
 	if _, err = x.catchUp(ctx, account, s, at, upTo); err != nil {
 		return err
 	}
-	x.mu.Lock()
-	if x.shards[account] != before {
-		x.mu.Unlock()
+	if !x.exchange(account, before, s) {
 		return errReplaced
 	}
-	x.shards[account] = s
-	x.mu.Unlock()
-	x.noteDifference(account, before, s)
 	if s.wanted != nil {
 		x.askRebuild() // changed again meanwhile
 	}
-	if err := x.commit(ctx, upTo); err != nil {
+	if err := x.settle(ctx); err != nil {
 		// The changes wait for the next Apply; the new index is in its place.
 		x.options.Logger.WarnContext(ctx, "membership after a rebuild is committed later", slog.Any("err", err))
 	}
 	return nil
+}
+
+// exchange puts a shard in the place of another unless somebody else did. What
+// the other is being changed to, as by a fill, ends before.
+func (x *Index) exchange(account fleet.Account, before, s *shard) bool {
+	before.mu.Lock()
+	defer before.mu.Unlock()
+	if current, err := x.shard(account); err != nil || current != before {
+		return false
+	}
+	x.noteDifference(account, before, s)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.shards[account] = s
+	return true
 }
 
 // catchUp applies the events of an account between two cursors to a shard that
@@ -198,7 +208,7 @@ func (x *Index) catchUp(ctx context.Context, account fleet.Account, s *shard, af
 			return before, err
 		}
 		x.applyEvents(s, account, mine, states)
-		s.settle(func(string, string, bool) {}) // told as a whole afterwards
+		s.settle(func(*dynamicGroup, uint32, bool, cause) {}) // told as a whole afterwards
 	}
 	return after, nil
 }
@@ -209,6 +219,9 @@ func (x *Index) noteDifference(account fleet.Account, before, after *shard) {
 	if !after.config.Things.Registry {
 		return
 	}
+	o := x.outbox
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	missing := func(from, in *shard, added bool) {
 		for _, g := range from.standing.groups {
 			if g == nil {
@@ -218,13 +231,18 @@ func (x *Index) noteDifference(account fleet.Account, before, after *shard) {
 			for it := g.members.Iterator(); it.HasNext(); {
 				thing := from.things.names.text(it.Next())
 				if doc, ok := in.things.doc(thing); !ok || other == nil || !other.members.Contains(doc) {
-					x.note(membership{account: account, group: g.name, thing: thing}, added)
+					o.note(membership{account: account, group: g.name, thing: thing},
+						decision{added: added, certain: true, cause: &event.MembershipCause{Kind: string(CauseQuery)}})
 				}
 			}
 		}
 	}
 	missing(after, before, true)
 	missing(before, after, false)
+	for _, id := range after.standing.takeCompleted() {
+		o.complete[groupKey{account, after.standing.groups[id].name}] = after.standing.groups[id].query
+	}
+	o.wake()
 }
 
 // group returns a dynamic group by name, nil for none.

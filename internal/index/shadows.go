@@ -149,7 +149,17 @@ func (s *shard) patchLeaf(root string, doc uint32, l leaf, timestamp int64) {
 	c := s.things
 	s.path = append(append(append(s.path[:0], root...), '.'), l.path...)
 	s.meta = append(append(append(s.meta[:0], root...), ".metadata."...), l.path...)
-	n, meta := c.nodes[string(s.path)], c.nodes[string(s.meta)]
+	n := c.nodes[string(s.path)]
+	if n != nil && n.stamp != nil && !n.stamp.forgotten && l.kind == leafValue && len(n.kids) == 0 {
+		// What most updates are: a value in the place of a value.
+		c.set(n, doc, l.values)
+		if n.field != nil && n.field.exists.Contains(doc) {
+			s.one[0] = float64(timestamp)
+			c.set(n.stamp, doc, values{numbers: s.one[:]})
+		}
+		return
+	}
+	meta := c.nodes[string(s.meta)]
 	if l.kind == leafObject {
 		s.dropValue(n, meta, doc)
 		return
@@ -178,6 +188,7 @@ func (s *shard) patchLeaf(root string, doc uint32, l leaf, timestamp int64) {
 	s.meta = append(s.meta, ".timestamp"...)
 	s.one[0] = float64(timestamp)
 	if at := c.nodes[string(s.meta)]; at != nil {
+		n.stamp = at
 		c.set(at, doc, values{numbers: s.one[:]})
 		return
 	}

@@ -43,11 +43,12 @@ func newShard(o Options, refused func(group, thing string)) *shard {
 		groupNames: newDict(false),
 	}
 	s.standing = &standing{
-		corpus:  s.things,
-		byName:  map[string]uint32{},
-		paused:  true,
-		toggled: map[uint64]bool{},
-		limit:   o.GroupLimit,
+		corpus:   s.things,
+		byName:   map[string]uint32{},
+		paused:   true,
+		folds:    map[string]int{},
+		draining: map[string]uint32{},
+		limit:    o.GroupLimit,
 		directGroups: func(doc uint32) int {
 			list, _ := s.direct.get(doc)
 			return len(list)
@@ -68,7 +69,9 @@ type Group struct {
 	// Ancestors are the names of all groups above it.
 	Ancestors []string
 	// Query is empty for a static group.
-	Query     string
+	Query string
+	// Complete says that a CommitComplete was told of this query before.
+	Complete  bool
 	CreatedAt time.Time
 	Version   int64
 }
@@ -80,7 +83,7 @@ func (s *shard) putGroup(g Group, root fleetquery.Node) {
 		s.describeGroup(g)
 	}
 	if g.Query != "" {
-		s.standing.define(g.Name, g.Query, root, g.CreatedAt.UnixNano())
+		s.standing.define(g, root)
 	}
 }
 
@@ -112,11 +115,9 @@ func (s *shard) removeGroup(name string) {
 
 // settle ends a batch: membership is decided, its changes are told, and the
 // dictionaries are put in order.
-func (s *shard) settle(tell func(group, thing string, added bool)) {
+func (s *shard) settle(tell func(g *dynamicGroup, doc uint32, certain bool, why cause)) {
 	s.standing.resolve()
-	s.standing.settle(func(group string, doc uint32, added bool) {
-		tell(group, s.things.names.text(doc), added)
-	})
+	s.standing.settle(tell)
 	s.things.tidy()
 	s.groups.tidy()
 }

@@ -2,6 +2,7 @@ package index
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"strings"
 
@@ -34,10 +35,21 @@ type standing struct {
 	eligible column[[]uint32]
 	// onCreate are the groups that a document without any field fits.
 	onCreate []uint32
-	// marks are (document, group) pairs to decide at the end of the batch.
-	marks []uint64
-	// toggled holds the memberships that differ from the start of the batch.
-	toggled map[uint64]bool
+	// filling are the groups that have documents to look at, draining the dropped
+	// ones among them by name.
+	filling  []uint32
+	draining map[string]uint32
+	// completed are the groups that got their last members since they were taken.
+	completed []uint32
+	// marks are what to decide at the end of the batch.
+	marks []mark
+	// toggles are the changes of membership since the start of the batch, in
+	// order. Two of one place cancel each other.
+	toggles []toggled
+	// reasons says why the document that is being seated came to fit or not.
+	reasons []reason
+	// folds counts the groups by folded name: two may have the same.
+	folds map[string]int
 	// limit is the number of groups that a thing may be in; 0 for no limit.
 	limit int
 	// directGroups counts the static groups of a document.
@@ -48,21 +60,49 @@ type standing struct {
 	refused func(group string, doc uint32)
 	// unstable counts batches that ended with memberships still changing.
 	unstable uint64
-	// scratch and guards are buffers.
-	scratch, guards values
+	// scratch is a buffer.
+	scratch values
 }
 
 // dynamicGroup is a group defined by a query.
 type dynamicGroup struct {
-	name  string
-	query string
+	name string
+	// folded is the name as it is indexed.
+	folded string
+	query  string
 	// born orders groups by age.
 	born int64
 	// plan is nil when the stored query cannot be read.
-	plan    *plan
+	plan *plan
+	// complete says that all members under the query were told before.
+	complete bool
+	// todo are the documents that the query has still to be decided for; nil when
+	// there are none.
+	todo    *roaring.Bitmap
 	members *roaring.Bitmap
 	// displaced are documents that fit but have no room.
 	displaced *roaring.Bitmap
+}
+
+// toggled is a change of a place.
+type toggled struct {
+	pair uint64
+	why  cause
+	// gone says that the durable form of the place ended in another way: with its
+	// thing or its group.
+	gone bool
+}
+
+// reason is why a document came to fit a group or not.
+type reason struct {
+	group uint32
+	why   cause
+}
+
+// mark is a document and a group to decide, and the field that changed.
+type mark struct {
+	pair uint64
+	at   *node
 }
 
 // pair packs a document and a group.
@@ -76,22 +116,30 @@ func (s *standing) changed(n *node, doc uint32, old, now values) {
 	if s.paused {
 		return
 	}
-	mark := func(group uint32) { s.marks = append(s.marks, pair(doc, group)) }
+	mark := func(group uint32) { s.marks = append(s.marks, mark{pair(doc, group), n}) }
 	flip := func(a *atoms) { a.flips(old, now, mark) }
 	if n.atoms != nil {
-		n.atoms.forDocument(doc, &s.guards, flip)
+		n.atoms.forDocument(doc, flip)
 	}
 	if n.unfielded && s.everywhere != nil {
-		s.everywhere.forDocument(doc, &s.guards, flip)
+		s.everywhere.forDocument(doc, flip)
 	}
-	if old.empty() == now.empty() {
-		return
+	if old.empty() != now.empty() {
+		s.changedExistence(n, doc)
 	}
+	if n.lookout != nil && n.lookout.doc == doc {
+		n.lookout.known = false
+	}
+}
+
+// changedExistence marks the groups that ask whether there is a value at a field
+// or below, when the one at n appears or goes.
+func (s *standing) changedExistence(n *node, doc uint32) {
 	for up := n; up != nil; up = up.parent {
 		if up.atoms != nil {
-			up.atoms.forDocument(doc, &s.guards, func(a *atoms) {
+			up.atoms.forDocument(doc, func(a *atoms) {
 				for _, group := range a.exists {
-					mark(group)
+					s.marks = append(s.marks, mark{pair(doc, group), n})
 				}
 			})
 		}
@@ -104,7 +152,7 @@ func (s *standing) created(doc uint32) {
 		return
 	}
 	for _, group := range s.onCreate {
-		s.marks = append(s.marks, pair(doc, group))
+		s.marks = append(s.marks, mark{pair(doc, group), nil})
 	}
 }
 
@@ -114,7 +162,9 @@ func (s *standing) removed(doc uint32) {
 	for _, id := range list {
 		g := s.groups[id]
 		if g.members.CheckedRemove(doc) {
-			s.toggle(doc, id)
+			// It may come back in this batch: even so, what is durable of it ends
+			// with the thing.
+			s.toggles = append(s.toggles, toggled{pair(doc, id), cause{kind: CauseThing}, true})
 		}
 		g.displaced.Remove(doc)
 	}
@@ -122,7 +172,11 @@ func (s *standing) removed(doc uint32) {
 }
 
 // define sets the query of a group, new or known, and evaluates it.
-func (s *standing) define(name, query string, root fleetquery.Node, born int64) {
+func (s *standing) define(definition Group, root fleetquery.Node) {
+	name, query := definition.Name, definition.Query
+	if id, dying := s.draining[name]; dying {
+		s.fill(id, math.MaxInt)
+	}
 	id, known := s.byName[name]
 	switch {
 	case known && s.groups[id].query == query:
@@ -137,10 +191,13 @@ func (s *standing) define(name, query string, root fleetquery.Node, born int64) 
 	}
 	if !known {
 		s.byName[name] = id
-		s.groups[id] = &dynamicGroup{name: name, born: born, members: roaring.New(), displaced: roaring.New()}
+		s.folds[fleetquery.Fold(name)]++
+		s.groups[id] = &dynamicGroup{
+			name: name, folded: fleetquery.Fold(name), born: definition.CreatedAt.UnixNano(), members: roaring.New(), displaced: roaring.New(),
+		}
 	}
 	g := s.groups[id]
-	g.query, g.plan = query, nil
+	g.query, g.plan, g.complete = query, nil, definition.Complete
 	if root != nil {
 		g.plan = s.corpus.compile(root, true)
 	}
@@ -158,13 +215,9 @@ func (s *standing) resume() {
 			s.register(uint32(id))
 		}
 	}
-	for id, g := range s.groups {
-		if g != nil {
-			s.refill(uint32(id))
-		}
-	}
+	s.fillAll()
 	s.resolve()
-	clear(s.toggled)
+	s.toggles = s.toggles[:0]
 }
 
 // register enters the tests of a group.
@@ -260,21 +313,6 @@ func (s *standing) unregister(id uint32) {
 	s.onCreate = slices.DeleteFunc(s.onCreate, func(g uint32) bool { return g == id })
 }
 
-// refill evaluates a group's query on all documents.
-func (s *standing) refill(id uint32) {
-	g := s.groups[id]
-	fits := roaring.New()
-	if g.plan != nil {
-		fits = s.corpus.evaluate(g.plan)
-	}
-	had := roaring.Or(g.members, g.displaced)
-	for it := roaring.Xor(had, fits).Iterator(); it.HasNext(); {
-		doc := it.Next()
-		s.setEligible(doc, id, !had.Contains(doc))
-		s.seat(doc)
-	}
-}
-
 // drop removes a group with its memberships.
 func (s *standing) drop(name string) {
 	id, ok := s.byName[name]
@@ -284,25 +322,60 @@ func (s *standing) drop(name string) {
 	s.unregister(id)
 	g := s.groups[id]
 	g.plan, g.query = nil, ""
-	s.refill(id)
 	delete(s.byName, name)
+	if s.folds[g.folded]--; s.folds[g.folded] == 0 {
+		delete(s.folds, g.folded)
+	}
+	s.draining[name] = id
 	s.retired = append(s.retired, id)
+	s.refill(id)
 }
 
-// settle ends a batch: it hands each change of membership to tell and frees
-// the numbers of dropped groups.
-func (s *standing) settle(tell func(group string, doc uint32, added bool)) {
-	for key := range s.toggled {
-		g := s.groups[uint32(key)]
-		doc := uint32(key >> 32)
-		tell(g.name, doc, g.members.Contains(doc))
+// settle ends a batch: it hands each change of membership to tell, those of
+// dropped groups first, since another group may have the name, and frees the
+// numbers of dropped groups.
+func (s *standing) settle(tell func(g *dynamicGroup, doc uint32, certain bool, why cause)) {
+	slices.SortStableFunc(s.toggles, func(a, b toggled) int { return cmp.Compare(a.pair, b.pair) })
+	for _, dropped := range [2]bool{true, false} {
+		if dropped && len(s.retired) == 0 {
+			continue
+		}
+		for i := 0; i < len(s.toggles); {
+			key, n, gone := s.toggles[i].pair, 0, false
+			for ; i < len(s.toggles) && s.toggles[i].pair == key; i++ {
+				n++
+				gone = gone || s.toggles[i].gone
+			}
+			id := uint32(key)
+			if dropped != slices.Contains(s.retired, id) || n%2 == 0 && !gone {
+				continue
+			}
+			// The durable form of a dropped group's members goes with the group.
+			tell(s.groups[id], uint32(key>>32), !gone && !dropped, s.toggles[i-1].why)
+		}
 	}
-	clear(s.toggled)
-	for _, id := range s.retired {
+	s.toggles = s.toggles[:0]
+	s.retired = slices.DeleteFunc(s.retired, func(id uint32) bool {
+		if s.groups[id].todo != nil {
+			return false
+		}
 		s.groups[id] = nil
 		s.free = append(s.free, id)
+		return true
+	})
+}
+
+// takeCompleted returns the groups that were completed since the last call.
+func (s *standing) takeCompleted() []uint32 {
+	var taken []uint32
+	for _, id := range s.completed {
+		if g := s.groups[id]; g != nil && g.plan != nil && g.todo == nil && !g.complete {
+			g.complete = true
+			taken = append(taken, id)
+		}
 	}
-	s.retired = s.retired[:0]
+	s.completed = s.completed[:0]
+	return taken
 }
 
 // resolve decides all marks of a batch, and those that come of the decisions,
@@ -316,12 +389,12 @@ func (s *standing) resolve() {
 		}
 		marks := s.marks
 		s.marks = nil
-		slices.Sort(marks)
-		marks = slices.Compact(marks)
+		slices.SortFunc(marks, func(a, b mark) int { return cmp.Compare(a.pair, b.pair) })
+		marks = slices.CompactFunc(marks, func(a, b mark) bool { return a.pair == b.pair })
 		for i := 0; i < len(marks); {
-			doc := uint32(marks[i] >> 32)
+			doc := uint32(marks[i].pair >> 32)
 			next := i + 1
-			for next < len(marks) && uint32(marks[next]>>32) == doc {
+			for next < len(marks) && uint32(marks[next].pair>>32) == doc {
 				next++
 			}
 			s.decide(doc, marks[i:next])
@@ -334,49 +407,57 @@ func (s *standing) resolve() {
 }
 
 // decide evaluates the marked groups of one document.
-func (s *standing) decide(doc uint32, marks []uint64) {
+func (s *standing) decide(doc uint32, marks []mark) {
 	if !s.corpus.live.Contains(doc) {
 		return
 	}
-	moved := false
+	list, _ := s.eligible.get(doc)
+	s.reasons = s.reasons[:0]
 	for _, m := range marks {
-		id := uint32(m)
+		id := uint32(m.pair)
 		g := s.groups[id]
 		if g == nil || g.plan == nil {
 			continue
 		}
-		had := g.members.Contains(doc) || g.displaced.Contains(doc)
+		had := slices.Contains(list, id)
 		if fits := s.corpus.matches(g.plan, doc, &s.scratch); fits != had {
-			s.setEligible(doc, id, fits)
-			moved = true
+			list = s.setEligible(doc, id, fits, causeOf(m.at))
 		}
 	}
-	if moved {
+	if len(s.reasons) > 0 {
 		s.seat(doc)
 	}
 }
 
-// setEligible records whether a document fits a group.
-func (s *standing) setEligible(doc, id uint32, fits bool) {
-	old, _ := s.eligible.get(doc)
-	pos, found := slices.BinarySearchFunc(old, id, s.byAge)
+// setEligible records whether a document fits a group, which was otherwise
+// before, and returns its list. Where places are not counted it joins or leaves
+// at once.
+func (s *standing) setEligible(doc, id uint32, fits bool, why cause) []uint32 {
+	list, _ := s.eligible.get(doc)
+	pos, found := slices.BinarySearchFunc(list, id, s.byAge)
 	switch {
 	case fits && !found:
-		list := make([]uint32, 0, len(old)+1)
-		list = append(append(append(list, old[:pos]...), id), old[pos:]...)
-		s.eligible.set(doc, list)
-	case !fits && found && len(old) == 1:
-		s.eligible.remove(doc)
+		list = slices.Insert(list, pos, id)
 	case !fits && found:
-		s.eligible.set(doc, slices.Delete(slices.Clone(old), pos, pos+1))
+		list = slices.Delete(list, pos, pos+1)
 	}
-	if !fits {
-		g := s.groups[id]
+	if len(list) == 0 {
+		s.eligible.remove(doc)
+	} else {
+		s.eligible.set(doc, list)
+	}
+	s.reasons = append(s.reasons, reason{id, why})
+	g := s.groups[id]
+	switch {
+	case !fits:
 		g.displaced.Remove(doc)
 		if g.members.CheckedRemove(doc) {
-			s.toggle(doc, id)
+			s.toggle(doc, id, why)
 		}
+	case s.limit == 0 && g.members.CheckedAdd(doc):
+		s.toggle(doc, id, why)
 	}
+	return list
 }
 
 // byAge orders groups, eldest first.
@@ -388,11 +469,16 @@ func (s *standing) byAge(a, b uint32) int {
 // seat gives a document's places to the eldest groups it fits: what the rules
 // of §3.3 come to, whatever the order of events.
 func (s *standing) seat(doc uint32) {
-	list, _ := s.eligible.get(doc)
-	places := len(list)
 	if s.limit > 0 {
-		places = min(places, max(0, s.limit-s.directGroups(doc)))
+		s.countSeats(doc)
 	}
+	s.regroup(doc)
+}
+
+// countSeats decides which of the groups that a document fits have a place.
+func (s *standing) countSeats(doc uint32) {
+	list, _ := s.eligible.get(doc)
+	places := min(len(list), max(0, s.limit-s.directGroups(doc)))
 	for i, id := range list {
 		g := s.groups[id]
 		member := g.members.Contains(doc)
@@ -400,36 +486,41 @@ func (s *standing) seat(doc uint32) {
 		case i < places && !member:
 			g.members.Add(doc)
 			g.displaced.Remove(doc)
-			s.toggle(doc, id)
+			s.toggle(doc, id, s.reasonFor(id))
 		case i >= places:
 			if member {
 				g.members.Remove(doc)
-				s.toggle(doc, id)
+				s.toggle(doc, id, cause{kind: CauseLimit})
 			}
 			if g.displaced.CheckedAdd(doc) {
 				s.refused(g.name, doc)
 			}
 		}
 	}
-	s.regroup(doc)
 }
 
-// toggle notes a change of membership; a second one cancels the first.
-func (s *standing) toggle(doc, id uint32) {
-	key := pair(doc, id)
-	if s.toggled[key] {
-		delete(s.toggled, key)
-	} else {
-		s.toggled[key] = true
+// reasonFor is why the document that is being seated fits a group; a place that
+// came free when it is not that the document came to fit just now.
+func (s *standing) reasonFor(id uint32) cause {
+	for _, r := range s.reasons {
+		if r.group == id {
+			return r.why
+		}
 	}
+	return cause{kind: CauseLimit}
 }
 
-// memberNames calls fn for each dynamic group that a document is in.
-func (s *standing) memberNames(doc uint32, fn func(name string)) {
+// toggle notes a change of membership.
+func (s *standing) toggle(doc, id uint32, why cause) {
+	s.toggles = append(s.toggles, toggled{pair: pair(doc, id), why: why})
+}
+
+// members calls fn for each dynamic group that a document is in.
+func (s *standing) members(doc uint32, fn func(g *dynamicGroup)) {
 	list, _ := s.eligible.get(doc)
 	for _, id := range list {
-		if g := s.groups[id]; g.members.Contains(doc) {
-			fn(g.name)
+		if g := s.groups[id]; s.limit == 0 || g.members.Contains(doc) {
+			fn(g)
 		}
 	}
 }

@@ -193,6 +193,7 @@ func (s *shard) setGroup(thing, group string, in bool) {
 // putDirect stores the static groups of a thing, which may cost or free a
 // place for dynamic ones.
 func (s *shard) putDirect(doc uint32, list []uint32) {
+	s.standing.reasons = s.standing.reasons[:0]
 	if len(list) == 0 {
 		s.direct.remove(doc)
 	} else {
@@ -234,6 +235,13 @@ func (s *shard) regroup(doc uint32) {
 	if id, ok := s.billing.get(doc); ok {
 		add(s.groupNames.text(id))
 	}
-	s.standing.memberNames(doc, add)
+	static := len(s.names)
+	s.standing.members(doc, func(g *dynamicGroup) {
+		// Names that are folded alike are one name of the thing.
+		if s.standing.folds[g.folded] > 1 && slices.Contains(s.names, g.folded) || slices.Contains(s.names[:static], g.folded) {
+			return
+		}
+		s.names = append(s.names, g.folded)
+	})
 	s.things.put(fieldGroups, doc, values{texts: s.names})
 }

@@ -131,7 +131,9 @@ func (s *Service) UpdateDynamicThingGroup(ctx context.Context, account fleet.Acc
 		if c.Query == "" {
 			return nil
 		}
-		r.Query = c.Query
+		if c.Query != r.Query {
+			r.Query, r.Complete = c.Query, false
+		}
 		if err := s.checkIndexed(ctx, a, c.Query); err != nil {
 			return err
 		}
@@ -139,4 +141,28 @@ func (s *Service) UpdateDynamicThingGroup(ctx context.Context, account fleet.Acc
 		_, err := countDynamicGroups(ctx, a, 0)
 		return err
 	})
+}
+
+// States of a dynamic group's members.
+const (
+	// groupBuilding is a group whose first members are being found.
+	groupBuilding = "BUILDING"
+	// groupRebuilding is one that may still show the members of an earlier query
+	// or of an index before.
+	groupRebuilding = "REBUILDING"
+	// groupActive is one whose members are complete and kept up to date.
+	groupActive = "ACTIVE"
+)
+
+// dynamicStatus says how far the members of a dynamic group are found. What was
+// complete once is in the record, so that a restart takes no group back to
+// BUILDING; whether the index follows just now, the index knows.
+func (s *Service) dynamicStatus(account fleet.Account, name string, r *groupRecord) string {
+	switch {
+	case !r.Built:
+		return groupBuilding
+	case r.Complete && s.groupStatus(account, name, r.Query) == groupActive:
+		return groupActive
+	}
+	return groupRebuilding
 }

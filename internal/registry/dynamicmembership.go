@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"github.com/muster-iot/muster/internal/event"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/store"
 )
@@ -19,6 +20,8 @@ type MembershipChange struct {
 	Thing   string
 	// Added is false when the thing leaves.
 	Added bool
+	// Cause says why; optional.
+	Cause *event.MembershipCause
 }
 
 // CommitMembership records decisions of the index, in order, with their
@@ -38,6 +41,57 @@ func (s *Service) CommitMembership(ctx context.Context, changes []MembershipChan
 			return err
 		}
 		changes = changes[n:]
+	}
+	return nil
+}
+
+// CompleteGroup is a dynamic group whose members are those of a query.
+type CompleteGroup struct {
+	Account fleet.Account
+	Group   string
+	Query   string
+}
+
+// CommitComplete records that the members of the groups are complete, for those
+// that still have the query. It is no change that callers see in the group's
+// version, and reports no event.
+func (s *Service) CommitComplete(ctx context.Context, groups []CompleteGroup) error {
+	for len(groups) > 0 {
+		account, n := groups[0].Account, 1
+		for n < min(len(groups), changesPerBatch) && groups[n].Account == account {
+			n++
+		}
+		chunk := groups[:n]
+		err := s.change(ctx, account, func(ctx context.Context, a *attempt) error {
+			return markComplete(ctx, a, chunk)
+		})
+		if err != nil {
+			return err
+		}
+		groups = groups[n:]
+	}
+	return nil
+}
+
+// markComplete puts one chunk of marks into a batch.
+func markComplete(ctx context.Context, a *attempt, groups []CompleteGroup) error {
+	names := make([]string, len(groups))
+	for i, g := range groups {
+		names[i] = g.Group
+	}
+	records, err := loadNamed[groupRecord](ctx, a, kindGroup, names)
+	if err != nil {
+		return err
+	}
+	for _, g := range groups {
+		record := records[g.Group]
+		if record == nil || record.Query != g.Query || record.Deleting || record.Complete {
+			continue
+		}
+		record.Built, record.Complete = true, true
+		if err := save(a, key(kindGroup, a.account, g.Group), record); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -87,7 +141,7 @@ func applyOne(a *attempt, thing *thingRecord, group *groupRecord, c MembershipCh
 	} else if _, ok := leave(thing, c.Group); !ok {
 		return false
 	}
-	writeLinks(a, c.Thing, thing, []changedLink{{link, group.ID}}, c.Added)
+	writeLinks(a, c.Thing, thing, []changedLink{{link, group.ID, c.Cause}}, c.Added)
 	return true
 }
 

@@ -126,7 +126,7 @@ func (s *Service) removeMembers(ctx context.Context, account fleet.Account, grou
 			if !ok {
 				continue
 			}
-			a.emit(membershipChanged(rows[i].Last(), thing, link, ids[0], false))
+			a.emit(membershipChanged(rows[i].Last(), thing, changedLink{link, ids[0], nil}, false))
 			if err := save(a, owners[i], thing); err != nil {
 				return err
 			}

@@ -34,6 +34,9 @@ type Group struct {
 	Query string
 	// Status is how far a dynamic group's membership is built.
 	Status string
+	// Complete says that the members of a dynamic group were once all found and
+	// recorded under this query.
+	Complete bool
 }
 
 // Parent is the direct parent, empty for a root and for a dynamic group.
@@ -58,7 +61,7 @@ func (s *Service) group(account fleet.Account, name string, r *groupRecord) Grou
 func groupOf(name string, r *groupRecord) Group {
 	return Group{
 		Name: name, ID: r.ID, Description: r.Description, Attributes: r.Attributes,
-		Version: r.Version, Created: moment(r.Created), Ancestors: r.Ancestors, Query: r.Query,
+		Version: r.Version, Created: moment(r.Created), Ancestors: r.Ancestors, Query: r.Query, Complete: r.Complete,
 	}
 }
 
@@ -330,7 +333,7 @@ func (s *Service) DescribeThingGroup(ctx context.Context, account fleet.Account,
 	}
 	g := s.group(account, name, record)
 	if g.Query != "" {
-		g.Status = s.groupStatus(account, name, g.Query)
+		g.Status = s.dynamicStatus(account, name, record)
 	}
 	return g, nil
 }

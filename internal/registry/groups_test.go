@@ -8,6 +8,7 @@ import (
 
 	"github.com/muster-iot/muster/internal/event"
 	"github.com/muster-iot/muster/internal/fault"
+	"github.com/muster-iot/muster/internal/fleet"
 )
 
 func TestCreateThingGroup(t *testing.T) {
@@ -85,7 +86,7 @@ func TestUpdateThingGroup(t *testing.T) {
 	g := must[Group](t)(r.DescribeThingGroup(ctx, acct, "G"))
 	wantEqual(t, g.Attributes, map[string]string{"a": "1", "b": "2"})
 	wantEqual(t, g.Description, "new")
-	wantEqual(t, g.Version, 3)
+	wantEqual(t, g.Version, int64(3))
 	_, err := r.UpdateThingGroup(ctx, acct, "G", GroupProperties{}, &nine)
 	wantCode(t, err, fault.VersionConflict)
 	_, err = r.UpdateThingGroup(ctx, acct, "None", GroupProperties{}, nil)
@@ -218,7 +219,7 @@ func TestDynamicThingGroup(t *testing.T) {
 	_, err := r.CreateDynamicThingGroup(ctx, acct, CreateDynamicThingGroupCommand{Name: "low", Query: "other"})
 	wantCode(t, err, fault.ResourceAlreadyExists)
 	described := must[Group](t)(r.DescribeThingGroup(ctx, acct, "low"))
-	wantEqual(t, described.Status, "STATUS-OF-low-shadow.reported.battery<20")
+	wantEqual(t, described.Status, "BUILDING")
 	one := int64(1)
 	version := must[int64](t)(r.UpdateDynamicThingGroup(ctx, acct, UpdateDynamicThingGroupCommand{Name: "low", Query: "x:1", ExpectedVersion: &one}))
 	wantEqual(t, version, 2)
@@ -236,6 +237,47 @@ func TestDynamicThingGroup(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// fleet-management §3.1: a group is BUILDING until its members are complete for
+// the first time, REBUILDING under a changed query or while the index does not
+// follow, ACTIVE else. What was reached is in the record.
+func TestDynamicGroupStatus(t *testing.T) {
+	t.Parallel()
+	following := "ACTIVE"
+	r := newRig(t, func(o *Options) {
+		o.GroupStatus = func(fleet.Account, string, string) string { return following }
+	})
+	ctx := t.Context()
+	wantStatus := func(want string) {
+		t.Helper()
+		wantEqual(t, must[Group](t)(r.DescribeThingGroup(ctx, acct, "low")).Status, want)
+	}
+	complete := func(query string) {
+		t.Helper()
+		ok(t, r.CommitComplete(ctx, []CompleteGroup{{acct, "low", query}, {acct, "gone", query}}))
+	}
+	r.addDynamic(t, "low", "a:1")
+	mark := len(r.store.log())
+	wantStatus("BUILDING")
+	complete("a:2") // of a query that it never had
+	wantStatus("BUILDING")
+	complete("a:1")
+	wantStatus("ACTIVE")
+	following = "BUILDING" // a restart
+	wantStatus("REBUILDING")
+	following = "ACTIVE"
+	must[int64](t)(r.UpdateDynamicThingGroup(ctx, acct, UpdateDynamicThingGroupCommand{Name: "low", Query: "a:1"}))
+	wantStatus("ACTIVE")
+	must[int64](t)(r.UpdateDynamicThingGroup(ctx, acct, UpdateDynamicThingGroupCommand{Name: "low", Query: "a:2"}))
+	wantStatus("REBUILDING")
+	complete("a:1") // of the query before
+	wantStatus("REBUILDING")
+	complete("a:2")
+	wantStatus("ACTIVE")
+	g := must[Group](t)(r.DescribeThingGroup(ctx, acct, "low"))
+	wantEqual(t, g.Version, int64(3))
+	wantEqual(t, len(r.eventsAfter(mark)), 2)
 }
 
 // fleet-management §3.1: no hierarchy, no policies, no manual membership, and

@@ -132,7 +132,7 @@ func removeLinks(ctx context.Context, a *attempt, thing *thingRecord, names []st
 			return nil, err
 		}
 		if link, ok := leave(thing, name); ok {
-			removed = append(removed, changedLink{link, group.ID})
+			removed = append(removed, changedLink{link, group.ID, nil})
 		}
 	}
 	return removed, nil
@@ -151,7 +151,7 @@ func addLinks(ctx context.Context, a *attempt, thing *thingRecord, names []strin
 			return nil, err
 		}
 		if join(thing, link) {
-			added = append(added, changedLink{link, group.ID})
+			added = append(added, changedLink{link, group.ID, nil})
 		}
 	}
 	return added, nil
@@ -192,6 +192,9 @@ func decideJoin(thing *thingRecord, name string, group *groupRecord) (groupLink,
 // decides about dynamic ones, so that two deciders cannot disagree. Until then
 // the thing is in more groups than it may.
 func (s *Service) checkRoom(thing *thingRecord, override bool) error {
+	if s.limits.GroupsPerThing == 0 {
+		return nil
+	}
 	static := 0
 	for _, link := range thing.Groups {
 		if !link.Dynamic {
@@ -199,7 +202,7 @@ func (s *Service) checkRoom(thing *thingRecord, override bool) error {
 		}
 	}
 	counted := static
-	if s.limits.DynamicGroupsCount && !override {
+	if !override {
 		counted = len(thing.Groups)
 	}
 	if counted <= s.limits.GroupsPerThing {
@@ -240,6 +243,8 @@ type changedLink struct {
 	groupLink
 
 	groupID string
+	// cause is nil for what people decide.
+	cause *event.MembershipCause
 }
 
 // writeLinks writes the groups' side of memberships and the events.
@@ -251,14 +256,14 @@ func writeLinks(a *attempt, name string, thing *thingRecord, links []changedLink
 		} else {
 			a.remove(k)
 		}
-		a.emit(membershipChanged(name, thing, link.groupLink, link.groupID, added))
+		a.emit(membershipChanged(name, thing, link, added))
 	}
 }
 
 // membershipChanged is the event of a membership's begin or end.
-func membershipChanged(name string, thing *thingRecord, link groupLink, groupID string, added bool) event.MembershipChanged {
+func membershipChanged(name string, thing *thingRecord, link changedLink, added bool) event.MembershipChanged {
 	return event.MembershipChanged{
-		Group: link.Group, GroupID: groupID, Thing: name, ThingID: thing.ID, Added: added, Dynamic: link.Dynamic,
+		Group: link.Group, GroupID: link.groupID, Thing: name, ThingID: thing.ID, Added: added, Dynamic: link.Dynamic, Cause: link.cause,
 	}
 }
 

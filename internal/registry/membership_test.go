@@ -88,14 +88,17 @@ func TestUpdateThingGroupsForThing(t *testing.T) {
 	wantCode(t, err, fault.InvalidRequest)
 }
 
-// fleet-management §3.3, when dynamic groups count: without override a full
-// thing is refused; with it a dynamic group gives way, as long as there is one.
+// fleet-management §3.3, when the number of groups is bounded: without override
+// a full thing is refused; with it a dynamic group gives way, as long as there
+// is one.
 func TestTenGroups(t *testing.T) {
 	t.Parallel()
-	for _, count := range []bool{false, true} {
+	for _, bounded := range []bool{false, true} {
 		r := newRig(t, func(o *Options) {
 			o.Limits = DefaultLimits()
-			o.Limits.DynamicGroupsCount = count
+			if !bounded {
+				o.Limits.GroupsPerThing = 0
+			}
 		})
 		ctx := t.Context()
 		r.addThing(t, "T")
@@ -105,15 +108,16 @@ func TestTenGroups(t *testing.T) {
 		}
 		r.addDynamic(t, "young", "*")
 		r.addDynamic(t, "old", "*")
-		ok(t, r.CommitMembership(ctx, []MembershipChange{{acct, "young", "T", true}, {acct, "old", "T", true}}))
+		ok(t, r.CommitMembership(ctx, []MembershipChange{{Account: acct, Group: "young", Thing: "T", Added: true}, {Account: acct, Group: "old", Thing: "T", Added: true}}))
 		r.addGroup(t, "s8", "")
 		m := ThingAndGroup{ThingName: "T", GroupName: "s8"}
-		if !count {
-			r.joinGroup(t, "T", "s8")
-			r.addGroup(t, "s9", "")
-			r.joinGroup(t, "T", "s9")
-			r.addGroup(t, "s10", "")
-			wantCode(t, r.AddThingToThingGroup(ctx, acct, ThingAndGroup{ThingName: "T", GroupName: "s10"}, true), fault.InvalidRequest)
+		if !bounded {
+			for _, group := range []string{"s8", "s9", "s10", "s11"} {
+				if group != "s8" {
+					r.addGroup(t, group, "")
+				}
+				r.joinGroup(t, "T", group)
+			}
 			continue
 		}
 		wantCode(t, r.AddThingToThingGroup(ctx, acct, m, false), fault.InvalidRequest)
@@ -121,7 +125,7 @@ func TestTenGroups(t *testing.T) {
 		ok(t, r.AddThingToThingGroup(ctx, acct, m, true))
 		// The index tells which dynamic group gives way.
 		wantEqual(t, r.eventsAfter(mark), []event.Event{event.MembershipChanged{Group: "s8", GroupID: "id-12", Thing: "T", ThingID: "id-1", Added: true}})
-		ok(t, r.CommitMembership(ctx, []MembershipChange{{acct, "young", "T", false}}))
+		ok(t, r.CommitMembership(ctx, []MembershipChange{{Account: acct, Group: "young", Thing: "T", Added: false}}))
 		r.addGroup(t, "s9", "")
 		ok(t, r.AddThingToThingGroup(ctx, acct, ThingAndGroup{ThingName: "T", GroupName: "s9"}, true))
 		r.addGroup(t, "s10", "")

@@ -229,7 +229,7 @@ func TestEffectivePolicies(t *testing.T) {
 	r.addThing(t, "T")
 	r.joinGroup(t, "T", "leaf")
 	r.addDynamic(t, "dyn", "*")
-	ok(t, r.CommitMembership(ctx, []MembershipChange{{acct, "dyn", "T", true}}))
+	ok(t, r.CommitMembership(ctx, []MembershipChange{{Account: acct, Group: "dyn", Thing: "T", Added: true}}))
 	for name, q := range map[string]struct {
 		principal, thing string
 		want             string

@@ -122,7 +122,7 @@ func TestScans(t *testing.T) {
 	r.addDynamic(t, "dyn", "*")
 	r.addThing(t, "T")
 	r.joinGroup(t, "T", "leaf")
-	ok(t, r.CommitMembership(ctx, []MembershipChange{{acct, "dyn", "T", true}}))
+	ok(t, r.CommitMembership(ctx, []MembershipChange{{Account: acct, Group: "dyn", Thing: "T", Added: true}}))
 	must[Thing](t)(r.CreateThing(ctx, "000000000001", CreateThingCommand{Name: "T"}))
 	var got []string
 	add := func(kind string, account fleet.Account, rest ...string) {

@@ -263,7 +263,7 @@ func TestDynamicAndStaticChangesTogether(t *testing.T) {
 	for i, name := range names {
 		work = append(work,
 			func() error {
-				return r.CommitMembership(ctx, []MembershipChange{{acct, "dyn", name, true}, {acct, "dyn", names[(i+1)%4], i%2 == 0}})
+				return r.CommitMembership(ctx, []MembershipChange{{Account: acct, Group: "dyn", Thing: name, Added: true}, {Account: acct, Group: "dyn", Thing: names[(i+1)%4], Added: i%2 == 0}})
 			},
 			func() error {
 				return r.AddThingToThingGroup(ctx, acct, ThingAndGroup{ThingName: name, GroupName: "s"}, false)

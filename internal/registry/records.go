@@ -104,6 +104,11 @@ type groupRecord struct {
 	Policies []string `json:"policies,omitempty"`
 	// Query is empty for a static group.
 	Query string `json:"query,omitempty"`
+	// Built says that the members of a dynamic group were complete once, under
+	// this query or an earlier one; Complete that they are under Query. Older
+	// records lack both, until the index has looked at them.
+	Built    bool `json:"built,omitempty"`
+	Complete bool `json:"complete,omitempty"`
 	// Deleting is set by the first step of a deletion: from then on nothing
 	// may join, so that the members can be removed piece by piece.
 	Deleting bool `json:"deleting,omitempty"`

@@ -29,12 +29,10 @@ const barrierPatience = 2 * time.Second
 // Limits are the counts that an operator may change. The character rules and
 // the number of attributes of a thing are not among them: tools rely on those.
 type Limits struct {
-	// GroupsPerThing counts static groups, and dynamic ones too when
-	// DynamicGroupsCount is set.
+	// GroupsPerThing counts static and dynamic groups together; 0 is no bound.
+	// It must agree with the setting of the index, which decides about dynamic
+	// memberships.
 	GroupsPerThing int
-	// DynamicGroupsCount must agree with the setting of the index, which
-	// decides about dynamic memberships.
-	DynamicGroupsCount bool
 	// GroupChildren is how many direct children a group may have.
 	GroupChildren int
 	// GroupDepth is the number of levels of a hierarchy, the root included.
@@ -55,7 +53,6 @@ type Limits struct {
 func DefaultLimits() Limits {
 	return Limits{
 		GroupsPerThing:         10,
-		DynamicGroupsCount:     true,
 		GroupChildren:          100,
 		GroupDepth:             7,
 		DynamicGroups:          100,

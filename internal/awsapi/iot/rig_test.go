@@ -105,6 +105,14 @@ func (c committer) CommitMembership(ctx context.Context, changes []index.Members
 	return (*c.r).CommitMembership(ctx, made)
 }
 
+func (c committer) CommitComplete(ctx context.Context, groups []index.CompleteGroup) error {
+	made := make([]registry.CompleteGroup, len(groups))
+	for i, g := range groups {
+		made[i] = registry.CompleteGroup(g)
+	}
+	return (*c.r).CommitComplete(ctx, made)
+}
+
 // issuer makes self-signed certificates.
 type issuer struct{}
 

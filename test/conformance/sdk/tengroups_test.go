@@ -38,7 +38,7 @@ func (o *operator) settles(thing string, want ...string) {
 // elder dynamic ones, and who leaves makes room for who waits.
 func TestTenGroups(t *testing.T) {
 	t.Parallel()
-	o := newOperator(t, startServer(t))
+	o := newOperator(t, testkit.StartServer(t, "--registry.max-groups-per-thing=10"))
 	const thing = "crowded"
 	attributes := func(values map[string]string) {
 		must(o, o.UpdateThing, &iot.UpdateThingInput{ThingName: new(thing), AttributePayload: &types.AttributePayload{Attributes: values, Merge: true}})
