@@ -80,6 +80,24 @@ func (x *Index) Run(ctx context.Context) error {
 	}
 }
 
+// WaitSettled returns once no account waits to be rebuilt, or with the context's
+// error.
+func (x *Index) WaitSettled(ctx context.Context) error {
+	for {
+		x.mu.Lock()
+		advanced := x.advanced
+		x.mu.Unlock()
+		if len(x.wanting()) == 0 {
+			return nil
+		}
+		select {
+		case <-advanced:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
 // askRebuild wakes Run.
 func (x *Index) askRebuild() {
 	select {
@@ -158,6 +176,8 @@ func (x *Index) rebuild(ctx context.Context, account fleet.Account) error {
 		return errReplaced
 	}
 	x.shards[account] = s
+	close(x.advanced)
+	x.advanced = make(chan struct{})
 	x.mu.Unlock()
 	x.noteDifference(account, before, s)
 	if s.wanted != nil {
