@@ -115,7 +115,7 @@ func (a *App) checkIndex(ctx context.Context, report *adminapi.Report) error {
 }
 
 func (a *App) compareIndex(ctx context.Context) (map[index.Difference]bool, int, error) {
-	expected := index.New(index.Options{Committer: spectator{}, Source: spectator{}, Logger: slog.New(slog.DiscardHandler)})
+	expected := index.New(index.Options{Committer: spectator{}, Source: spectator{}, Logger: slog.New(slog.DiscardHandler), IndexingOff: a.settings.Index.DefaultOff})
 	cursor, err := (&loader{store: a.store}).load(ctx, expected)
 	if err != nil {
 		return nil, 0, fmt.Errorf("build an index to compare with: %w", err)
@@ -124,6 +124,9 @@ func (a *App) compareIndex(ctx context.Context) (map[index.Difference]bool, int,
 	defer cancel()
 	if err := a.followers.index.WaitCovered(waiting, cursor); err != nil {
 		return nil, 0, fmt.Errorf("wait for the live index: %w", err)
+	}
+	if err := a.index.WaitSettled(waiting); err != nil {
+		return nil, 0, fmt.Errorf("wait for a rebuild of the live index: %w", err)
 	}
 	found := map[index.Difference]bool{}
 	documents := a.index.Compare(expected, func(d index.Difference) {

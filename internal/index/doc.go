@@ -8,6 +8,7 @@
 // as names, and membership goes out through a Committer.
 //
 // The only goroutines are those with which Apply asks for the states of things
-// that were registered; they end with it. One caller runs Builder and Apply, any
-// number of callers search. DESIGN.md tells how the parts fit together.
+// that were registered; they end with it. One caller runs Builder and Apply, one
+// runs Run, which rebuilds accounts whose configuration changed, and any number
+// search. DESIGN.md tells how the parts fit together.
 package index

@@ -434,6 +434,13 @@ func TestRebuildIsTriedAgain(t *testing.T) {
 		if got := l.status(); got[0] != index.Rebuilding || l.loads != 1 {
 			t.Fatalf("status %v after %d tries", got, l.loads)
 		}
+		settled := make(chan error, 1)
+		go func() { settled <- l.x.WaitSettled(t.Context()) }()
+		short, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		if err := l.x.WaitSettled(short); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("settled while a rebuild is to come: %v", err)
+		}
 		if code := l.refused("shadow.hasDelta:true"); code != "" {
 			t.Errorf("the index before has gone: %s", code)
 		}
@@ -450,6 +457,9 @@ func TestRebuildIsTriedAgain(t *testing.T) {
 		synctest.Wait()
 		if got := l.status(); got[0] != index.Active || l.loads != 2 && l.loads != 3 {
 			t.Errorf("status %v after %d tries", got, l.loads)
+		}
+		if err := <-settled; err != nil {
+			t.Error(err)
 		}
 		l.agree("*", "shadow.hasDelta:true", "shadow.name.gps.hasDelta:false")
 	})

@@ -80,6 +80,24 @@ func (x *Index) runRebuilds(ctx context.Context) error {
 	}
 }
 
+// WaitSettled returns once no account waits to be rebuilt, or with the context's
+// error.
+func (x *Index) WaitSettled(ctx context.Context) error {
+	for {
+		x.mu.Lock()
+		advanced := x.advanced
+		x.mu.Unlock()
+		if len(x.wanting()) == 0 {
+			return nil
+		}
+		select {
+		case <-advanced:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
 // askRebuild wakes Run.
 func (x *Index) askRebuild() {
 	select {
@@ -174,9 +192,7 @@ func (x *Index) exchange(account fleet.Account, before, s *shard) bool {
 		return false
 	}
 	x.noteDifference(account, before, s)
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.shards[account] = s
+	x.advance(func() { x.shards[account] = s })
 	return true
 }
 

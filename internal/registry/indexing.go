@@ -202,7 +202,7 @@ func (s *Service) checkInUse(ctx context.Context, a *attempt, before, after *fle
 	}
 	if !after.Things.Registry {
 		return fault.New(fault.InvalidRequest,
-			"thingIndexingConfiguration.thingIndexingMode cannot be OFF while there are dynamic groups; there are %d", guard.Count)
+			"thingIndexingConfiguration.thingIndexingMode cannot be OFF while there are dynamic groups, %d of them", guard.Count)
 	}
 	gone := changedFields(before.Things.CustomFields, after.Things.CustomFields)
 	return a.reader.Scan(ctx, under(kindGroup, a.account), func(stored store.Record) error {

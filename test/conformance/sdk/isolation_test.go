@@ -137,7 +137,7 @@ func allActs(t *testing.T, of *neighbour, secret string) []act {
 		{op: "DescribeDefaultAuthorizer", in: &iot.DescribeDefaultAuthorizerInput{}, refused: notFound, shows: show},
 		{op: "DescribeIndex", in: &iot.DescribeIndexInput{IndexName: new("AWS_Things")}, shows: show},
 		{op: "GetIndexingConfiguration", in: &iot.GetIndexingConfigurationInput{}, shows: show},
-		{op: "UpdateIndexingConfiguration", in: &iot.UpdateIndexingConfigurationInput{}},
+		{op: "UpdateIndexingConfiguration", in: &iot.UpdateIndexingConfigurationInput{ThingIndexingConfiguration: indexingWith("attributes." + secret)}, builds: build},
 		{op: "GetPolicy", in: &iot.GetPolicyInput{PolicyName: new("may")}, refused: notFound, shows: show},
 		{op: "GetPolicyVersion", in: &iot.GetPolicyVersionInput{PolicyName: new("may"), PolicyVersionId: new("1")}, refused: notFound, shows: show},
 		{op: "GetEffectivePolicies", in: &iot.GetEffectivePoliciesInput{Principal: &cert, ThingName: new("pump")}, refused: denied, shows: show},
@@ -605,6 +605,8 @@ func opsCases(of *neighbour) map[string][]opsCase {
 		"POST sign-in":                                 {{path: "sign-in", body: `{"account":"` + of.account + `","user":"alice","password":"guess"}`, refused: "Unauthorized"}},
 		"POST sign-in/oidc/token":                      {{path: "sign-in/oidc/token", body: `{"code":"a","secret":"b"}`, refused: "ResourceNotFound"}},
 		"POST sign-out":                                {{path: "sign-out"}},
+		"GET index":                                    {{path: "index"}},
+		"GET index/fields":                             {{path: "index/fields?prefix=attributes."}},
 		"GET fleet/connections":                        {{path: "fleet/connections?at=2026-01-01T00:00:00Z"}},
 	}
 }

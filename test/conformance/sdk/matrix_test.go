@@ -33,12 +33,12 @@ type answerCase struct {
 
 // answerCases is every case, area by area; an area has a file of its own.
 func answerCases() []answerCase {
-	return slices.Concat(endpointAnswers(), thingAnswers(), groupAnswers(), policyAnswers(), certificateAnswers())
+	return slices.Concat(endpointAnswers(), thingAnswers(), groupAnswers(), policyAnswers(), certificateAnswers(), indexAnswers())
 }
 
 // matrixDomains are the domains whose operations are all held to the model.
 func matrixDomains() []string {
-	return []string{"endpoints", "registry", "groups", "billing", "policies", "certificates"}
+	return []string{"endpoints", "registry", "groups", "billing", "policies", "certificates", "index"}
 }
 
 // alsoInMatrix are operations of other domains that are held to it.
@@ -72,6 +72,7 @@ func notReached() map[string]string {
 		"TestAuthorization LimitExceededException":          "its own limit, ten questions, is the model's and so an InvalidRequestException",
 	}
 	maps.Copy(all, certificatesNotReached())
+	maps.Copy(all, indexNotReached())
 	return all
 }
 
