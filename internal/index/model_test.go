@@ -38,6 +38,8 @@ type model struct {
 	// committed is what the index has told to make durable.
 	committed map[string]map[string]bool
 	failing   bool
+	// causes are the changes in words.
+	causes []string
 }
 
 type modelThing struct {
@@ -84,6 +86,12 @@ func (m *model) CommitMembership(_ context.Context, changes []index.MembershipCh
 		if c.Cause == nil || c.Cause.Kind == "" {
 			return fmt.Errorf("no cause: %+v", c)
 		}
+		sign := "-"
+		if c.Added {
+			sign = "+"
+		}
+		why := c.Cause
+		m.causes = append(m.causes, fmt.Sprint(c.Group, " ", c.Thing, " ", sign, " ", why.Kind, " ", why.Field, " ", why.Predicate, " ", why.Value, " ", why.Seq))
 		if c.Added {
 			m.committed[c.Group][c.Thing] = true
 		} else {
