@@ -451,7 +451,7 @@ func TestRebuildIsTriedAgain(t *testing.T) {
 				l.configure(fleet.DefaultIndexing())
 			}
 		})
-		time.Sleep(10 * time.Second) //nolint:forbidigo // virtual
+		time.Sleep(10 * time.Second)
 		synctest.Wait()
 		l.follow()
 		synctest.Wait()
@@ -485,7 +485,7 @@ func TestWholeBuildEndsRebuild(t *testing.T) {
 				for group, things := range l.committed {
 					b.LoadMembership(account, group, slices.Collect(maps.Keys(things))...)
 				}
-				if err := b.Finish(context.Background(), cursor); err != nil {
+				if err := b.Finish(t.Context(), cursor); err != nil {
 					t.Error(err)
 				}
 				l.applied = len(l.log)
