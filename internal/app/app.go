@@ -258,7 +258,7 @@ func (a *App) joinDomains(context.Context) error {
 		GroupLimit: limits.GroupsPerThing, Registerer: a.metrics,
 		IndexingOff: a.settings.Index.DefaultOff, Reloader: &loader{store: a.store},
 	})
-	a.measureIndexLag()
+	a.measureIndexLag() //nolint:contextcheck // looked at by scrapes, which bring no context
 	return nil
 }
 

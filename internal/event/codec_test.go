@@ -29,6 +29,8 @@ func fill(v reflect.Value) {
 		v.SetBool(true)
 	case reflect.Int, reflect.Int64:
 		v.SetInt(7)
+	case reflect.Uint32, reflect.Uint64:
+		v.SetUint(7)
 	case reflect.Map:
 		v.Set(reflect.ValueOf(map[string]string{"k": "v"}))
 	case reflect.Slice:
@@ -41,6 +43,9 @@ func fill(v reflect.Value) {
 		v.Set(one)
 	case reflect.Float64:
 		v.SetFloat(7.5)
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		fill(v.Elem())
 	default:
 		panic("fill: kind " + v.Kind().String())
 	}

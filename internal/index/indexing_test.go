@@ -44,7 +44,7 @@ type memberLedger struct {
 func newMemberLedger(t *testing.T, config fleet.Indexing, groups map[string]string) *memberLedger {
 	t.Helper()
 	l := &memberLedger{model: newModel(7), t: t, config: config, before: func() {}, loaded: func() {}}
-	l.x = index.New(index.Options{Committer: l.model, Source: l, Reloader: l, Logger: slog.New(slog.DiscardHandler)})
+	l.x = index.New(index.Options{Committer: l, Source: l, Reloader: l, Logger: slog.New(slog.DiscardHandler)})
 	for _, name := range slices.Sorted(maps.Keys(groups)) {
 		q, err := l.x.ParseThings(groups[name])
 		if err != nil {
@@ -78,6 +78,13 @@ func (l *memberLedger) ThingState(ctx context.Context, of fleet.Account, thing s
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.model.ThingState(ctx, of, thing)
+}
+
+// CommitMembership implements index.Committer.
+func (l *memberLedger) CommitMembership(ctx context.Context, changes []index.MembershipChange, cursor store.Cursor) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.model.CommitMembership(ctx, changes, cursor)
 }
 
 // fill puts the model as it is.
@@ -451,7 +458,7 @@ func TestRebuildIsTriedAgain(t *testing.T) {
 				l.configure(fleet.DefaultIndexing())
 			}
 		})
-		time.Sleep(10 * time.Second) //nolint:forbidigo // virtual
+		time.Sleep(10 * time.Second)
 		synctest.Wait()
 		l.follow()
 		synctest.Wait()
@@ -482,13 +489,15 @@ func TestWholeBuildEndsRebuild(t *testing.T) {
 				if err != nil {
 					t.Error(err)
 				}
-				for group, things := range l.committed {
-					b.LoadMembership(account, group, slices.Collect(maps.Keys(things))...)
-				}
-				if err := b.Finish(context.Background(), cursor); err != nil {
+				l.set(func() {
+					for group, things := range l.committed {
+						b.LoadMembership(account, group, slices.Collect(maps.Keys(things))...)
+					}
+				})
+				if err := b.Finish(t.Context(), cursor); err != nil {
 					t.Error(err)
 				}
-				l.applied = len(l.log)
+				l.set(func() { l.applied = len(l.log) })
 			}
 		})
 		l.configure(fleet.Indexing{Things: fleet.ThingIndexing{Registry: true}})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync/atomic"
 	"time"
 
@@ -112,10 +113,7 @@ func (x *Index) wanting() []fleet.Account {
 		return nil
 	}
 	x.mu.Lock()
-	shards := make(map[fleet.Account]*shard, len(x.shards))
-	for account, s := range x.shards {
-		shards[account] = s
-	}
+	shards := maps.Clone(x.shards)
 	x.mu.Unlock()
 	var accounts []fleet.Account
 	for account, s := range shards {

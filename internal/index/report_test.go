@@ -22,7 +22,7 @@ func TestFields(t *testing.T) {
 	for i := range 4 {
 		name := fmt.Sprintf("t%d", i)
 		created := thing(name)
-		created.Thing.Attributes = map[string]string{"floor": fmt.Sprint(i), "site": "oslo"}
+		created.Attributes = map[string]string{"floor": fmt.Sprint(i), "site": "oslo"}
 		m.apply(t, x, created, reported(name, 1, fmt.Sprintf(`{"on":%v,"load":%d,"mix":["a",%d],"gone":1}`, i%2 == 0, i, i)))
 		m.apply(t, x, reported(name, 2, `{"gone":null}`))
 	}
@@ -85,7 +85,7 @@ func TestReport(t *testing.T) {
 	m.apply(t, x, dynamic("oslo", "attributes.site:oslo", 1))
 	for i := range 500 {
 		created := thing(fmt.Sprintf("thing-%d", i))
-		created.Thing.Attributes = map[string]string{"site": "oslo", "serial": fmt.Sprintf("SN%08d", i)}
+		created.Attributes = map[string]string{"site": "oslo", "serial": fmt.Sprintf("SN%08d", i)}
 		m.apply(t, x, created)
 	}
 	r := x.Report(account)
