@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/fleetquery"
 	"github.com/muster-iot/muster/internal/store"
 )
 
@@ -73,9 +74,13 @@ type snapshotGroup struct {
 	Born  int64  `json:"born,omitempty"`
 }
 
+// ErrUnsettled is an index that has no one state to be written: it is being built,
+// or a large group is being filled. Try again later.
+var ErrUnsettled = errors.New("the index is being built or filled")
+
 // WriteSnapshot writes the index to w as it is at one moment and returns how far
 // it had followed the log. Searches go on meanwhile; Apply waits until it has been
-// handed to w.
+// handed to w. An index that is being filled is refused with ErrUnsettled.
 func (x *Index) WriteSnapshot(w io.Writer, proof func(store.Cursor) (Proof, error)) (store.Cursor, error) {
 	x.following.Lock()
 	defer x.following.Unlock()
@@ -83,7 +88,15 @@ func (x *Index) WriteSnapshot(w io.Writer, proof func(store.Cursor) (Proof, erro
 	shards, cursor := maps.Clone(x.shards), x.applied
 	x.mu.Unlock()
 	if shards == nil {
-		return cursor, errors.New("there is no index yet")
+		return cursor, ErrUnsettled
+	}
+	for _, s := range shards {
+		s.mu.RLock()
+		unsettled := s.wanted != nil || len(s.standing.filling) > 0
+		s.mu.RUnlock()
+		if unsettled {
+			return cursor, ErrUnsettled
+		}
 	}
 	of, err := proof(cursor)
 	if err != nil {
@@ -216,11 +229,12 @@ func (in *snapshotReader) next() (kind byte, payload []byte, err error) {
 }
 
 // ReadSnapshot puts the index of a snapshot of so many bytes in place, as Finish
-// does, and returns how far it had followed the log. check decides whether the
-// snapshot belongs to this log. Nothing is committed: what the index has decided
-// before the snapshot may be durable or not, so Reconcile must be called when the
-// log is followed up to its end. An error leaves the index as it was.
-func (x *Index) ReadSnapshot(r io.Reader, size int64, check func(Proof) error) (store.Cursor, error) {
+// does, and returns how far it had followed the log, which must be followed from
+// there. check decides whether the snapshot belongs to this log, which ends at
+// head. Until Apply has come to head no membership is committed: what the index
+// decided then may be durable or not, and Run compares afterwards. An error leaves
+// the index as it was.
+func (x *Index) ReadSnapshot(r io.Reader, size int64, head store.Cursor, check func(Proof) error) (store.Cursor, error) {
 	in := &snapshotReader{r: bufio.NewReaderSize(r, 1<<20), left: size - int64(len(snapshotMagic))}
 	magic := make([]byte, len(snapshotMagic))
 	if _, err := io.ReadFull(in.r, magic); err != nil || !bytes.Equal(magic, []byte(snapshotMagic)) {
@@ -244,7 +258,12 @@ func (x *Index) ReadSnapshot(r io.Reader, size int64, check func(Proof) error) (
 	if err != nil {
 		return store.Cursor{}, err
 	}
-	x.takeOver(shards, cursor)
+	x.following.Lock()
+	defer x.following.Unlock()
+	x.advance(func() { x.shards, x.applied = shards, cursor })
+	x.outbox.replace(map[membership]decision{}, map[groupKey]string{}, cursor, func(membership) bool { return false })
+	x.replay.begin(head)
+	x.replay.reached(cursor)
 	return cursor, nil
 }
 
@@ -439,8 +458,9 @@ func (s *standing) load(d *decoder, docs int, compile func(snapshotGroup) *plan)
 			return fmt.Errorf("%w: group %q twice", errSnapshot, g.Name)
 		}
 		s.byName[g.Name] = uint32(id)
+		s.folds[fleetquery.Fold(g.Name)]++
 		s.groups[id] = &dynamicGroup{
-			name: g.Name, query: g.Query, born: g.Born,
+			name: g.Name, folded: fleetquery.Fold(g.Name), query: g.Query, born: g.Born,
 			members: d.bitmap(docs, "members"), displaced: d.bitmap(docs, "displaced"),
 		}
 	}
