@@ -65,14 +65,17 @@ type App struct {
 	metrics  *prometheus.Registry
 	cleanups *cleanups
 
-	dir      *datadir.Dir
-	store    store.Store
-	pki      *pki.PKI
-	accounts *account.Service
-	registry *registry.Service
-	shadows  *shadow.Service
-	presence *presence.Service
-	history  *history.Service
+	dir *datadir.Dir
+	// snapshotAt is how far the newest index snapshot has followed the log. Only
+	// keepIndexSnapshots and, after it, the stop touch it.
+	snapshotAt store.Cursor
+	store      store.Store
+	pki        *pki.PKI
+	accounts   *account.Service
+	registry   *registry.Service
+	shadows    *shadow.Service
+	presence   *presence.Service
+	history    *history.Service
 	// recorder brings calls into the log, audit keeps the trail; bare is the
 	// store without the recording of calls.
 	recorder *audit.Recorder
@@ -257,6 +260,7 @@ func (a *App) joinDomains(context.Context) error {
 		Committer: &membership{a.registry}, Source: &thingState{shadows: a.shadows, presence: a.presence}, Logger: a.component("index"),
 		GroupLimit: limits.GroupsPerThing, Registerer: a.metrics,
 		IndexingOff: a.settings.Index.DefaultOff, Reloader: &loader{store: a.store},
+		Stored: (&loader{store: a.store}).storedMemberships,
 	})
 	a.measureIndexLag() //nolint:contextcheck // looked at by scrapes, which bring no context
 	return nil

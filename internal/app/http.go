@@ -183,7 +183,8 @@ func (a *App) readyz(w http.ResponseWriter) {
 	case a.broker.Draining():
 		answer(w, http.StatusServiceUnavailable, "draining")
 	case a.index.Status() == index.Building:
-		answer(w, http.StatusServiceUnavailable, "index is building")
+		// Devices, registry and shadows are served; searches are refused in words.
+		answer(w, http.StatusOK, "ready; the fleet index is being built")
 	default:
 		answer(w, http.StatusOK, "ready")
 	}

@@ -28,6 +28,8 @@ func checkPolicy(document []byte) error { return deviceauth.CheckPolicy(document
 const (
 	sweepEvery     = time.Second
 	retentionEvery = time.Minute
+	// indexPatience is how long a start waits for the fleet index.
+	indexPatience = 3 * time.Second
 )
 
 // joinDevicePlane joins broker, device authorization and reserved topics.
@@ -154,7 +156,7 @@ func (a *App) joinFollowers(context.Context) error {
 		consumer eventlog.Consumer
 	}{
 		{&a.followers.index, eventlog.Consumer{
-			Name: "index", Apply: a.index.Apply,
+			Name: "index", Apply: a.index.Apply, Restore: a.restoreIndex,
 			Rebuild: func(ctx context.Context) (store.Cursor, error) { return load.load(ctx, a.index) },
 		}},
 		{&a.followers.devices, eventlog.Consumer{
@@ -195,12 +197,14 @@ func (a *App) Start(ctx context.Context) error {
 	if err := a.presence.Recover(ctx); err != nil {
 		return err
 	}
+	a.cleanups.push("index snapshot", a.writeIndexSnapshot)
 	background := &parts{fatal: a.fail}
 	background.start(ctx,
 		part{"pki", a.pki.Run},
 		part{"accounts follower", a.followers.accounts.Run},
 		part{"index follower", a.followers.index.Run},
 		part{"index", a.index.Run},
+		part{"index snapshots", a.keepIndexSnapshots},
 		part{"deviceauth follower", a.followers.devices.Run},
 		part{"event topics follower", a.followers.topics.Run},
 		part{"history follower", a.followers.history.Run},
@@ -250,12 +254,18 @@ func (a *App) awaitFollowers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, runner := range []*eventlog.Runner{a.followers.accounts, a.followers.devices, a.followers.topics, a.followers.index} {
+	for _, runner := range []*eventlog.Runner{a.followers.accounts, a.followers.devices, a.followers.topics} {
 		if err := runner.WaitCovered(ctx, head); err != nil {
 			return err
 		}
 	}
-	return nil
+	// Devices do not wait for a large index; who searches meanwhile is told.
+	patient, cancel := context.WithTimeout(ctx, indexPatience)
+	defer cancel()
+	if a.followers.index.WaitCovered(patient, head) != nil && ctx.Err() == nil {
+		a.log.WarnContext(ctx, "server goes on while the fleet index is being built")
+	}
+	return ctx.Err()
 }
 
 func (a *App) cleanShadows(ctx context.Context) error {

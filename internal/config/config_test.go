@@ -53,6 +53,7 @@ func TestDefaultsAreValidAndAllSet(t *testing.T) {
 		EventLog: EventLog{RetentionAge: 168 * time.Hour, RetentionBytes: 1 << 30},
 		History:  History{RetentionAge: 2160 * time.Hour, RetentionBytes: 1 << 30},
 		Registry: Registry{MaxGroupChildren: 100, TypeDeletionDelay: 5 * time.Minute},
+		Index:    Index{SnapshotEvery: 5 * time.Minute},
 		Audit:    Audit{RetentionAge: 9600 * time.Hour},
 		Limits:   Limits{AccountRetained: 500000}, Drain: Drain{Over: 5 * time.Second},
 		SignIn: SignIn{Session: time.Hour, MaxFailures: 5, MaxFailuresTotal: 500, FailureWindow: 5 * time.Minute, OIDC: OIDC{Scopes: []string{"profile", "email"}, Claim: "groups"}},

@@ -199,6 +199,10 @@ func fields() []field {
 			func(s *Settings) value { return (*count)(&s.Index.MaxCustomFields) },
 		},
 		{
+			"index.snapshot-every", "5m", "time between snapshots of the fleet index, from which a restart goes on; 0 for none but at stop", false,
+			func(s *Settings) value { return (*duration)(&s.Index.SnapshotEvery) },
+		},
+		{
 			"limits.connection-publishes-per-second", "0", "messages of one connection in both directions; 0 for no limit", false,
 			func(s *Settings) value { return (*count)(&s.Limits.ConnectionPublishes) },
 		},

@@ -177,6 +177,8 @@ type Index struct {
 	MaxNamedShadows int
 	MaxGeoLocations int
 	MaxCustomFields int
+	// SnapshotEvery is the time between snapshots beside the one at stop; 0 for none.
+	SnapshotEvery time.Duration
 }
 
 // MQTT profiles.

@@ -81,6 +81,7 @@ func (s *Settings) validate() []Problem {
 	c.require(s.Index.MaxNamedShadows >= 0, "index.max-named-shadows", "must not be negative")
 	c.require(s.Index.MaxGeoLocations >= 0, "index.max-geo-locations", "must not be negative")
 	c.require(s.Index.MaxCustomFields >= 0, "index.max-custom-fields", "must not be negative")
+	c.require(s.Index.SnapshotEvery == 0 || s.Index.SnapshotEvery >= time.Second, "index.snapshot-every", "must be 0 or at least 1s")
 	c.require(s.Registry.TypeDeletionDelay >= 0, "registry.type-deletion-delay", "must not be negative")
 	s.validateLimits(c)
 	s.validateSignIn(c)

@@ -32,6 +32,8 @@ const (
 	PKIDir = "pki"
 	// SecretsDir holds the keys that seal secrets in the store.
 	SecretsDir = "secrets"
+	// IndexDir holds what can be made anew from the store.
+	IndexDir = "index"
 	// DemoDir holds what `muster demo` makes for itself.
 	DemoDir = "demo"
 	// CAFile is what a device must trust.

@@ -3,6 +3,7 @@ package datadir
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -15,12 +16,21 @@ const temporaryPrefix = ".tmp-"
 // content or all of the new one. It never widens access: the temporary file is
 // private until it has its final mode.
 func WriteFile(path string, data []byte, mode fs.FileMode) error {
+	return Replace(path, mode, func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err //nolint:wrapcheck // the caller says what was written
+	})
+}
+
+// Replace is WriteFile for content that is written piece by piece. When write
+// fails, the file stays as it was.
+func Replace(path string, mode fs.FileMode, write func(io.Writer) error) error {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, temporaryPrefix+filepath.Base(path)+"-*")
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	if err := fill(f, data, mode); err != nil {
+	if err := fill(f, write, mode); err != nil {
 		return errors.Join(fmt.Errorf("write %s: %w", path, err), os.Remove(f.Name()))
 	}
 	if err := os.Rename(f.Name(), path); err != nil {
@@ -30,8 +40,8 @@ func WriteFile(path string, data []byte, mode fs.FileMode) error {
 }
 
 // fill writes, syncs and closes the temporary file.
-func fill(f *os.File, data []byte, mode fs.FileMode) error {
-	_, err := f.Write(data)
+func fill(f *os.File, write func(io.Writer) error, mode fs.FileMode) error {
+	err := write(f)
 	if err == nil {
 		err = f.Chmod(mode)
 	}

@@ -47,6 +47,10 @@ type Consumer struct {
 	// matter: they may come again after a restart, since a cursor is not worth
 	// a commit of its own more often than every ten seconds.
 	Durable func(ctx context.Context, events []event.Envelope) (store.Batch, error)
+	// Restore begins an Apply consumer with a state that was kept elsewhere, and
+	// returns its cursor: the log is followed from there. It is tried once, at
+	// start; an error that is not the context's leaves it to Rebuild.
+	Restore func(ctx context.Context) (store.Cursor, error)
 	// Rebuild brings the consumer to a state of the store and returns that
 	// state's cursor. For a projection in memory it runs at start; for both it
 	// runs when the log was trimmed past the consumer, which for a Durable one
@@ -67,6 +71,8 @@ type Options struct {
 
 // Runner drives one consumer.
 type Runner struct {
+	// restored says that Restore was tried; only Run touches it.
+	restored bool
 	consumer Consumer
 	store    store.Store
 	now      func() time.Time
@@ -171,6 +177,13 @@ func (r *Runner) begin(ctx context.Context) error {
 	switch {
 	case r.consumer.Durable != nil:
 		cursor, err = r.load(ctx)
+	case r.consumer.Restore != nil && !r.restored:
+		r.restored = true
+		if cursor, err = r.consumer.Restore(ctx); err == nil || ctx.Err() != nil {
+			break
+		}
+		r.log.InfoContext(ctx, "projection is not restored but rebuilt", slog.Any("reason", err))
+		return r.begin(ctx)
 	case r.consumer.Rebuild != nil:
 		started := r.now()
 		r.rebuilt.Inc()

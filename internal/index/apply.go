@@ -50,6 +50,7 @@ func (x *Index) Apply(ctx context.Context, batch []event.Envelope) error {
 	if len(last) > 0 {
 		x.advance(func() { x.applied = cursor })
 		x.outbox.update(func() { x.outbox.decided = cursor })
+		x.replay.reached(cursor)
 	}
 	return x.settle(ctx)
 }

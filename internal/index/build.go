@@ -141,6 +141,7 @@ func (b *Builder) Finish(ctx context.Context, cursor store.Cursor) error {
 		s.mu.Unlock() //nolint:staticcheck // the wait is what it is for
 	}
 	x.outbox.replace(fresh, complete, cursor, b.member)
+	x.replay.end()
 	return x.settle(ctx)
 }
 

@@ -45,6 +45,13 @@ func causeOf(n *node) cause {
 // settleShard ends a batch of changes of a shard, whose lock is held: what is
 // decided goes to the outbox.
 func (x *Index) settleShard(account fleet.Account, s *shard, events []event.Envelope) {
+	drop, sure := x.replay.state()
+	if drop {
+		// It was decided before the restart; what is durable of it is compared later.
+		s.settle(func(*dynamicGroup, uint32, bool, cause) {})
+		s.standing.takeCompleted()
+		return
+	}
 	o := x.outbox
 	var last map[string]*event.Envelope
 	noted := 0
@@ -61,7 +68,7 @@ func (x *Index) settleShard(account fleet.Account, s *shard, events []event.Enve
 		}
 		noted++
 		at := membership{account: account, group: g.name, thing: thing}
-		d := decision{added: g.members.Contains(doc), certain: certain, cause: s.standing.explainCause(g, doc, why)}
+		d := decision{added: g.members.Contains(doc), certain: certain && sure, cause: s.standing.explainCause(g, doc, why)}
 		if env := last[thing]; env != nil {
 			d.cause.Partition, d.cause.Seq, d.cause.At = env.Partition, env.Seq, env.At
 		}

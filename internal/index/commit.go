@@ -260,6 +260,7 @@ func (x *Index) Run(ctx context.Context) error {
 	running.Go(func() error { return x.runCommits(ctx) })
 	running.Go(func() error { return x.runFills(ctx) })
 	running.Go(func() error { return x.runRebuilds(ctx) })
+	running.Go(func() error { return x.runReconcile(ctx) })
 	return running.Wait() //nolint:wrapcheck // it is nil
 }
 
@@ -293,6 +294,11 @@ func (x *Index) runCommits(ctx context.Context) error {
 func (x *Index) settle(ctx context.Context) error {
 	if x.outbox.attended() {
 		return nil
+	}
+	if drop, sure := x.replay.state(); !drop && !sure {
+		if _, err := x.reconcile(ctx); err != nil {
+			return err
+		}
 	}
 	for x.fillStep() {
 		if x.outbox.size() < maxWaiting {

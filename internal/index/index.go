@@ -72,6 +72,8 @@ type Options struct {
 	// GroupLimit is the number of groups that a thing may be in, static ones
 	// first, then elder dynamic ones; zero means no limit.
 	GroupLimit int
+	// Stored tells what is durable, for an index that was read from a snapshot.
+	Stored Stored
 	// Registerer is optional.
 	Registerer prometheus.Registerer
 }
@@ -106,6 +108,8 @@ type Index struct {
 	following sync.Mutex
 	// asked wakes runRebuilds when a shard wants to be rebuilt.
 	asked chan struct{}
+	// replay is where the index is between a snapshot and the end of the log.
+	replay *replay
 	// outbox holds changes of membership that are not committed yet.
 	outbox *outbox
 	// refused counts things that fit a dynamic group and had no room for it;
@@ -132,7 +136,7 @@ func New(o Options) *Index {
 	if o.Registerer != nil {
 		o.Registerer.MustRegister(refusals)
 	}
-	return &Index{options: o, advanced: make(chan struct{}), asked: make(chan struct{}, 1), outbox: newOutbox(), refusals: refusals}
+	return &Index{options: o, advanced: make(chan struct{}), asked: make(chan struct{}, 1), outbox: newOutbox(), replay: newReplay(), refusals: refusals}
 }
 
 // ParseThings reads a query on things.

@@ -38,6 +38,8 @@ type model struct {
 	// committed is what the index has told to make durable.
 	committed map[string]map[string]bool
 	failing   bool
+	// repeats lets changes be told that are made already, as after errors.
+	repeats bool
 	// causes are the changes in words.
 	causes []string
 }
@@ -80,7 +82,7 @@ func (m *model) CommitMembership(_ context.Context, changes []index.MembershipCh
 		if m.committed[c.Group] == nil {
 			m.committed[c.Group] = map[string]bool{}
 		}
-		if c.Added && m.committed[c.Group][c.Thing] {
+		if c.Added && m.committed[c.Group][c.Thing] && !m.repeats {
 			return fmt.Errorf("no change: %+v", c)
 		}
 		if c.Cause == nil || c.Cause.Kind == "" {

@@ -236,6 +236,7 @@ func (x *Index) noteDifference(account fleet.Account, before, after *shard) {
 	o := x.outbox
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	_, sure := x.replay.state()
 	missing := func(from, in *shard, added bool) {
 		for _, g := range from.standing.groups {
 			if g == nil {
@@ -246,7 +247,7 @@ func (x *Index) noteDifference(account fleet.Account, before, after *shard) {
 				thing := from.things.names.text(it.Next())
 				if doc, ok := in.things.doc(thing); !ok || other == nil || !other.members.Contains(doc) {
 					o.note(membership{account: account, group: g.name, thing: thing},
-						decision{added: added, certain: true, cause: &event.MembershipCause{Kind: string(CauseQuery)}})
+						decision{added: added, certain: sure, cause: &event.MembershipCause{Kind: string(CauseQuery)}})
 				}
 			}
 		}

@@ -213,4 +213,3 @@ func (r *record) remove(account fleet.Account, stored store.Record, b *store.Bat
 	}
 	return bytes
 }
-

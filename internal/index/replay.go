@@ -1,0 +1,259 @@
+package index
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/muster-iot/muster/internal/event"
+	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/store"
+)
+
+// Stored visits the memberships in dynamic groups that are durable, in order of
+// account, group and thing.
+type Stored func(ctx context.Context, visit func(account fleet.Account, group, thing string) error) error
+
+// comparedMembers is how many members of a group are compared at a time.
+const comparedMembers = 1000
+
+// replay is the way from a snapshot to an index whose memberships are durable. On
+// it the durable state is not what the index believes: decisions up to the end of
+// the log were made before, and some of them are durable.
+type replay struct {
+	mu sync.Mutex
+	// head is the end of the log at load.
+	head store.Cursor
+	// behind says that Apply has not come to head, unsure that the memberships have
+	// not been compared yet.
+	behind, unsure bool
+	changed        chan struct{}
+}
+
+func newReplay() *replay { return &replay{changed: make(chan struct{})} }
+
+// set changes the state and wakes Run.
+func (r *replay) set(behind, unsure bool) {
+	r.behind, r.unsure = behind, unsure
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+// begin is called after a load.
+func (r *replay) begin(head store.Cursor) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.head = head
+	r.set(true, true)
+}
+
+// reached is called when Apply has come to a place.
+func (r *replay) reached(cursor store.Cursor) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.behind && cursor.CoversAll(r.head) {
+		r.set(false, r.unsure)
+	}
+}
+
+// end is called when the durable memberships are known.
+func (r *replay) end() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.behind || r.unsure {
+		r.set(false, false)
+	}
+}
+
+// state tells whether decisions are to be dropped, and whether they are certain.
+func (r *replay) state() (drop, certain bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.behind, !r.unsure
+}
+
+// await waits until there is something to compare.
+func (r *replay) await(ctx context.Context) error {
+	for {
+		r.mu.Lock()
+		ready, changed := r.unsure && !r.behind, r.changed
+		r.mu.Unlock()
+		if ready {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// runReconcile compares memberships after each load of a snapshot.
+func (x *Index) runReconcile(ctx context.Context) error {
+	for pause := firstPause; ; {
+		if x.replay.await(ctx) != nil {
+			return nil
+		}
+		began := time.Now() //nolint:forbidigo // for the log only
+		differences, err := x.reconcile(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err == nil:
+			pause = firstPause
+			x.options.Logger.InfoContext(ctx, "memberships of dynamic groups compared with the stored ones",
+				slog.Int("differences", differences), slog.Duration("took", time.Since(began)))
+			continue
+		}
+		x.options.Logger.ErrorContext(ctx, "memberships of dynamic groups are not compared with the stored ones yet", slog.Any("err", err))
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil
+		}
+		pause = min(2*pause, longestPause)
+	}
+}
+
+// reconcile has every membership committed in which the index differs from what is
+// durable, and returns how many there are. What changes meanwhile is decided beside.
+func (x *Index) reconcile(ctx context.Context) (int, error) {
+	c := &reconciliation{x: x, ctx: ctx}
+	if x.options.Stored != nil {
+		if err := x.options.Stored(ctx, c.stored); err != nil {
+			return 0, fmt.Errorf("read stored memberships: %w", err)
+		}
+	}
+	c.finish()
+	x.replay.end()
+	return c.differences, nil
+}
+
+// reconciliation walks stored and decided members of all groups side by side.
+type reconciliation struct {
+	x   *Index
+	ctx context.Context //nolint:containedctx // it lives as long as one call
+	// account and group are those of names.
+	account fleet.Account
+	group   string
+	// names are stored members, all of those behind after.
+	names []string
+	after string
+	// seen are the groups that had stored members.
+	seen        map[groupKey]bool
+	differences int
+}
+
+// stored takes the next stored membership.
+func (c *reconciliation) stored(account fleet.Account, group, thing string) error {
+	if account != c.account || group != c.group {
+		c.page(true)
+		c.account, c.group, c.after = account, group, ""
+		if c.seen == nil {
+			c.seen = map[groupKey]bool{}
+		}
+		c.seen[groupKey{account, group}] = true
+	}
+	if c.names = append(c.names, thing); len(c.names) == comparedMembers {
+		c.page(false)
+	}
+	return c.ctx.Err()
+}
+
+// page compares the stored members so far with those in the index; at the end of
+// a group, with all that are left.
+func (c *reconciliation) page(last bool) {
+	if c.group == "" {
+		return
+	}
+	c.x.compareMembers(c.account, c.group, c.after, c.names, last, &c.differences)
+	if !last {
+		c.after = c.names[len(c.names)-1]
+	}
+	c.names = c.names[:0]
+}
+
+// finish compares the last group and those without any stored member.
+func (c *reconciliation) finish() {
+	c.page(true)
+	for account, s := range c.x.accounts() {
+		s.mu.RLock()
+		var groups []string
+		for name := range s.standing.byName {
+			if !c.seen[groupKey{account, name}] {
+				groups = append(groups, name)
+			}
+		}
+		s.mu.RUnlock()
+		for _, group := range groups {
+			c.x.compareMembers(account, group, "", nil, true, &c.differences)
+		}
+	}
+	c.x.tellComplete()
+}
+
+// compareMembers has the places committed in which the members of a group behind a
+// name differ from the stored ones, up to the last stored one unless the list is
+// complete. It reads under the lock that decisions are made under.
+func (x *Index) compareMembers(account fleet.Account, group, after string, stored []string, complete bool, differences *int) {
+	s, err := x.shard(account)
+	if s == nil || err != nil {
+		return
+	}
+	differ := func(thing string, added bool) {
+		*differences++
+		at := membership{account: account, group: group, thing: thing}
+		x.outbox.update(func() {
+			x.outbox.note(at, decision{added: added, cause: &event.MembershipCause{Kind: string(CauseQuery)}})
+		})
+	}
+	is := make(map[string]bool, len(stored))
+	for _, thing := range stored {
+		is[thing] = true
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if !s.config.Things.Registry {
+		return // an index that is off decides nothing
+	}
+	g := s.standing.group(group)
+	for _, thing := range stored {
+		if doc, ok := s.things.doc(thing); g == nil || !ok || !g.members.Contains(doc) {
+			differ(thing, false)
+		}
+	}
+	if g == nil {
+		return
+	}
+	for more := true; more; {
+		var members []string
+		members, more = s.things.page(g.members, after, comparedMembers)
+		for _, thing := range members {
+			if !complete && thing > stored[len(stored)-1] {
+				return
+			}
+			if !is[thing] {
+				differ(thing, true)
+			}
+			after = thing
+		}
+	}
+}
+
+// tellComplete has all groups recorded as complete whose members are decided.
+func (x *Index) tellComplete() {
+	for account, s := range x.accounts() {
+		s.mu.RLock()
+		x.outbox.update(func() {
+			for _, g := range s.standing.groups {
+				if g != nil && g.plan != nil && g.todo == nil {
+					x.outbox.complete[groupKey{account, g.name}] = g.query
+				}
+			}
+		})
+		s.mu.RUnlock()
+	}
+}

@@ -1,0 +1,438 @@
+package index
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"math/bits"
+	"strings"
+
+	"github.com/RoaringBitmap/roaring/v2"
+)
+
+// errSnapshot is a snapshot that this program cannot have written.
+var errSnapshot = errors.New("index snapshot is malformed")
+
+// The stored forms below are little-endian; every list comes behind its length.
+
+func appendU32(b []byte, v int) []byte { return binary.LittleEndian.AppendUint32(b, uint32(v)) }
+
+func appendU32s(b []byte, list []uint32) []byte {
+	b = appendU32(b, len(list))
+	for _, v := range list {
+		b = binary.LittleEndian.AppendUint32(b, v)
+	}
+	return b
+}
+
+func appendString(b []byte, text string) []byte {
+	return append(appendU32(b, len(text)), text...)
+}
+
+func appendFlag(b []byte, flag bool) []byte {
+	if flag {
+		return append(b, 1)
+	}
+	return append(b, 0)
+}
+
+// writer collects what a bitmap writes.
+type writer struct{ b []byte }
+
+// Write implements io.Writer.
+func (w *writer) Write(p []byte) (int, error) {
+	w.b = append(w.b, p...)
+	return len(p), nil
+}
+
+func appendBitmap(b []byte, set *roaring.Bitmap) []byte {
+	b = appendU32(b, 0)
+	at := len(b)
+	w := writer{b}
+	_, _ = set.WriteTo(&w) // a writer to memory does not fail
+	binary.LittleEndian.PutUint32(w.b[at-4:], uint32(len(w.b)-at))
+	return w.b
+}
+
+// appendColumn writes a column whose values put writes; total is what a reader
+// has to have room for beside the values themselves.
+func appendColumn[T any](b []byte, c *column[T], total int, put func([]byte, T) []byte) []byte {
+	used := 0
+	for _, k := range c.chunks {
+		if k != nil {
+			used++
+		}
+	}
+	b = appendU32(appendU32(appendU32(appendU32(b, len(c.chunks)), used), c.count), total)
+	for at, k := range c.chunks {
+		if k == nil {
+			continue
+		}
+		b = appendU32(b, at)
+		for _, mask := range k.mask {
+			b = binary.LittleEndian.AppendUint64(b, mask)
+		}
+		for _, v := range k.vals {
+			b = put(b, v)
+		}
+	}
+	return b
+}
+
+func putNumber(b []byte, v float64) []byte {
+	return binary.LittleEndian.AppendUint64(b, math.Float64bits(v))
+}
+
+func appendIDs(b []byte, c *column[uint32]) []byte {
+	return appendColumn(b, c, 0, binary.LittleEndian.AppendUint32)
+}
+
+func appendNumbers(b []byte, c *column[float64]) []byte { return appendColumn(b, c, 0, putNumber) }
+
+func appendIDLists(b []byte, c *column[[]uint32]) []byte {
+	total := 0
+	c.each(func(_ uint32, list []uint32) { total += len(list) })
+	return appendColumn(b, c, total, appendU32s)
+}
+
+func appendNumberLists(b []byte, c *column[[]float64]) []byte {
+	total := 0
+	c.each(func(_ uint32, list []float64) { total += len(list) })
+	return appendColumn(b, c, total, func(b []byte, list []float64) []byte {
+		b = appendU32(b, len(list))
+		for _, v := range list {
+			b = putNumber(b, v)
+		}
+		return b
+	})
+}
+
+// appendDict writes a dictionary; its table is made anew at load.
+func appendDict(b []byte, d *dict) []byte {
+	b = appendU32(b, len(d.chunks))
+	for _, c := range d.chunks {
+		b = appendString(b, c.String())
+	}
+	b = appendU32(b, len(d.entries))
+	for _, e := range d.entries {
+		b = binary.LittleEndian.AppendUint32(b, e.chunk)
+		b = binary.LittleEndian.AppendUint16(b, e.pos)
+		b = binary.LittleEndian.AppendUint16(b, e.n)
+	}
+	b = appendU32s(appendU32s(appendU32s(b, d.sorted), d.tail), d.free)
+	return appendU32(appendU32(appendU32(b, d.dead), d.wasted), d.size)
+}
+
+// appendVocab writes a vocabulary. A set of one member is written by itself.
+func appendVocab(b []byte, v *vocab) []byte {
+	b = appendDict(b, &v.dict)
+	for i := range v.posts {
+		p := &v.posts[i]
+		b = appendU32(b, int(p.count))
+		switch {
+		case p.bits != nil:
+			b = appendBitmap(b, p.bits)
+		case p.count == 1:
+			b = appendU32(b, int(p.one))
+		}
+	}
+	return b
+}
+
+// appendField writes all values at one path.
+func appendField(b []byte, path string, f *field) []byte {
+	b = appendBitmap(appendString(b, path), f.exists)
+	b = appendIDLists(appendIDs(b, &f.texts), &f.textLists)
+	b = appendNumberLists(appendNumbers(b, &f.numbers), &f.lists)
+	b = appendVocab(b, &f.vocab)
+	b = appendFlag(b, f.words != nil)
+	if f.words != nil {
+		b = appendVocab(appendBitmap(b, f.compound), f.words)
+	}
+	return b
+}
+
+// decoder reads one section. After the first mistake it answers zeros, and err
+// says that there was one. Nothing is allocated that the section has no bytes
+// for.
+type decoder struct {
+	b   []byte
+	err error
+}
+
+// fail notes a mistake.
+func (d *decoder) fail(what string) {
+	if d.err == nil {
+		d.err = fmt.Errorf("%s: %w", what, errSnapshot)
+	}
+	d.b = nil
+}
+
+// take returns the next n bytes, nil when there are fewer.
+func (d *decoder) take(n int, what string) []byte {
+	if n < 0 || n > len(d.b) {
+		d.fail(what)
+		return nil
+	}
+	out := d.b[:n]
+	d.b = d.b[n:]
+	return out
+}
+
+func (d *decoder) u32(what string) uint32 {
+	b := d.take(4, what)
+	if b == nil {
+		return 0
+	}
+	return binary.LittleEndian.Uint32(b)
+}
+
+// length reads the length of a list whose elements take at least size bytes.
+func (d *decoder) length(size int, what string) int {
+	n := int(d.u32(what))
+	if n > len(d.b)/size {
+		d.fail(what)
+		return 0
+	}
+	return n
+}
+
+func (d *decoder) text(what string) string { return string(d.take(d.length(1, what), what)) }
+
+func (d *decoder) flag(what string) bool {
+	b := d.take(1, what)
+	if b != nil && b[0] > 1 {
+		d.fail(what)
+	}
+	return b != nil && b[0] == 1
+}
+
+// u32s reads numbers that are below a bound.
+func (d *decoder) u32s(below int, what string) []uint32 {
+	n := d.length(4, what)
+	if n == 0 {
+		return nil
+	}
+	list := make([]uint32, n)
+	d.fill(list, below, what)
+	return list
+}
+
+// fill reads numbers into a list.
+func (d *decoder) fill(list []uint32, below int, what string) {
+	b := d.take(4*len(list), what)
+	if b == nil {
+		return
+	}
+	for i := range list {
+		v := binary.LittleEndian.Uint32(b[4*i:])
+		if int(v) >= below {
+			d.fail(what)
+			return
+		}
+		list[i] = v
+	}
+}
+
+// bitmap reads a set of numbers below a bound.
+func (d *decoder) bitmap(below int, what string) *roaring.Bitmap {
+	set := roaring.New()
+	b := d.take(d.length(1, what), what)
+	if b == nil {
+		return set
+	}
+	n, err := set.ReadFrom(bytes.NewReader(b))
+	if err == nil {
+		err = set.Validate()
+	}
+	if err != nil || int(n) != len(b) || !set.IsEmpty() && int(set.Maximum()) >= below {
+		d.fail(what)
+		return roaring.New()
+	}
+	return set
+}
+
+// decodeColumn reads a column of documents below a bound. read fills the values
+// of one chunk; size is what a value takes at least.
+func decodeColumn[T any](d *decoder, below, size int, what string, read func(vals []T)) column[T] {
+	var c column[T]
+	length, used, count := int(d.u32(what)), d.length(chunkHead, what), d.length(size, what)
+	d.u32(what)
+	if length > (below+chunkDocs-1)/chunkDocs || used > length || count > used*chunkDocs {
+		d.fail(what)
+		return c
+	}
+	if count == 0 {
+		return c
+	}
+	c.chunks, c.count = make([]*chunk[T], length), count
+	chunks, vals := make([]chunk[T], used), make([]T, count)
+	for i := range chunks {
+		at, k := int(d.u32(what)), &chunks[i]
+		if at >= length || c.chunks[at] != nil {
+			d.fail(what)
+			return column[T]{}
+		}
+		n := 0
+		for w := range k.mask {
+			if b := d.take(8, what); b != nil {
+				k.mask[w] = binary.LittleEndian.Uint64(b)
+			}
+			n += bits.OnesCount64(k.mask[w])
+			if top := at*chunkDocs + w*64 + 63 - bits.LeadingZeros64(k.mask[w]); k.mask[w] != 0 && top >= below {
+				d.fail(what)
+			}
+		}
+		if n == 0 || n > len(vals) {
+			d.fail(what)
+			return column[T]{}
+		}
+		k.vals, vals = vals[:n:n], vals[n:]
+		read(k.vals)
+		c.chunks[at] = k
+	}
+	if len(vals) > 0 {
+		d.fail(what)
+	}
+	return c
+}
+
+// chunkHead is what a chunk takes before its values.
+const chunkHead = 4 + chunkDocs/8
+
+func (d *decoder) ids(docs, below int, what string) column[uint32] {
+	return decodeColumn(d, docs, 4, what, func(vals []uint32) { d.fill(vals, below, what) })
+}
+
+func (d *decoder) numbers(docs int, what string) column[float64] {
+	return decodeColumn(d, docs, 8, what, func(vals []float64) { d.floats(vals, what) })
+}
+
+func (d *decoder) floats(vals []float64, what string) {
+	b := d.take(8*len(vals), what)
+	if b == nil {
+		return
+	}
+	for i := range vals {
+		vals[i] = math.Float64frombits(binary.LittleEndian.Uint64(b[8*i:]))
+	}
+}
+
+func (d *decoder) idLists(docs, below int, what string) column[[]uint32] {
+	return decodeColumn(d, docs, 4, what, func(vals [][]uint32) {
+		for i := range vals {
+			vals[i] = d.u32s(below, what)
+		}
+	})
+}
+
+func (d *decoder) numberLists(docs int, what string) column[[]float64] {
+	return decodeColumn(d, docs, 4, what, func(vals [][]float64) {
+		for i := range vals {
+			if n := d.length(8, what); n > 0 {
+				vals[i] = make([]float64, n)
+				d.floats(vals[i], what)
+			}
+		}
+	})
+}
+
+// dict reads a dictionary and makes its table.
+func (d *decoder) dict(what string) dict {
+	out := newDict(false)
+	out.chunks = make([]*strings.Builder, 0, d.length(4, what))
+	builders := make([]strings.Builder, cap(out.chunks))
+	for i := range builders {
+		text := d.take(d.length(1, what), what)
+		room := len(text)
+		if i == len(builders)-1 && room < maxChunk {
+			room = min(2*room+minChunk, maxChunk) // there will be more
+		}
+		builders[i].Grow(room)
+		builders[i].Write(text)
+		out.chunks = append(out.chunks, &builders[i])
+	}
+	out.entries = make([]entry, d.length(8, what))
+	b := d.take(8*len(out.entries), what)
+	if b == nil {
+		return newDict(false)
+	}
+	for i := range out.entries {
+		e := entry{
+			chunk: binary.LittleEndian.Uint32(b[8*i:]), pos: binary.LittleEndian.Uint16(b[8*i+4:]), n: binary.LittleEndian.Uint16(b[8*i+6:]),
+		}
+		if int(e.chunk) >= len(out.chunks) || int(e.pos)+int(e.n) > out.chunks[e.chunk].Len() {
+			d.fail(what)
+			return newDict(false)
+		}
+		out.entries[i] = e
+	}
+	n := len(out.entries)
+	out.sorted, out.tail, out.free = d.u32s(n, what), d.u32s(n, what), d.u32s(n, what)
+	out.dead, out.wasted, out.size = int(d.u32(what)), int(d.u32(what)), int(d.u32(what))
+	if len(out.sorted)+len(out.tail)+len(out.free) != n {
+		d.fail(what)
+	}
+	if d.err != nil {
+		return newDict(false)
+	}
+	out.rehash()
+	return out
+}
+
+// vocab reads a vocabulary whose sets hold numbers below a bound.
+func (d *decoder) vocab(below int, what string) vocab {
+	v := vocab{dict: d.dict(what)}
+	v.posts = make([]posting, len(v.entries))
+	for i := range v.posts {
+		p := &v.posts[i]
+		switch p.count = d.u32(what); p.count {
+		case 0:
+		case 1:
+			if p.one = d.u32(what); int(p.one) >= below {
+				d.fail(what)
+			}
+		default:
+			if p.bits = d.bitmap(below, what); p.bits.GetCardinality() != uint64(p.count) {
+				d.fail(what)
+			}
+		}
+		if d.err != nil {
+			return newVocab(false)
+		}
+	}
+	return v
+}
+
+// field reads all values at one path of a corpus with so many numbers of
+// documents.
+func (d *decoder) field(docs int) (path string, f *field) {
+	path = d.text("path")
+	what := "field " + path
+	f = &field{exists: d.bitmap(docs, what)}
+	// The numbers of texts are known after the columns that name them.
+	f.texts, f.textLists = d.ids(docs, math.MaxInt, what), d.idLists(docs, math.MaxInt, what)
+	f.numbers, f.lists = d.numbers(docs, what), d.numberLists(docs, what)
+	f.vocab = d.vocab(docs, what)
+	texts := len(f.vocab.entries)
+	f.texts.each(func(_, id uint32) {
+		if int(id) >= texts {
+			d.fail(what)
+		}
+	})
+	f.textLists.each(func(_ uint32, list []uint32) {
+		for _, id := range list {
+			if int(id) >= texts {
+				d.fail(what)
+			}
+		}
+	})
+	if d.flag(what) {
+		f.compound = d.bitmap(texts, what)
+		words := d.vocab(texts, what)
+		f.words = &words
+	}
+	return path, f
+}
