@@ -141,7 +141,12 @@ func (b *Builder) Finish(ctx context.Context, cursor store.Cursor) error {
 		s.mu.Unlock() //nolint:staticcheck // the wait is what it is for
 	}
 	x.outbox.replace(fresh, complete, cursor, b.member)
-	x.replay.end()
+	if len(before) > 0 && x.options.Stored != nil {
+		// What the index before has committed since the frozen view is not known.
+		x.replay.compare()
+	} else {
+		x.replay.end()
+	}
 	return x.settle(ctx)
 }
 

@@ -44,7 +44,7 @@ type memberLedger struct {
 func newMemberLedger(t *testing.T, config fleet.Indexing, groups map[string]string) *memberLedger {
 	t.Helper()
 	l := &memberLedger{model: newModel(7), t: t, config: config, before: func() {}, loaded: func() {}}
-	l.x = index.New(index.Options{Committer: l, Source: l, Reloader: l, Logger: slog.New(slog.DiscardHandler)})
+	l.x = index.New(index.Options{Committer: l, Source: l, Reloader: l, Stored: l.stored, Logger: slog.New(slog.DiscardHandler)})
 	for _, name := range slices.Sorted(maps.Keys(groups)) {
 		q, err := l.x.ParseThings(groups[name])
 		if err != nil {
@@ -85,6 +85,21 @@ func (l *memberLedger) CommitMembership(ctx context.Context, changes []index.Mem
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.model.CommitMembership(ctx, changes, cursor)
+}
+
+// stored visits what is durable, all of one moment.
+func (l *memberLedger) stored(ctx context.Context, visit func(fleet.Account, string, string) error) error {
+	var rows [][2]string
+	l.mu.Lock()
+	err := l.model.stored(ctx, func(_ fleet.Account, group, thing string) error {
+		rows = append(rows, [2]string{group, thing})
+		return nil
+	})
+	l.mu.Unlock()
+	for _, row := range rows {
+		err = errors.Join(err, visit(account, row[0], row[1]))
+	}
+	return err
 }
 
 // fill puts the model as it is.
@@ -478,6 +493,7 @@ func TestWholeBuildEndsRebuild(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		l := newMemberLedger(t, fleet.DefaultIndexing(), registryQueries())
+		l.repeats = true
 		l.happen(100)
 		l.follow()
 		l.set(func() {

@@ -49,6 +49,13 @@ func (r *replay) begin(head store.Cursor) {
 	r.set(true, true)
 }
 
+// compare asks for a comparison with what is durable now.
+func (r *replay) compare() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.set(false, true)
+}
+
 // reached is called when Apply has come to a place.
 func (r *replay) reached(cursor store.Cursor) {
 	r.mu.Lock()
