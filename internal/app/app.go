@@ -244,12 +244,13 @@ func (a *App) joinDomains(context.Context) error {
 			_, err := a.index.ParseThings(query)
 			return err
 		},
-		CheckPolicy:   checkPolicy,
-		GroupStatus:   func(of accountID, group, query string) string { return string(a.index.GroupStatus(of, group, query)) },
-		Endpoints:     a.endpoints(),
-		Indexing:      a.indexing(),
-		Logger:        a.component("registry"),
-		AccountExists: a.accounts.AccountExists,
+		CheckGroupQuery: func(group, query string) error { return a.index.CheckGroupQuery(group, query) },
+		CheckPolicy:     checkPolicy,
+		GroupStatus:     func(of accountID, group, query string) string { return string(a.index.GroupStatus(of, group, query)) },
+		Endpoints:       a.endpoints(),
+		Indexing:        a.indexing(),
+		Logger:          a.component("registry"),
+		AccountExists:   a.accounts.AccountExists,
 	})
 	if err != nil {
 		return err
