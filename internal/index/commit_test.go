@@ -189,7 +189,7 @@ func TestCommitIsRetried(t *testing.T) {
 			events = append(events, reported(fmt.Sprintf("t%d", i), 2, fmt.Sprintf(`{"battery":%d}`, 10+i%2*50)))
 		}
 		feed(t, x, events...)
-		time.Sleep(time.Minute) //nolint:forbidigo // virtual time
+		time.Sleep(time.Minute)
 		synctest.Wait()
 		if diff := cmp.Diff([]string{"t0", "t2", "t4", "t6", "t8"}, l.of("low")); diff != "" {
 			t.Error(diff)

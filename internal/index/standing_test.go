@@ -59,9 +59,10 @@ func standingMix(r *rand.Rand, n int, of domain) []string {
 type unit struct {
 	event.Thing
 
-	name      string
-	reported  map[string]any
-	version   int64
+	name     string
+	reported map[string]any
+	// shadow is the version of the shadow.
+	shadow    int64
 	connected bool
 	// session numbers connections.
 	session int64
@@ -109,7 +110,7 @@ func newBrute(t *testing.T, seed uint64, devices, groups int, of domain) *brute 
 		build.PutGroup(account, index.Group{Name: name, Query: text, CreatedAt: time.Unix(int64(i%7), 0)})
 	}
 	for i := range devices {
-		u := &unit{name: fmt.Sprintf("device-%06d", i), reported: map[string]any{}, group: b.pick("group-", of.groups), version: 1, session: 1}
+		u := &unit{name: fmt.Sprintf("device-%06d", i), reported: map[string]any{}, group: b.pick("group-", of.groups), shadow: 1, session: 1}
 		u.Thing = event.Thing{Thing: u.name, ThingID: fmt.Sprintf("id-%d", i), TypeName: b.pick("Type", 20), Version: 1}
 		b.reattribute(u)
 		b.measure(u)
@@ -170,7 +171,7 @@ func (b *brute) update() []event.Event {
 		return []event.Event{event.DeviceDisconnected{Session: event.Session{ClientID: u.name, Version: u.session, Indexed: true}, Reason: "CONNECTION_LOST"}}
 	case roll < 35:
 		b.reattribute(u)
-		u.Thing.Version++
+		u.Version++
 		return []event.Event{event.ThingUpdated{Thing: u.Thing}}
 	case roll < 40:
 		left := event.MembershipChanged{Group: u.group, Thing: u.name}
@@ -178,8 +179,8 @@ func (b *brute) update() []event.Event {
 		return []event.Event{left, event.MembershipChanged{Group: u.group, Thing: u.name, Added: true}}
 	}
 	patch := b.measure(u)
-	u.version++
-	return []event.Event{event.ShadowUpdated{Thing: u.name, Version: u.version, Patch: mustJSON(map[string]any{"reported": patch}), Timestamp: 1_750_000_000}}
+	u.shadow++
+	return []event.Event{event.ShadowUpdated{Thing: u.name, Version: u.shadow, Patch: mustJSON(map[string]any{"reported": patch}), Timestamp: 1_750_000_000}}
 }
 
 // run makes updates in batches and looks at some devices after each.
