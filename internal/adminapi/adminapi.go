@@ -82,6 +82,9 @@ type Options struct {
 	Policies Policies
 	// History answers what became of connections.
 	History History
+	// Memberships answers who was in which group, WhyMember why somebody is.
+	Memberships Memberships
+	WhyMember   func(ctx context.Context, account fleet.Account, group, thing string) (MembershipReason, error)
 	// Decommissioner and AttributeRules act on things and their types.
 	Decommissioner Decommissioner
 	AttributeRules AttributeRules
@@ -128,6 +131,7 @@ func (h *handler) routes() *routes {
 	mux.HandleFunc("GET "+Prefix+"doctor", h.doctor)
 	h.handleDenials(mux)
 	h.handleHistory(mux)
+	h.handleMemberships(mux)
 	h.handleThings(mux)
 	h.handleAttributeRules(mux)
 	h.handleImport(mux)

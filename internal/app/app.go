@@ -30,6 +30,7 @@ import (
 	"github.com/muster-iot/muster/internal/history"
 	"github.com/muster-iot/muster/internal/index"
 	"github.com/muster-iot/muster/internal/inlet"
+	"github.com/muster-iot/muster/internal/membership"
 	"github.com/muster-iot/muster/internal/mqttapi"
 	"github.com/muster-iot/muster/internal/mqttstore"
 	"github.com/muster-iot/muster/internal/pagetoken"
@@ -76,6 +77,8 @@ type App struct {
 	shadows    *shadow.Service
 	presence   *presence.Service
 	history    *history.Service
+	// memberships is who was in which group.
+	memberships *membership.Service
 	// recorder brings calls into the log, audit keeps the trail; bare is the
 	// store without the recording of calls.
 	recorder *audit.Recorder
@@ -127,7 +130,9 @@ type followers struct {
 	devices *eventlog.Runner
 	topics  *eventlog.Runner
 	history *eventlog.Runner
-	crl     *eventlog.Runner
+	// memberships keeps who was in which group.
+	memberships *eventlog.Runner
+	crl         *eventlog.Runner
 	// accounts keeps the directory of names.
 	accounts *eventlog.Runner
 	audit    *eventlog.Runner
@@ -239,12 +244,13 @@ func (a *App) joinDomains(context.Context) error {
 			_, err := a.index.ParseThings(query)
 			return err
 		},
-		CheckPolicy:   checkPolicy,
-		GroupStatus:   func(of accountID, group, query string) string { return string(a.index.GroupStatus(of, group, query)) },
-		Endpoints:     a.endpoints(),
-		Indexing:      a.indexing(),
-		Logger:        a.component("registry"),
-		AccountExists: a.accounts.AccountExists,
+		CheckGroupQuery: func(group, query string) error { return a.index.CheckGroupQuery(group, query) },
+		CheckPolicy:     checkPolicy,
+		GroupStatus:     func(of accountID, group, query string) string { return string(a.index.GroupStatus(of, group, query)) },
+		Endpoints:       a.endpoints(),
+		Indexing:        a.indexing(),
+		Logger:          a.component("registry"),
+		AccountExists:   a.accounts.AccountExists,
 	})
 	if err != nil {
 		return err
@@ -256,8 +262,9 @@ func (a *App) joinDomains(context.Context) error {
 	a.shadows = shadow.New(shadowOptions)
 	a.presence = presence.New(presence.Options{Store: a.store, Now: now, Logger: a.component("presence"), Registerer: a.metrics})
 	a.history = a.newHistory()
+	a.memberships = a.newMemberships()
 	a.index = index.New(index.Options{
-		Committer: &membership{a.registry}, Source: &thingState{shadows: a.shadows, presence: a.presence}, Logger: a.component("index"),
+		Committer: &memberCommitter{a.registry}, Source: &thingState{shadows: a.shadows, presence: a.presence}, Logger: a.component("index"),
 		GroupLimit: limits.GroupsPerThing, Registerer: a.metrics,
 		IndexingOff: a.settings.Index.DefaultOff, Reloader: &loader{store: a.store},
 		Stored: (&loader{store: a.store}).storedMemberships,

@@ -123,11 +123,11 @@ func indexConnectivity(c presence.Connection) *index.Connectivity {
 	return &index.Connectivity{Connected: c.Connected, TimestampMS: c.Timestamp.UnixMilli(), Version: c.Version, Reason: c.Reason}
 }
 
-// membership lets the index record its decisions in the registry.
-type membership struct{ registry *registry.Service }
+// memberCommitter lets the index record its decisions in the registry.
+type memberCommitter struct{ registry *registry.Service }
 
 // CommitMembership implements index.Committer.
-func (m *membership) CommitMembership(ctx context.Context, changes []index.MembershipChange, _ store.Cursor) error {
+func (m *memberCommitter) CommitMembership(ctx context.Context, changes []index.MembershipChange, _ store.Cursor) error {
 	recorded := make([]registry.MembershipChange, len(changes))
 	for i, c := range changes {
 		recorded[i] = registry.MembershipChange(c)
@@ -136,7 +136,7 @@ func (m *membership) CommitMembership(ctx context.Context, changes []index.Membe
 }
 
 // CommitComplete implements index.Committer.
-func (m *membership) CommitComplete(ctx context.Context, groups []index.CompleteGroup) error {
+func (m *memberCommitter) CommitComplete(ctx context.Context, groups []index.CompleteGroup) error {
 	complete := make([]registry.CompleteGroup, len(groups))
 	for i, g := range groups {
 		complete[i] = registry.CompleteGroup(g)

@@ -169,6 +169,7 @@ func (a *App) joinFollowers(context.Context) error {
 		}},
 		{&a.followers.topics, eventlog.Consumer{Name: "mqttapi", Apply: a.topics.Apply, Rebuild: a.loadEventConfigurations}},
 		{&a.followers.history, a.historyConsumer()},
+		{&a.followers.memberships, a.membershipConsumer()},
 		{&a.followers.crl, eventlog.Consumer{
 			Name: "crl", Apply: a.revocations.Apply,
 			// Nobody knows what was trimmed: the next list is made anew.
@@ -210,6 +211,8 @@ func (a *App) Start(ctx context.Context) error {
 		part{"history follower", a.followers.history.Run},
 		part{"revocation list follower", a.followers.crl.Run},
 		part{"history retention", a.history.Run},
+		part{"membership follower", a.followers.memberships.Run},
+		part{"membership retention", a.memberships.Run},
 		part{"audit follower", a.followers.audit.Run},
 		part{"audit retention", a.audit.Run},
 		part{"audit recorder", a.recorder.Run},

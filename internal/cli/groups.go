@@ -10,8 +10,8 @@ import (
 
 // groups is the family of group commands.
 func (c *command) groups() *cobra.Command {
-	cmd := &cobra.Command{Use: "groups", Short: "List and describe groups and their members"}
-	cmd.AddCommand(c.groupsList(), c.groupsDescribe(), c.groupsMembers())
+	cmd := &cobra.Command{Use: "groups", Short: "List, describe and explain groups and their members"}
+	cmd.AddCommand(c.groupsList(), c.groupsDescribe(), c.groupsMembers(), c.groupsHistory(), c.groupsWhy())
 	return cmd
 }
 

@@ -22,7 +22,7 @@ func limitFlag(cmd *cobra.Command) *int {
 func (c *command) things() *cobra.Command {
 	cmd := &cobra.Command{Use: "things", Short: "List, describe, create, delete and decommission things"}
 	cmd.AddCommand(c.thingsList(), c.thingsDescribe(), c.thingsCreate(), c.thingsDelete(),
-		c.thingsDecommission(), c.thingsPast())
+		c.thingsDecommission(), c.thingsPast(), c.thingsGroups())
 	return cmd
 }
 

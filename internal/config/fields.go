@@ -151,6 +151,14 @@ func fields() []field {
 			func(s *Settings) value { return (*size)(&s.History.RetentionBytes) },
 		},
 		{
+			"membership.retention-age", "2160h", "how long memberships in groups are kept in the history after their end", false,
+			func(s *Settings) value { return (*duration)(&s.Membership.RetentionAge) },
+		},
+		{
+			"membership.retention-bytes", "1GiB", "how many bytes of ended memberships the history of an account keeps, about 700 bytes each", false,
+			func(s *Settings) value { return (*size)(&s.Membership.RetentionBytes) },
+		},
+		{
 			"audit.retention-age", "9600h", "how long records of the audit trail are kept, 400 days unless set; 0 for ever", false,
 			func(s *Settings) value { return (*duration)(&s.Audit.RetentionAge) },
 		},

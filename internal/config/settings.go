@@ -37,22 +37,23 @@ type Settings struct {
 	TLSCert  string
 	TLSKey   string
 	// Advertise is the HOST:PORT that devices reach the MQTT listener by.
-	Advertise string
-	MQTT      MQTT
-	TLS       TLS
-	PKI       PKI
-	Log       Log
-	EventLog  EventLog
-	History   History
-	Audit     Audit
-	Shadow    Shadow
-	Registry  Registry
-	Index     Index
-	Limits    Limits
-	Admission Admission
-	Drain     Drain
-	Function  Function
-	SignIn    SignIn
+	Advertise  string
+	MQTT       MQTT
+	TLS        TLS
+	PKI        PKI
+	Log        Log
+	EventLog   EventLog
+	History    History
+	Membership Membership
+	Audit      Audit
+	Shadow     Shadow
+	Registry   Registry
+	Index      Index
+	Limits     Limits
+	Admission  Admission
+	Drain      Drain
+	Function   Function
+	SignIn     SignIn
 }
 
 // Limits are quotas of what devices may do; 0 is no limit, unless said
@@ -134,6 +135,14 @@ type EventLog struct {
 // History bounds the kept connection history; the first limit that is reached
 // trims.
 type History struct {
+	RetentionAge time.Duration
+	// RetentionBytes is for each account.
+	RetentionBytes int64
+}
+
+// Membership bounds the kept history of memberships in groups; the first limit
+// that is reached trims it.
+type Membership struct {
 	RetentionAge time.Duration
 	// RetentionBytes is for each account.
 	RetentionBytes int64

@@ -1,6 +1,7 @@
 package index
 
 import (
+	"log/slog"
 	"strconv"
 	"strings"
 
@@ -74,6 +75,11 @@ func (x *Index) settleShard(account fleet.Account, s *shard, events []event.Enve
 		}
 		o.note(at, d)
 	})
+	for _, group := range s.standing.unsettled {
+		x.options.Logger.Error("dynamic group does not settle, its query and those of other groups deny each other",
+			slog.String("account", string(account)), slog.String("group", group))
+	}
+	s.standing.unsettled = nil
 	completed := s.standing.takeCompleted()
 	for _, id := range completed {
 		o.complete[groupKey{account, s.standing.groups[id].name}] = s.standing.groups[id].query

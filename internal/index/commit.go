@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -228,7 +229,13 @@ func (x *Index) commitDecisions(ctx context.Context, batch map[membership]decisi
 			changes = append(changes, MembershipChange{Account: at.account, Group: at.group, Thing: at.thing, Added: d.added, Cause: d.cause})
 		}
 		slices.SortFunc(changes, func(a, b MembershipChange) int {
-			return cmp.Or(cmp.Compare(a.Account, b.Account), cmp.Compare(a.Thing, b.Thing), cmp.Compare(a.Group, b.Group))
+			if c := strings.Compare(string(a.Account), string(b.Account)); c != 0 {
+				return c
+			}
+			if c := strings.Compare(a.Thing, b.Thing); c != 0 {
+				return c
+			}
+			return strings.Compare(a.Group, b.Group)
 		})
 		if err := x.options.Committer.CommitMembership(ctx, changes, cursor); err != nil {
 			return fmt.Errorf("commit dynamic group membership: %w", err)

@@ -1,6 +1,7 @@
 package index_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -189,7 +190,7 @@ func TestCommitIsRetried(t *testing.T) {
 			events = append(events, reported(fmt.Sprintf("t%d", i), 2, fmt.Sprintf(`{"battery":%d}`, 10+i%2*50)))
 		}
 		feed(t, x, events...)
-		time.Sleep(time.Minute) //nolint:forbidigo // virtual time
+		time.Sleep(time.Minute)
 		synctest.Wait()
 		if diff := cmp.Diff([]string{"t0", "t2", "t4", "t6", "t8"}, l.of("low")); diff != "" {
 			t.Error(diff)
@@ -323,5 +324,28 @@ func TestRestartBehindTheCommits(t *testing.T) {
 		if diff := cmp.Diff(slices.Sorted(maps.Keys(want)), l.of(group)); diff != "" {
 			t.Errorf("%s: %s", group, diff)
 		}
+	}
+}
+
+// What is complete is recorded also after a start from a snapshot, which does not
+// tell: a crash may have come before it was, and groups may have been made since.
+func TestCompleteAfterSnapshot(t *testing.T) {
+	t.Parallel()
+	m := newModel(1)
+	x := newIndex(t, m)
+	m.apply(t, x, thing("a"), dynamic("before", "thingName:a", 1))
+	var file bytes.Buffer
+	if _, err := x.WriteSnapshot(&file, proofAt); err != nil {
+		t.Fatal(err)
+	}
+	l := newLedger()
+	x = index.New(index.Options{Committer: l, Source: l, Logger: slog.New(slog.DiscardHandler)})
+	head := store.CursorAt(store.Position{Seq: m.seq + 1})
+	if _, err := x.ReadSnapshot(&file, int64(file.Len()), head, trust); err != nil {
+		t.Fatal(err)
+	}
+	m.apply(t, x, dynamic("since", "thingName:*", 2))
+	if diff := cmp.Diff(map[string]string{"before": "thingName:a", "since": "thingName:*"}, l.complete); diff != "" {
+		t.Error(diff)
 	}
 }

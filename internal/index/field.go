@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/RoaringBitmap/roaring/v2"
 )
@@ -32,7 +33,15 @@ func newField(bulk bool) *field {
 
 // isWord reports whether folded text is exactly one word.
 func isWord(text string) bool {
-	return text != "" && strings.IndexFunc(text, unicode.IsSpace) < 0
+	for i := range len(text) {
+		switch c := text[i]; {
+		case c >= utf8.RuneSelf:
+			return strings.IndexFunc(text, unicode.IsSpace) < 0
+		case c == ' ' || c-'\t' < 5:
+			return false
+		}
+	}
+	return text != ""
 }
 
 // appendTo appends the values of a document to into.

@@ -2,6 +2,8 @@ package index
 
 import (
 	"context"
+	"maps"
+	"math"
 	"slices"
 
 	"github.com/RoaringBitmap/roaring/v2"
@@ -55,6 +57,14 @@ func (s *standing) fill(id uint32, n int) {
 	delete(s.draining, g.name)
 	if g.plan != nil && !g.complete {
 		s.completed = append(s.completed, id)
+	}
+}
+
+// fillRest decides all that groups have yet to look at, for a shard that nobody
+// waits for.
+func (s *standing) fillRest() {
+	for len(s.filling) > 0 {
+		s.fill(s.filling[0], math.MaxInt)
 	}
 }
 
@@ -124,11 +134,7 @@ func (x *Index) fillStep() bool {
 func (x *Index) accounts() map[fleet.Account]*shard {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	shards := make(map[fleet.Account]*shard, len(x.shards))
-	for account, s := range x.shards {
-		shards[account] = s
-	}
-	return shards
+	return maps.Clone(x.shards)
 }
 
 // runFills fills large groups whenever few other decisions wait.

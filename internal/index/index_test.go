@@ -265,6 +265,32 @@ func TestSelfReference(t *testing.T) {
 	expect(t, x, "thingName:a", "a")
 }
 
+// TestQueriesThatDenyTheirGroup: what would make a thing leave by entering is
+// refused, whatever form it has.
+func TestQueriesThatDenyTheirGroup(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t, newModel(1))
+	for query, denies := range map[string]bool{
+		"NOT thingGroupNames:odd": true,
+		"thingName:a NOT (attributes.b:1 OR registry.thingGroupNames:O*)": true,
+		"NOT thingGroupNames:*":     true,
+		"NOT thingGroupNames>=a":    true,
+		"NOT odd":                   true,
+		`NOT thingGroupNames:"odd"`: true,
+		"NOT (thingName:b NOT (NOT thingGroupNames:odd))": true,
+		"thingGroupNames:odd":                             false,
+		"NOT (NOT thingGroupNames:odd)":                   false,
+		"NOT thingGroupNames:even":                        false,
+		"NOT attributes.group:odd":                        false,
+		"NOT thingGroupNames:odder* NOT x*":               false,
+	} {
+		err := x.CheckGroupQuery("Odd", query)
+		if denies != (fault.CodeOf(err) == fault.InvalidQuery) || !denies && err != nil {
+			t.Errorf("%s: %v", query, err)
+		}
+	}
+}
+
 // TestGroupLimit: a thing is in at most so many groups; static ones win, then
 // elder dynamic ones, and a free place is taken at once (§3.3).
 func TestGroupLimit(t *testing.T) {

@@ -210,6 +210,14 @@ func (n *node) passes(p *plan, doc uint32, scratch *values) bool {
 			return false
 		}
 	}
+	if p.op == opMatch && !p.match.IsNumber {
+		if id, ok := n.field.texts.get(doc); ok {
+			// A text that has the word among others is longer.
+			if text := n.field.vocab.text(id); len(text) <= len(p.match.Word) {
+				return text == p.match.Word
+			}
+		}
+	}
 	scratch.texts, scratch.numbers = scratch.texts[:0], scratch.numbers[:0]
 	n.field.appendTo(doc, scratch)
 	return p.holdsFor(*scratch)

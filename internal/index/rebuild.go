@@ -222,6 +222,7 @@ func (x *Index) catchUp(ctx context.Context, account fleet.Account, s *shard, af
 			return before, err
 		}
 		x.applyEvents(s, account, mine, states)
+		s.standing.fillRest()
 		s.settle(func(*dynamicGroup, uint32, bool, cause) {}) // told as a whole afterwards
 	}
 	return after, nil

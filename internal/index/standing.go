@@ -60,6 +60,9 @@ type standing struct {
 	refused func(group string, doc uint32)
 	// unstable counts batches that ended with memberships still changing.
 	unstable uint64
+	// unsettled are the groups that were found to deny each other, to be told
+	// once.
+	unsettled []string
 	// scratch is a buffer.
 	scratch values
 }
@@ -74,6 +77,8 @@ type dynamicGroup struct {
 	born int64
 	// plan is nil when the stored query cannot be read.
 	plan *plan
+	// unstable says that it was told of a group that does not settle.
+	unstable bool
 	// complete says that all members under the query were told before.
 	complete bool
 	// todo are the documents that the query has still to be decided for; nil when
@@ -384,6 +389,12 @@ func (s *standing) resolve() {
 	for round := 0; len(s.marks) > 0; round++ {
 		if round == maxRounds {
 			s.unstable++
+			for _, m := range s.marks {
+				if g := s.groups[uint32(m.pair)]; g != nil && !g.unstable {
+					g.unstable = true
+					s.unsettled = append(s.unsettled, g.name)
+				}
+			}
 			s.marks = s.marks[:0]
 			return
 		}

@@ -88,43 +88,6 @@ func (g *gauge) report(r *rand.Rand, all bool) []byte {
 	return append(out, '}')
 }
 
-// standingMix makes n group queries: a quarter narrowed by a site, others by
-// firmware, customer, model, manufacturer or group, some by nothing.
-func standingMix(r *rand.Rand, n int) []string {
-	out := make([]string, n)
-	fw := func() string { return fmt.Sprintf("3.%d.%d", r.IntN(4), r.IntN(30)) }
-	for i := range out {
-		switch k := i % 100; {
-		case k < 25:
-			out[i] = fmt.Sprintf("attributes.site:site-%d AND shadow.reported.battery<%d", r.IntN(5000), 5+r.IntN(40))
-		case k < 40:
-			out[i] = fmt.Sprintf("shadow.reported.fw:%s AND thingTypeName:Type%d AND connectivity.connected:false", fw(), r.IntN(20))
-		case k < 55:
-			out[i] = fmt.Sprintf("attributes.customer:cust-%d AND connectivity.connected:false", r.IntN(2000))
-		case k < 65:
-			out[i] = fmt.Sprintf("attributes.model:M%d AND shadow.reported.fw:3.%d.*", r.IntN(60), r.IntN(4))
-		case k < 75:
-			out[i] = fmt.Sprintf("attributes.manufacturer:maker%d AND shadow.reported.temp>%d AND shadow.reported.rssi<%d", r.IntN(12), 50+r.IntN(9), -85-r.IntN(14))
-		case k < 85:
-			out[i] = fmt.Sprintf("thingGroupNames:group-%d AND shadow.reported.fw:%s", r.IntN(2000), fw())
-		case k < 90:
-			switch r.IntN(3) {
-			case 0:
-				out[i] = fmt.Sprintf("shadow.reported.battery<%d", 1+r.IntN(3))
-			case 1:
-				out[i] = fmt.Sprintf("shadow.reported.cpu>%d", 96+r.IntN(4))
-			default:
-				out[i] = fmt.Sprintf("shadow.reported.temp>%.1f", 58.5+r.Float64()*1.5)
-			}
-		case k < 95:
-			out[i] = fmt.Sprintf("attributes.site:site-%d AND (shadow.reported.battery<%d OR shadow.reported.rssi<%d)", r.IntN(5000), 5+r.IntN(20), -90-r.IntN(9))
-		default:
-			out[i] = fmt.Sprintf("attributes.customer:cust-%d AND NOT shadow.reported.fw:3.%d.*", r.IntN(2000), r.IntN(4))
-		}
-	}
-	return out
-}
-
 // cpuTime is what this process has used.
 func cpuTime(b *testing.B) time.Duration {
 	b.Helper()
@@ -142,7 +105,7 @@ func BenchmarkStanding(b *testing.B) {
 	for _, n := range []int{0, 1000, 10_000} {
 		b.Run(fmt.Sprintf("groups=%d", n), func(b *testing.B) {
 			r := rand.New(rand.NewPCG(2, 2))
-			x, d, gauges := standingFleet(b, devices, standingMix(r, n))
+			x, d, gauges := standingFleet(b, devices, standingMix(r, n, domain{5000, 2000, 2000}))
 			perDevice := float64(d.changes.Load()) / float64(devices)
 			d.changes.Store(0)
 			const batchSize = 500

@@ -83,16 +83,17 @@ func loadOpen(ctx context.Context, r store.Reader, rows []store.Key) (map[store.
 		return nil, fmt.Errorf("read open memberships: %w", err)
 	}
 	var of, keys []store.Key
-	for i, row := range found {
+	for i, at := range rows {
+		row := found[i]
 		if row.Version == 0 {
 			continue
 		}
-		row.Key = rows[i]
+		row.Key = at
 		key, err := keyBehindOpen(row)
 		if err != nil {
 			return nil, err
 		}
-		of, keys = append(of, rows[i]), append(keys, key)
+		of, keys = append(of, at), append(keys, key)
 	}
 	if len(keys) == 0 {
 		return open, nil

@@ -190,7 +190,10 @@ func TestHostileQueries(t *testing.T) {
 		name string
 		q    Query
 	}{
-		{"", Query{Limit: 1}}, {"a\x00b", Query{Limit: 1}}, {"a", Query{}}, {"a", Query{Limit: MaxPage + 1}},
+		{"", Query{Limit: 1}},
+		{"a\x00b", Query{Limit: 1}},
+		{"a", Query{}},
+		{"a", Query{Limit: MaxPage + 1}},
 		{"a", Query{Limit: 1, From: at(2), To: at(2)}},
 	} {
 		if _, err := f.OfGroup(t.Context(), account, c.name, c.q); fault.CodeOf(err) != fault.InvalidRequest {
@@ -205,7 +208,7 @@ func TestRandom(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(4) {
 		f := newFixture(t)
-		r := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // a test's dice
+		r := rand.New(rand.NewPCG(seed, 1))
 		open := map[[2]string]int{}
 		var want []Entry
 		for second := range 400 {

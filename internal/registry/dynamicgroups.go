@@ -28,7 +28,7 @@ func (s *Service) CreateDynamicThingGroup(ctx context.Context, account fleet.Acc
 	if err != nil {
 		return Group{}, err
 	}
-	if err := s.checkDefinition(c.Query, c.IndexName, c.QueryVersion); err != nil {
+	if err := s.checkDefinition(c.Name, c.Query, c.IndexName, c.QueryVersion); err != nil {
 		return Group{}, err
 	}
 	tags, err := tag.Check(c.Tags)
@@ -64,7 +64,7 @@ func (s *Service) CreateDynamicThingGroup(ctx context.Context, account fleet.Acc
 }
 
 // checkDefinition refuses a query that could not decide a membership.
-func (s *Service) checkDefinition(query, indexName, queryVersion string) error {
+func (s *Service) checkDefinition(group, query, indexName, queryVersion string) error {
 	if query == "" {
 		return fault.New(fault.InvalidRequest, "queryString must not be empty")
 	}
@@ -74,7 +74,10 @@ func (s *Service) checkDefinition(query, indexName, queryVersion string) error {
 	if queryVersion != "" && queryVersion != QueryVersion {
 		return fault.New(fault.InvalidRequest, "queryVersion must be %s", QueryVersion)
 	}
-	return languageFault(fault.InvalidQuery, "queryString", s.checkQuery(query))
+	if err := languageFault(fault.InvalidQuery, "queryString", s.checkQuery(query)); err != nil {
+		return err
+	}
+	return languageFault(fault.InvalidQuery, "queryString", s.checkGroup(group, query))
 }
 
 // languageFault gives a checker's plain error a code; its text is about what
@@ -121,7 +124,7 @@ func (s *Service) UpdateDynamicThingGroup(ctx context.Context, account fleet.Acc
 	if query == "" {
 		query = "*"
 	}
-	if err := s.checkDefinition(query, c.IndexName, c.QueryVersion); err != nil {
+	if err := s.checkDefinition(c.Name, query, c.IndexName, c.QueryVersion); err != nil {
 		return 0, err
 	}
 	return s.updateGroup(ctx, account, c.Name, c.Properties, c.ExpectedVersion, func(ctx context.Context, a *attempt, r *groupRecord) error {

@@ -79,6 +79,9 @@ type Options struct {
 	Limits Limits
 	// CheckQuery refuses a dynamic group's query that the index cannot run.
 	CheckQuery func(query string) error
+	// CheckGroupQuery refuses a query that a dynamic group of that name cannot
+	// have; optional.
+	CheckGroupQuery func(group, query string) error
 	// CheckPolicy refuses a policy document that could not be evaluated.
 	CheckPolicy func(document []byte) error
 	// GroupStatus tells how far the membership of a dynamic group with this
@@ -108,6 +111,7 @@ type Service struct {
 	barrier     Barrier
 	limits      Limits
 	checkQuery  func(string) error
+	checkGroup  func(group, query string) error
 	checkPolicy func([]byte) error
 	groupStatus func(account fleet.Account, group, query string) string
 	endpoints   Endpoints
@@ -145,6 +149,9 @@ func New(o Options) (*Service, error) {
 			return nil, errors.New("registry options lack " + r.name)
 		}
 	}
+	if o.CheckGroupQuery == nil {
+		o.CheckGroupQuery = func(string, string) error { return nil }
+	}
 	if o.AccountExists == nil {
 		o.AccountExists = func(context.Context, fleet.Account) (bool, error) { return false, nil }
 	}
@@ -161,6 +168,7 @@ func New(o Options) (*Service, error) {
 		barrier:     o.Barrier,
 		limits:      o.Limits,
 		checkQuery:  o.CheckQuery,
+		checkGroup:  o.CheckGroupQuery,
 		checkPolicy: o.CheckPolicy,
 		groupStatus: o.GroupStatus,
 		endpoints:   o.Endpoints,

@@ -251,6 +251,9 @@ func dynamicGroupAnswers() []answerCase {
 			}
 			return mustBe("the definition", *out.QueryString == *in.QueryString && *out.IndexName == "AWS_Things" && *out.QueryVersion == "2017-09-30" && *out.ThingGroupId != "")
 		}},
+		{op: "CreateDynamicThingGroup", want: "InvalidQueryException", says: "leave the group by entering", do: func(o *operator) error {
+			return create(o, func(in *iot.CreateDynamicThingGroupInput) { in.QueryString = new("NOT thingGroupNames:*") })
+		}},
 		{op: "CreateDynamicThingGroup", want: "InvalidQueryException", says: "Invalid query", do: func(o *operator) error {
 			return create(o, func(in *iot.CreateDynamicThingGroupInput) { in.QueryString = new("(") })
 		}},
