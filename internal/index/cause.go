@@ -1,6 +1,7 @@
 package index
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -174,6 +175,9 @@ func (p *plan) leafOn(n *node) *plan {
 func (p *plan) looksAt(n *node) bool {
 	if p.everywhere {
 		return n.unfielded
+	}
+	if p.op == opGeo {
+		return slices.Contains(n.geo, p.geo)
 	}
 	if p.op != opExists {
 		return p.at == n

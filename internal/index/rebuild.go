@@ -217,11 +217,11 @@ func (x *Index) catchUp(ctx context.Context, account fleet.Account, s *shard, af
 		if before.CoversAll(after) {
 			return after, errors.New("the event log lacks what the index has followed")
 		}
-		states, err := x.loadStates(ctx, mine)
+		from, err := x.loadSources(ctx, mine)
 		if err != nil {
 			return before, err
 		}
-		x.applyEvents(s, account, mine, states)
+		x.applyEvents(s, account, mine, from)
 		s.settle(func(*dynamicGroup, uint32, bool, cause) {}) // told as a whole afterwards
 	}
 	return after, nil

@@ -19,8 +19,11 @@ type AttachedCertificate struct {
 // attachedBatch is how many attachments are looked at together.
 const attachedBatch = 512
 
-// EachAttachedCertificate calls fn for every certificate of every thing.
-func EachAttachedCertificate(ctx context.Context, r store.Reader, fn func(account fleet.Account, thing string, c AttachedCertificate) error) error {
+// EachAttachedCertificate calls fn for every certificate of every thing of an
+// account, or of all for the empty one.
+func EachAttachedCertificate(
+	ctx context.Context, r store.Reader, of fleet.Account, fn func(account fleet.Account, thing string, c AttachedCertificate) error,
+) error {
 	rows := make([]store.Key, 0, attachedBatch)
 	flush := func() error {
 		err := eachAttached(ctx, r, rows, func(row store.Key, c AttachedCertificate) error {
@@ -29,7 +32,11 @@ func EachAttachedCertificate(ctx context.Context, r store.Reader, fn func(accoun
 		rows = rows[:0]
 		return err
 	}
-	err := r.Scan(ctx, store.Under(kindPrincipalThing), func(record store.Record) error {
+	within := store.Under(kindPrincipalThing)
+	if of != "" {
+		within = store.Under(kindPrincipalThing, string(of))
+	}
+	err := r.Scan(ctx, within, func(record store.Record) error {
 		if rows = append(rows, record.Key); len(rows) < attachedBatch {
 			return nil
 		}

@@ -41,7 +41,7 @@ func TestAttachedCertificates(t *testing.T) {
 	wantEqual(t, must[[]string](t)(r.CertificateThings(ctx, acct, own.ID)), []string{"T0000"})
 
 	of := map[string]int{}
-	ok(t, EachAttachedCertificate(ctx, r.store, func(account fleet.Account, thing string, c AttachedCertificate) error {
+	ok(t, EachAttachedCertificate(ctx, r.store, "", func(account fleet.Account, thing string, c AttachedCertificate) error {
 		if account != acct || (c != sharedNow && c != ownNow) {
 			t.Errorf("%s %s %v", account, thing, c)
 		}
