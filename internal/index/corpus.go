@@ -330,7 +330,5 @@ func (c *corpus) finish() {
 			n.field.finish()
 		}
 	}
-	for _, g := range c.geo {
-		g.fill(c)
-	}
+	c.fillPlaces()
 }

@@ -142,6 +142,13 @@ func (g *geoField) moved(c *corpus, from *node, doc uint32) {
 	}
 }
 
+// fillPlaces derives all places from the nodes, after a load.
+func (c *corpus) fillPlaces() {
+	for _, g := range c.geo {
+		g.fill(c)
+	}
+}
+
 // fill derives the places of all documents.
 func (g *geoField) fill(c *corpus) {
 	g.places, g.lists = column[fleetquery.Place]{}, column[[]fleetquery.Place]{}
