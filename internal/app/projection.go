@@ -85,6 +85,10 @@ func (l *loader) fill(ctx context.Context, r store.Reader, b *index.Builder, of 
 		shadow.EachShadow(ctx, r, of, func(d shadow.Document) error {
 			return b.PutShadow(d.Account, d.Thing, indexShadow(d))
 		}),
+		registry.EachAttachedCertificate(ctx, r, of, func(account fleet.Account, thing string, c registry.AttachedCertificate) error {
+			b.PutCertificate(account, thing, index.Certificate(c))
+			return nil
+		}),
 		presence.EachConnectionOf(ctx, r, of, func(account fleet.Account, c presence.Connection) error {
 			if v := indexConnectivity(c); v != nil {
 				b.PutConnectivity(account, c.ClientID, *v)
@@ -120,7 +124,10 @@ func indexConnectivity(c presence.Connection) *index.Connectivity {
 	if !c.Indexed {
 		return nil
 	}
-	return &index.Connectivity{Connected: c.Connected, TimestampMS: c.Timestamp.UnixMilli(), Version: c.Version, Reason: c.Reason}
+	return &index.Connectivity{
+		Connected: c.Connected, TimestampMS: c.Timestamp.UnixMilli(), Version: c.Version, Reason: c.Reason,
+		KeepAlive: int64(c.KeepAlive), CleanSession: c.CleanSession(), SessionExpiry: c.SessionExpiry,
+	}
 }
 
 // memberCommitter lets the index record its decisions in the registry.
@@ -170,4 +177,25 @@ func (s *thingState) ThingState(ctx context.Context, account fleet.Account, thin
 		state.Connectivity = indexConnectivity(connection)
 	}
 	return state, nil
+}
+
+// thingCertificates tells the index which certificates act as which things.
+type thingCertificates struct{ registry *registry.Service }
+
+// ThingCertificates implements index.Certificates.
+func (c thingCertificates) ThingCertificates(ctx context.Context, account fleet.Account, thing string) ([]index.Certificate, error) {
+	found, err := c.registry.AttachedCertificates(ctx, account, thing)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]index.Certificate, len(found))
+	for i, of := range found {
+		list[i] = index.Certificate(of)
+	}
+	return list, nil
+}
+
+// CertificateThings implements index.Certificates.
+func (c thingCertificates) CertificateThings(ctx context.Context, account fleet.Account, id string) ([]string, error) {
+	return c.registry.CertificateThings(ctx, account, id)
 }

@@ -84,6 +84,14 @@ type TextBound struct {
 	Inclusive bool
 }
 
+// Geo holds when a place of the field lies in the area.
+type Geo struct {
+	Field string
+	Area  Area
+	// At is where the area stands in the query, in characters from 1.
+	At int
+}
+
 func (And) isNode()         {}
 func (Or) isNode()          {}
 func (Not) isNode()         {}
@@ -94,6 +102,7 @@ func (Phrase) isNode()      {}
 func (Wildcard) isNode()    {}
 func (NumberRange) isNode() {}
 func (TextRange) isNode()   {}
+func (Geo) isNode()         {}
 
 // Contains reports whether v lies within both bounds.
 func (r NumberRange) Contains(v float64) bool {
@@ -125,6 +134,6 @@ func Walk(n Node, fn func(Node)) {
 		}
 	case Not:
 		Walk(n.Node, fn)
-	case All, Exists, Match, Phrase, Wildcard, NumberRange, TextRange:
+	case All, Exists, Match, Phrase, Wildcard, NumberRange, TextRange, Geo:
 	}
 }

@@ -41,6 +41,9 @@ type Document struct {
 	// Unfielded says which fields a term without a field looks at; nil means
 	// all of them.
 	Unfielded func(field string) bool
+	// LonLat says which fields hold pairs of numbers that begin with the
+	// longitude; nil means none.
+	LonLat func(field string) bool
 }
 
 // Eval decides a query against one document in the plainest way. Indexes are
@@ -72,6 +75,8 @@ func Eval(n Node, d Document) bool {
 		return anyValue(n.Field, d, func(v Value) bool { return v.IsNumber && n.Contains(v.Number) })
 	case TextRange:
 		return anyWord(n.Field, d, n.Contains)
+	case Geo:
+		return slices.ContainsFunc(places(n.Field, d), n.Area.Contains)
 	}
 	return false
 }
@@ -84,6 +89,36 @@ func exists(field string, d Document) bool {
 		}
 	}
 	return false
+}
+
+// places returns the places that a field holds in any of their forms.
+func places(field string, d Document) []Place {
+	var texts []string
+	var numbers []float64
+	for _, v := range d.Fields[field] {
+		if v.IsNumber {
+			numbers = append(numbers, v.Number)
+		} else {
+			texts = append(texts, v.Text)
+		}
+	}
+	found := PlacesIn(nil, texts, numbers, d.LonLat != nil && d.LonLat(field))
+	lat, hasLat := member(field, LatitudeNames(), d)
+	lon, hasLon := member(field, LongitudeNames(), d)
+	if p, ok := MakePlace(lat, lon); ok && hasLat && hasLon {
+		found = append(found, p)
+	}
+	return found
+}
+
+// member returns the first of the named members that is a number.
+func member(field string, names []string, d Document) (float64, bool) {
+	for _, name := range names {
+		if v := d.Fields[field+"."+name]; len(v) == 1 && v[0].IsNumber {
+			return v[0].Number, true
+		}
+	}
+	return 0, false
 }
 
 // anyValue reports whether a value of the field, or of any unfielded one when

@@ -13,7 +13,7 @@ import (
 // within the limits whose negation decides the opposite.
 func FuzzParse(f *testing.F) {
 	for _, seed := range []string{
-		"a", "f:a*b?", `f:"x y" AND (a OR -b)`, "f:[1 TO 2} g>=5", `a\:b`, "NOT f:*", "*", "((", "f:geo_distance,1,2,3km",
+		"a", "f:a*b?", `f:"x y" AND (a OR -b)`, "f:[1 TO 2} g>=5", `a\:b`, "NOT f:*", "*", "((", "f:geo_distance,1,2,3km", "f:geo_bounding_box,1,170,-1,-170 NOT g:geo_distance,90,0,0m",
 	} {
 		f.Add(seed, "pump 1")
 	}
@@ -78,4 +78,28 @@ func plainMatch(pattern, word []rune) bool {
 		return false
 	}
 	return (pattern[0] == '?' || pattern[0] == word[0]) && plainMatch(pattern[1:], word[1:])
+}
+
+// FuzzPlace checks that a text is a place within the earth or none, and that a
+// place is in the smallest circle around it and in the box of its degrees.
+func FuzzPlace(f *testing.F) {
+	for _, seed := range []string{"59.91,10.75", "POINT(10.75 59.91)", " point ( -180 90 ) ", "91,0", "NaN,1", "1e-300,180", "POINT(1 2 3)"} {
+		f.Add(seed, false)
+		f.Add(seed, true)
+	}
+	f.Fuzz(func(t *testing.T, text string, lonLat bool) {
+		p, ok := fleetquery.ParsePlace(text, lonLat)
+		if !ok {
+			return
+		}
+		if again, ok := fleetquery.MakePlace(p.Lat, p.Lon); !ok || again != p {
+			t.Fatalf("%q: %v is no place", text, p)
+		}
+		areas := []fleetquery.Area{fleetquery.NewCircle(p, 0), fleetquery.Box{North: p.Lat, South: p.Lat, West: p.Lon, East: p.Lon}}
+		for _, area := range areas {
+			if !area.Contains(p) {
+				t.Fatalf("%q: %v is outside %+v", text, p, area)
+			}
+		}
+	})
 }

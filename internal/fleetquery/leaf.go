@@ -2,20 +2,22 @@ package fleetquery
 
 // value makes the leaf for a term or phrase.
 func (p *parser) value(field string, w word) (Node, error) {
-	p.terms++
-	if w.quoted {
+	if err := p.noKeyword(w); err != nil {
+		return nil, err
+	}
+	switch {
+	case w.function:
+		return p.geo(field, w)
+	case w.quoted:
 		return p.phraseOf(field, w)
-	}
-	if w.star() {
-		if field == "" {
-			return All{}, nil
-		}
-		return Exists{Field: field}, nil
-	}
-	if !w.plain() {
+	case w.star() && field == "":
+		return p.leaf(w.at, All{})
+	case w.star():
+		return p.leaf(w.at, Exists{Field: field})
+	case !w.plain():
 		return p.wildcard(field, w)
 	}
-	return match(field, w.text), nil
+	return p.leaf(w.at, match(field, w.text))
 }
 
 // match makes the test for one whole word.
@@ -32,9 +34,9 @@ func (p *parser) phraseOf(field string, w word) (Node, error) {
 	case 0:
 		return nil, p.errorAt(w.at, "the quotes are empty")
 	case 1:
-		return match(field, words[0]), nil
+		return p.leaf(w.at, match(field, words[0]))
 	}
-	return Phrase{Field: field, Words: words}, nil
+	return p.leaf(w.at, Phrase{Field: field, Words: words})
 }
 
 // wildcard makes the test for a term with * or ?.
@@ -54,9 +56,11 @@ func (p *parser) wildcard(field string, w word) (Node, error) {
 	}
 	pattern := Pattern{parts: w.parts}
 	if pattern.Leading() {
-		p.leading++
+		if p.leading++; p.leading == p.options.Limits.LeadingWildcards+1 {
+			p.leadingAt = w.at
+		}
 	}
-	return Wildcard{Field: field, Pattern: pattern}, nil
+	return p.leaf(w.at, Wildcard{Field: field, Pattern: pattern})
 }
 
 // literal scans the right side of a comparison or one end of a range.
@@ -65,7 +69,13 @@ func (p *parser) literal() (word, error) {
 	if err != nil {
 		return word{}, err
 	}
-	if w.quoted || w.plain() || w.star() {
+	if err := p.noKeyword(w); err != nil {
+		return word{}, err
+	}
+	switch {
+	case w.function:
+		return word{}, p.errorAt(w.at, "a bound may not be a function")
+	case w.quoted || w.plain() || w.star():
 		return w, nil
 	}
 	return word{}, p.errorAt(w.at, "a bound may not have wildcards")
@@ -86,12 +96,11 @@ func (p *parser) comparison(field string) (Node, error) {
 	if w.star() {
 		return nil, p.errorAt(w.at, "a comparison needs a number or text")
 	}
-	p.terms++
 	given, open := bound{word: w, inclusive: inclusive}, bound{open: true}
 	if less {
-		return rangeNode(field, open, given), nil
+		return p.leaf(w.at, rangeNode(field, open, given))
 	}
-	return rangeNode(field, given, open), nil
+	return p.leaf(w.at, rangeNode(field, given, open))
 }
 
 // rangeOf parses [low TO high] with square (inclusive) or curly brackets.
@@ -114,10 +123,9 @@ func (p *parser) rangeOf(field string) (Node, error) {
 	if !highInclusive && !p.take('}') {
 		return nil, p.errorAt(at, "the range is not closed")
 	}
-	p.terms++
-	return rangeNode(field,
+	return p.leaf(at, rangeNode(field,
 		bound{word: low, open: low.star(), inclusive: lowInclusive},
-		bound{word: high, open: high.star(), inclusive: highInclusive}), nil
+		bound{word: high, open: high.star(), inclusive: highInclusive}))
 }
 
 // bound is one end of a range before it is known to be numeric or text.

@@ -13,6 +13,10 @@ type Options struct {
 	// Resolve maps a field name to the one that is indexed, or refuses it.
 	// Nil takes every name as it is.
 	Resolve func(field string) (string, error)
+	// Leaf sees each test with its resolved field and gives the one to use in
+	// its place, which may be a tree, or refuses it. Nil takes every test as it
+	// is.
+	Leaf func(Node) (Node, error)
 }
 
 // Parse reads a query within the published limits.
@@ -50,6 +54,9 @@ type parser struct {
 	terms   int
 	leading int
 	depth   int
+	// overAt is where the first term beyond the limit stands, leadingAt where the
+	// first one too many with a leading wildcard does.
+	overAt, leadingAt int
 }
 
 // checkLimits applies the limits that hold for the query as a whole.
@@ -57,9 +64,9 @@ func (p *parser) checkLimits() error {
 	l := p.options.Limits
 	switch {
 	case p.terms > l.Terms:
-		return fault.New(fault.InvalidQuery, "Invalid query: %d terms, at most %d are allowed", p.terms, l.Terms)
+		return p.errorAt(p.overAt, "%d terms, at most %d are allowed, the first too many", p.terms, l.Terms)
 	case p.leading > l.LeadingWildcards:
-		return fault.New(fault.InvalidQuery, "Invalid query: %d terms start with a wildcard, at most %d may", p.leading, l.LeadingWildcards)
+		return p.errorAt(p.leadingAt, "%d terms start with a wildcard, at most %d may, the first too many", p.leading, l.LeadingWildcards)
 	case p.leading > 0 && utf8.RuneCountInString(p.text) > l.LeadingWildcardCharacters:
 		return fault.New(fault.InvalidQuery,
 			"Invalid query: a query with a leading wildcard may have at most %d characters", l.LeadingWildcardCharacters)
@@ -166,16 +173,40 @@ func (p *parser) primary(field string) (Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, k := range []string{"AND", "OR", "NOT", "TO"} {
-		if w.keyword(k) {
-			return nil, p.errorAt(w.at, "unexpected %s", k)
-		}
+	if err := p.noKeyword(w); err != nil {
+		return nil, err
 	}
 	switch p.peek() {
 	case ':', '<', '>':
 		return p.fielded(w)
 	}
 	return p.value(field, w)
+}
+
+// noKeyword refuses a keyword where a word must stand; quotes make an
+// ordinary word of it.
+func (p *parser) noKeyword(w word) error {
+	for _, k := range []string{"AND", "OR", "NOT", "TO"} {
+		if w.keyword(k) {
+			return p.errorAt(w.at, "unexpected %s", k)
+		}
+	}
+	return nil
+}
+
+// leaf counts a test and lets the options have their say about it.
+func (p *parser) leaf(at int, n Node) (Node, error) {
+	if p.terms++; p.terms == p.options.Limits.Terms+1 {
+		p.overAt = at
+	}
+	if p.options.Leaf == nil {
+		return n, nil
+	}
+	n, err := p.options.Leaf(n)
+	if err != nil {
+		return nil, p.errorAt(at, "%s", fault.From(err).Message)
+	}
+	return n, nil
 }
 
 // group parses what stands in parentheses.
@@ -219,8 +250,8 @@ func (p *parser) fielded(name word) (Node, error) {
 
 // field checks a name and maps it to the indexed one.
 func (p *parser) field(name word) (string, error) {
-	if name.quoted || !name.plain() {
-		return "", p.errorAt(name.at, "a field name may not be quoted or have wildcards")
+	if name.quoted || name.function || !name.plain() {
+		return "", p.errorAt(name.at, "a field name may not be quoted, have wildcards or be a function")
 	}
 	for part := range strings.SplitSeq(name.text, ".") {
 		if part == "" {

@@ -20,9 +20,6 @@ const (
 	refused = `&|!^~`
 )
 
-// geoFunction is the one documented function.
-const geoFunction = "geo_distance"
-
 // scanner walks over the text; the parser asks for what the grammar allows at
 // each place, since - and * mean different things in different places.
 type scanner struct {
@@ -40,6 +37,8 @@ type word struct {
 	escaped bool
 	// quoted marks a phrase.
 	quoted bool
+	// function marks a function with its arguments, which text holds.
+	function bool
 }
 
 // plain reports whether the word has no wildcards.
@@ -58,9 +57,12 @@ func (w word) keyword(k string) bool {
 // errorAt returns an InvalidQuery that names the place, counted in characters
 // from 1.
 func (s *scanner) errorAt(at int, format string, args ...any) error {
-	args = append(args, utf8.RuneCountInString(s.text[:at])+1)
+	args = append(args, s.character(at))
 	return fault.New(fault.InvalidQuery, "Invalid query: "+format+" at character %d", args...)
 }
+
+// character is a place in the text in characters from 1.
+func (s *scanner) character(at int) int { return utf8.RuneCountInString(s.text[:at]) + 1 }
 
 // skipSpace moves to the next character that is not white space.
 func (s *scanner) skipSpace() {
@@ -122,8 +124,10 @@ func (s *scanner) word() (word, error) {
 			piece.WriteRune(next)
 			all.WriteRune(next)
 			n += width
-		case r == ',' && all.String() == geoFunction:
-			return word{}, s.errorAt(w.at, "geo_distance is not offered yet")
+		case r == ',' && !w.escaped && len(w.parts) == 0 && geoFunction(all.String()):
+			return s.function(w), nil
+		case r == '+' && s.pos == w.at:
+			return word{}, s.errorAt(s.pos, "character %q is no operator here, put a backslash before it", r)
 		case strings.ContainsRune(unsupported, r) || unicode.IsControl(r):
 			return word{}, s.errorAt(s.pos, "character %q is not supported outside quotes", r)
 		case strings.ContainsRune(refused, r):
@@ -140,6 +144,19 @@ func (s *scanner) word() (word, error) {
 		return word{}, s.unexpected()
 	}
 	return w, nil
+}
+
+// function scans the rest of a function, up to where a word ends.
+func (s *scanner) function(w word) word {
+	for s.pos < len(s.text) {
+		r, n := utf8.DecodeRuneInString(s.text[s.pos:])
+		if unicode.IsSpace(r) || strings.ContainsRune(enders, r) {
+			break
+		}
+		s.pos += n
+	}
+	w.text, w.function = s.text[w.at:s.pos], true
+	return w
 }
 
 // escaped returns the special character after the backslash at the current

@@ -37,12 +37,12 @@ func (x *Index) Apply(ctx context.Context, batch []event.Envelope) error {
 			fresh = append(fresh, e)
 		}
 	}
-	states, err := x.loadStates(ctx, fresh)
+	from, err := x.loadSources(ctx, fresh)
 	if err != nil {
 		return err
 	}
 	for account, events := range byAccount(fresh) {
-		x.applyAccount(account, events, states)
+		x.applyAccount(account, events, from)
 	}
 	for partition, seq := range last {
 		cursor = cursor.Advance(store.Position{Partition: partition, Seq: seq})
@@ -119,7 +119,7 @@ func (x *Index) loadStates(ctx context.Context, batch []event.Envelope) (map[thi
 }
 
 // applyAccount applies the events of one account under its lock.
-func (x *Index) applyAccount(account fleet.Account, events []event.Envelope, states map[thingKey]State) {
+func (x *Index) applyAccount(account fleet.Account, events []event.Envelope, from sources) {
 	s, err := x.shard(account)
 	if err != nil {
 		return
@@ -133,7 +133,7 @@ func (x *Index) applyAccount(account fleet.Account, events []event.Envelope, sta
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	x.applyEvents(s, account, events, states)
+	x.applyEvents(s, account, events, from)
 	x.settleShard(account, s, events)
 	if s.wanted != nil {
 		x.askRebuild()
@@ -142,9 +142,9 @@ func (x *Index) applyAccount(account fleet.Account, events []event.Envelope, sta
 
 // applyEvents applies events of one account to a shard that nobody else sees or
 // whose lock is held.
-func (x *Index) applyEvents(s *shard, account fleet.Account, events []event.Envelope, states map[thingKey]State) {
+func (x *Index) applyEvents(s *shard, account fleet.Account, events []event.Envelope, from sources) {
 	for _, e := range events {
-		if err := x.applyOne(s, e, states); err != nil {
+		if err := x.applyOne(s, e, from); err != nil {
 			// A document that cannot be read stays as it was: the rest of
 			// the fleet must not wait for it.
 			x.options.Logger.Error("event left out of the index",
@@ -154,11 +154,11 @@ func (x *Index) applyEvents(s *shard, account fleet.Account, events []event.Enve
 }
 
 // applyOne applies one event.
-func (x *Index) applyOne(s *shard, e event.Envelope, states map[thingKey]State) error {
+func (x *Index) applyOne(s *shard, e event.Envelope, from sources) error {
 	switch v := e.Event.(type) {
 	case event.ThingCreated:
 		s.putThing(thingOf(v.Thing))
-		return s.putState(v.Thing.Thing, states[thingKey{account: e.Account, thing: v.Thing.Thing}])
+		return s.putState(v.Thing.Thing, from.states[thingKey{account: e.Account, thing: v.Thing.Thing}])
 	case event.ThingUpdated:
 		if _, ok := s.things.doc(v.Thing.Thing); ok {
 			s.putThing(thingOf(v.Thing))
@@ -189,10 +189,17 @@ func (x *Index) applyOne(s *shard, e event.Envelope, states map[thingKey]State) 
 		s.setSession(v.Session, Connectivity{TimestampMS: e.At.UnixMilli(), Reason: v.Reason})
 	case event.IndexingConfigurationChanged:
 		s.configure(v.Indexing)
+	case event.PrincipalAttached:
+		s.refreshCertificates(e.Account, v.Thing, from.attached)
+	case event.PrincipalDetached:
+		s.refreshCertificates(e.Account, v.Thing, from.attached)
+	case event.CertificateStatusChanged:
+		for _, thing := range from.things[thingKey{e.Account, v.CertificateID}] {
+			s.refreshCertificates(e.Account, thing, from.attached)
+		}
 	case event.ThingTypeCreated, event.ThingTypeUpdated, event.ThingTypeDeleted,
-		event.PrincipalAttached, event.PrincipalDetached,
 		event.PolicyChanged, event.PolicyAttached, event.PolicyDetached,
-		event.CertificateCreated, event.CertificateStatusChanged, event.CertificateDeleted, event.AuthorizerChanged,
+		event.CertificateCreated, event.CertificateDeleted, event.AuthorizerChanged,
 		event.ConnectRefused, event.SubscriptionsChanged,
 		event.BillingGroupCreated, event.BillingGroupUpdated, event.BillingGroupDeleted,
 		event.ThingDecommissioned, event.AttributeRulesChanged, event.TagsChanged,
@@ -211,7 +218,7 @@ func (x *Index) applyGroup(s *shard, account fleet.Account, v event.ThingGroup) 
 		Name: v.Group, ID: v.GroupID, Description: v.Description, Attributes: v.Attributes,
 		Ancestors: v.Ancestors, Query: v.Query, CreatedAt: v.CreatedAt, Version: v.Version,
 	}
-	s.putGroup(g, x.root(account, g))
+	s.putGroup(g, x.root(account, s.config, g))
 }
 
 // thingOf returns the index's form of a thing.
@@ -228,6 +235,6 @@ func (s *shard) setSession(session event.Session, v Connectivity) {
 	if !session.Indexed {
 		return
 	}
-	v.Version = session.Version
+	v.Version, v.KeepAlive, v.CleanSession, v.SessionExpiry = session.Version, int64(session.KeepAlive), session.CleanSession, session.SessionExpiry
 	s.setConnectivity(session.ClientID, v)
 }

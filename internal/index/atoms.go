@@ -25,6 +25,8 @@ type atoms struct {
 	ranges []*atom
 	// exists are the groups that ask for a value here or below.
 	exists []uint32
+	// geo are the tests on places.
+	geo geoAtoms
 	// guarded holds, per guard path and word, the tests that matter only to
 	// documents with that word there.
 	guarded []guard
@@ -162,6 +164,8 @@ func (a *atoms) add(group uint32, p *plan) {
 			cuts = append(cuts, cut{value: high.Value, after: high.Inclusive, atom: at})
 		}
 		a.addNumeric(at, cuts...)
+	case opGeo:
+		a.geo.add(at)
 	case opAnd, opOr, opNot, opAll:
 	}
 }
@@ -208,11 +212,12 @@ func (a *atoms) remove(group uint32) bool {
 			a.prefixes[prefix] = kept
 		}
 	}
+	a.geo.remove(group)
 	a.guarded = slices.DeleteFunc(a.guarded, func(g guard) bool {
 		maps.DeleteFunc(g.byWord, func(_ string, narrowed *atoms) bool { return !narrowed.remove(group) })
 		return len(g.byWord) == 0
 	})
-	return len(a.numeric)+len(a.ranges)+len(a.exists)+len(a.words)+len(a.prefixes)+len(a.guarded) > 0
+	return len(a.numeric)+len(a.ranges)+len(a.exists)+len(a.words)+len(a.prefixes)+len(a.guarded)+len(a.geo.byCell) > 0
 }
 
 // flips calls mark for each group with a test whose answer differs between

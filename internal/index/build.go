@@ -49,7 +49,7 @@ func (b *Builder) shard(account fleet.Account) *shard {
 // PutIndexing sets what is indexed of an account; it comes before anything else
 // of it.
 func (b *Builder) PutIndexing(account fleet.Account, config fleet.Indexing) {
-	b.shard(account).config = config
+	b.shard(account).index(config)
 }
 
 // PutThing adds a thing with its static groups and its state.
@@ -79,7 +79,8 @@ func (b *Builder) PutMember(account fleet.Account, group, thing string) {
 
 // PutGroup adds a group, static or dynamic.
 func (b *Builder) PutGroup(account fleet.Account, g Group) {
-	b.shard(account).putGroup(g, b.index.root(account, g))
+	s := b.shard(account)
+	s.putGroup(g, b.index.root(account, s.config, g))
 }
 
 // LoadMembership tells which members of a dynamic group are durable, so that
@@ -178,11 +179,14 @@ func (s *shard) putState(thing string, state State) error {
 
 // root reads the query of a dynamic group. A stored query that can no longer
 // be read leaves the group empty and BUILDING, and the log says so.
-func (x *Index) root(account fleet.Account, g Group) fleetquery.Node {
+func (x *Index) root(account fleet.Account, config fleet.Indexing, g Group) fleetquery.Node {
 	if g.Query == "" {
 		return nil
 	}
 	q, err := x.ParseThings(g.Query)
+	if err == nil {
+		err = checkPlaces(q, &config.Things)
+	}
 	if err != nil {
 		x.options.Logger.Error("dynamic group has a query that cannot be read",
 			slog.String("account", string(account)), slog.String("group", g.Name), slog.Any("err", err))

@@ -2,6 +2,7 @@ package index
 
 import (
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -180,6 +181,9 @@ func (p *plan) leafOn(n *node) *plan {
 func (p *plan) looksAt(n *node) bool {
 	if p.everywhere {
 		return n.unfielded
+	}
+	if p.op == opGeo {
+		return slices.Contains(n.geo, p.geo)
 	}
 	if p.op != opExists {
 		return p.at == n

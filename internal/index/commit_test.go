@@ -283,7 +283,7 @@ func TestRestartBehindTheCommits(t *testing.T) {
 	t.Parallel()
 	m := newModel(5)
 	l := newLedger()
-	x := index.New(index.Options{Committer: l, Source: m, Logger: slog.New(slog.DiscardHandler)})
+	x := index.New(index.Options{Committer: l, Source: m, Certificates: m, Indexing: withPlaces(), Logger: slog.New(slog.DiscardHandler)})
 	load := func() {
 		b := x.Build()
 		m.load(t, b)
@@ -310,7 +310,7 @@ func TestRestartBehindTheCommits(t *testing.T) {
 		if m.random.IntN(3) == 0 {
 			// Another process, or a rebuild of this one.
 			if m.random.IntN(2) == 0 {
-				x = index.New(index.Options{Committer: l, Source: m, Logger: slog.New(slog.DiscardHandler)})
+				x = index.New(index.Options{Committer: l, Source: m, Certificates: m, Indexing: withPlaces(), Logger: slog.New(slog.DiscardHandler)})
 			}
 			load()
 		}

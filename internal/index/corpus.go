@@ -4,6 +4,8 @@ import (
 	"strings"
 
 	"github.com/RoaringBitmap/roaring/v2"
+
+	"github.com/muster-iot/muster/internal/fleetquery"
 )
 
 // Bounds of what is indexed.
@@ -32,11 +34,17 @@ type corpus struct {
 	// unfielded and hidden classify new paths.
 	unfielded func(path string) bool
 	hidden    func(path string) bool
+	// derive gives the test to use for one on a field that is not kept for each
+	// document; nil for none.
+	derive func(fleetquery.Node) fleetquery.Node
 	// exempt tells paths that devices cannot make up: the bound on paths does
 	// not hold for them.
 	exempt func(path string) bool
 	// watch is told of every change; nil for none.
 	watch watcher
+	// geo are the fields that hold places, geoBy those that a path is part of.
+	geo   map[string]*geoField
+	geoBy map[string][]*geoField
 	// dropped counts values left out by a bound.
 	dropped uint64
 	// full is how many new paths to refuse before prune is tried again.
@@ -44,9 +52,11 @@ type corpus struct {
 	old  values
 }
 
-// watcher sees each change of a field's values before it is made.
+// watcher sees each change of a field's values before it is made, and each
+// change of a field's places, from one of its nodes, after that.
 type watcher interface {
 	changed(n *node, doc uint32, old, now values)
+	moved(n, from *node, doc uint32, old, now []fleetquery.Place)
 }
 
 // node is one path with the paths below it.
@@ -62,6 +72,8 @@ type node struct {
 	lookout *lookout
 	// stamp is where the times of a shadow's values here are kept, once known.
 	stamp *node
+	// geo are the fields whose places this path is part of.
+	geo []*geoField
 	// unfielded tells that terms without a field look here; hidden, that the
 	// path cannot be queried at all.
 	unfielded, hidden bool
@@ -124,7 +136,7 @@ func (c *corpus) node(path string, force bool) *node {
 			return nil
 		}
 	}
-	n := &node{path: strings.Clone(path), parent: parent, unfielded: c.unfielded(path), hidden: c.hidden(path)}
+	n := &node{path: strings.Clone(path), parent: parent, unfielded: c.unfielded(path), hidden: c.hidden(path), geo: c.geoBy[path]}
 	if parent != nil {
 		parent.kids = append(parent.kids, n)
 	}
@@ -236,6 +248,11 @@ func (c *corpus) set(n *node, doc uint32, now values) {
 		n.touched = true
 		c.touched = append(c.touched, n)
 	}
+	if len(n.geo) > 0 && !c.names.bulk {
+		for _, g := range n.geo {
+			g.moved(c, n, doc)
+		}
+	}
 }
 
 // indexable leaves out texts that are too long and counts them.
@@ -313,4 +330,5 @@ func (c *corpus) finish() {
 			n.field.finish()
 		}
 	}
+	c.fillPlaces()
 }

@@ -35,6 +35,11 @@ func (c *corpus) evaluate(p *plan) *roaring.Bitmap {
 		return c.live
 	case opExists:
 		return p.at.existing()
+	case opGeo:
+		if p.geo == nil {
+			return roaring.New()
+		}
+		return p.geo.search(p.area)
 	case opMatch, opPhrase, opWildcard, opNumbers, opTexts:
 	}
 	if !p.everywhere {
@@ -109,6 +114,11 @@ func (c *corpus) cost(p *plan) int {
 		return sum
 	case opAll, opExists:
 		return setCost
+	case opGeo:
+		if p.geo == nil {
+			return setCost
+		}
+		return setCost + p.geo.cells.count/16
 	case opMatch, opPhrase, opWildcard, opNumbers, opTexts:
 	}
 	if !p.everywhere {
@@ -144,7 +154,7 @@ func (n *node) cost(p *plan) int {
 		return setCost + 4*f.vocab.len()
 	case opTexts:
 		return setCost + f.vocab.len()
-	case opPhrase, opAnd, opOr, opNot, opAll, opExists:
+	case opPhrase, opAnd, opOr, opNot, opAll, opExists, opGeo:
 	}
 	return setCost
 }
@@ -197,7 +207,7 @@ func (f *field) matchingDocs(p *plan) *roaring.Bitmap {
 		var u union
 		f.numbersIn(p.numbers, &u)
 		return u.result()
-	case opAnd, opOr, opNot, opAll, opExists:
+	case opAnd, opOr, opNot, opAll, opExists, opGeo:
 	}
 	return roaring.New()
 }

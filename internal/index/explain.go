@@ -19,6 +19,8 @@ func (p *plan) text() string {
 		return "*"
 	case opExists:
 		return field + "*"
+	case opGeo:
+		return field + areaText(p.area)
 	case opMatch:
 		return field + p.match.Word
 	case opPhrase:
@@ -216,7 +218,7 @@ func (c *corpus) explain(p *plan, doc uint32, scratch *values) *Part {
 	case p.at != nil:
 		out.Field = p.at.path
 		show(p.at)
-		if p.op == opExists {
+		if p.op == opExists || p.op == opGeo {
 			p.at.below(show)
 		}
 	}

@@ -22,6 +22,9 @@ const (
 	fieldConnTimestamp = "connectivity.timestamp"
 	fieldConnVersion   = "connectivity.version"
 	fieldConnReason    = "connectivity.disconnectReason"
+	fieldConnKeepAlive = "connectivity.keepAliveDuration"
+	fieldConnClean     = "connectivity.cleanSession"
+	fieldConnExpiry    = "connectivity.sessionExpiry"
 )
 
 // Managed field names of the group index.
@@ -34,9 +37,9 @@ const (
 )
 
 // thingUnfielded reports whether a term without a field looks at the path:
-// registry and shadow fields, not connectivity.
+// registry and shadow fields, not connectivity and what only this product has.
 func thingUnfielded(path string) bool {
-	return !strings.HasPrefix(path, "connectivity.") && !thingHidden(path)
+	return !strings.HasPrefix(path, prefixConnectivity) && !strings.HasPrefix(path, prefixOwn) && !thingHidden(path)
 }
 
 // thingHidden reports whether the path is a version: kept for results and

@@ -56,7 +56,9 @@ type Source interface {
 type Options struct {
 	Committer Committer
 	Source    Source
-	Logger    *slog.Logger
+	// Certificates may be nil: then events change nothing about them.
+	Certificates Certificates
+	Logger       *slog.Logger
 	// Indexing is the configuration of accounts that have none of their own; the
 	// zero value means fleet.DefaultIndexing, and nothing with IndexingOff.
 	Indexing    fleet.Indexing
@@ -139,14 +141,15 @@ func New(o Options) *Index {
 	return &Index{options: o, advanced: make(chan struct{}), asked: make(chan struct{}, 1), outbox: newOutbox(), replay: newReplay(), refusals: refusals}
 }
 
-// ParseThings reads a query on things.
+// ParseThings reads a query on things. Whether it asks only for what an account's
+// configuration has indexed is not decided here.
 func (x *Index) ParseThings(text string) (fleetquery.Query, error) {
-	return fleetquery.Options{Limits: x.options.Limits, Resolve: resolveThingField}.Parse(text)
+	return fleetquery.Options{Limits: x.options.Limits, Resolve: resolveThingField, Leaf: checkViolation}.Parse(text)
 }
 
 // ParseGroups reads a query on thing groups.
 func (x *Index) ParseGroups(text string) (fleetquery.Query, error) {
-	return fleetquery.Options{Limits: x.options.Limits, Resolve: resolveGroupField}.Parse(text)
+	return fleetquery.Options{Limits: x.options.Limits, Resolve: resolveGroupField, Leaf: refusePlaces}.Parse(text)
 }
 
 // newShard returns an empty shard whose refusals are logged and counted.

@@ -203,7 +203,7 @@ func TestRefusedFields(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t, newModel(1))
 	for _, text := range []string{
-		"registry.version>1", "shadow.version:1", "shadow.name.gps.version:1", "connectivity.version:1",
+		"registry.version>1", "shadow.version:1", "shadow.name.gps.version:1", "connectivity.version:1", "deviceDefender.p.b.inViolation:false",
 	} {
 		if _, err := x.ParseThings(text); fault.CodeOf(err) != fault.InvalidQuery {
 			t.Errorf("%s: %v", text, err)

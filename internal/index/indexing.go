@@ -25,7 +25,10 @@ func CheckIndexed(q fleetquery.Query, things *fleet.ThingIndexing) error {
 			refused = fault.New(fault.InvalidQuery, "field %s is not indexed: %s", field, why)
 		}
 	})
-	return refused
+	if refused != nil {
+		return refused
+	}
+	return checkPlaces(q, things)
 }
 
 // QueryFields are the fields that a query names, by the names of the index, and
@@ -54,6 +57,8 @@ func fieldOf(n fleetquery.Node) (field string, ok bool) {
 	case fleetquery.NumberRange:
 		return n.Field, true
 	case fleetquery.TextRange:
+		return n.Field, true
+	case fleetquery.Geo:
 		return n.Field, true
 	case fleetquery.And, fleetquery.Or, fleetquery.Not, fleetquery.All:
 	}

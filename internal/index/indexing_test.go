@@ -17,7 +17,6 @@ import (
 	"github.com/muster-iot/muster/internal/event"
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
-	"github.com/muster-iot/muster/internal/fleetquery"
 	"github.com/muster-iot/muster/internal/index"
 	"github.com/muster-iot/muster/internal/store"
 )
@@ -222,7 +221,7 @@ func (l *memberLedger) agree(queries ...string) {
 		}
 		want := []string{}
 		for name, d := range docs {
-			if fleetquery.Eval(q.Root, d) {
+			if d.holds(q.Root) {
 				want = append(want, name)
 			}
 		}
@@ -249,7 +248,7 @@ func (l *memberLedger) refused(text string) fault.Code {
 // registryQueries ask only for what every configuration here has.
 func registryQueries() map[string]string {
 	return map[string]string{
-		"oslo": "attributes.site:oslo*", "pumps": "thingTypeName:Pump", "rest": "NOT attributes.hw:r1", "in-oslo": "thingGroupNames:oslo attributes.ratio>1",
+		"oslo": "attributes.site:oslo*", "pumps": "thingTypeName:Pump", "rest": "NOT attributes.hw:r1", "within-oslo": "thingGroupNames:oslo attributes.ratio>1",
 	}
 }
 

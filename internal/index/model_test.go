@@ -32,9 +32,10 @@ type model struct {
 	connections map[string]*index.Connectivity
 	groups      map[string]*modelGroup
 	// groupOrder lists dynamic groups so that a query only refers to earlier ones.
-	groupOrder []string
-	seq        uint64
-	clock      int64
+	groupOrder   []string
+	certificates map[string]*modelCertificate
+	seq          uint64
+	clock        int64
 	// committed is what the index has told to make durable.
 	committed map[string]map[string]bool
 	failing   bool
@@ -66,7 +67,7 @@ func newModel(seed uint64) *model {
 		random: rand.New(rand.NewPCG(seed, 1)), clock: 1_750_000_000,
 		things: map[string]*modelThing{}, shadows: map[string]map[string]*modelShadow{},
 		connections: map[string]*index.Connectivity{}, groups: map[string]*modelGroup{},
-		committed: map[string]map[string]bool{},
+		committed: map[string]map[string]bool{}, certificates: map[string]*modelCertificate{},
 	}
 }
 
@@ -113,6 +114,25 @@ func (m *model) ThingState(_ context.Context, _ fleet.Account, thing string) (in
 		state.Shadows = append(state.Shadows, s.whole(name))
 	}
 	return state, nil
+}
+
+// ThingCertificates serves the index when an attachment changes.
+func (m *model) ThingCertificates(_ context.Context, _ fleet.Account, thing string) ([]index.Certificate, error) {
+	var list []index.Certificate
+	for _, id := range slices.Sorted(maps.Keys(m.certificates)) {
+		if c := m.certificates[id]; c.things[thing] {
+			list = append(list, index.Certificate{Status: c.status, NotAfter: time.UnixMilli(c.notAfter)})
+		}
+	}
+	return list, nil
+}
+
+// CertificateThings serves the index when a certificate changes.
+func (m *model) CertificateThings(_ context.Context, _ fleet.Account, id string) ([]string, error) {
+	if c := m.certificates[id]; c != nil {
+		return slices.Collect(maps.Keys(c.things)), nil
+	}
+	return nil, nil
 }
 
 // whole renders a shadow as a document.
@@ -265,25 +285,56 @@ func (m *model) document(name string) fleetquery.Document {
 		if c.Reason != "" {
 			f["connectivity.disconnectReason"] = []fleetquery.Value{fleetquery.Text(c.Reason)}
 		}
+		f["connectivity.clientId"] = []fleetquery.Value{fleetquery.Text(name)}
+		f["connectivity.keepAliveDuration"] = []fleetquery.Value{fleetquery.Number(float64(c.KeepAlive))}
+		f["connectivity.cleanSession"] = []fleetquery.Value{fleetquery.Bool(c.CleanSession)}
+		f["connectivity.sessionExpiry"] = []fleetquery.Value{fleetquery.Number(float64(c.SessionExpiry))}
 	}
+	f["deviceDefender.violationCount"] = []fleetquery.Value{fleetquery.Number(0)}
+	count, first := 0, int64(0)
+	for _, c := range m.certificates {
+		if !c.things[name] {
+			continue
+		}
+		count++
+		f["muster.certificate.status"] = append(f["muster.certificate.status"], fleetquery.Text(c.status))
+		if c.status == "ACTIVE" && (first == 0 || c.notAfter < first) {
+			first = c.notAfter
+			f["muster.certificate.notAfter"] = []fleetquery.Value{fleetquery.Number(float64(first))}
+		}
+	}
+	f["muster.certificate.count"] = []fleetquery.Value{fleetquery.Number(float64(count))}
 	return fleetquery.Document{
-		Fields:    f,
-		Unfielded: func(field string) bool { return !strings.HasPrefix(field, "connectivity.") },
+		Fields: f,
+		Unfielded: func(field string) bool {
+			return !strings.HasPrefix(field, "connectivity.") && !strings.HasPrefix(field, "muster.") && !strings.HasPrefix(field, "deviceDefender.")
+		},
+		LonLat: func(field string) bool { return lonLat()[field] },
 	}
 }
 
+// parse reads a query by the rules of the language only: what the index puts in
+// place of some fields is its own business.
+func parse(text string) (fleetquery.Node, error) {
+	limits := fleetquery.DefaultLimits()
+	q, err := fleetquery.Options{Limits: limits, Resolve: func(field string) (string, error) {
+		return strings.TrimPrefix(field, "registry."), nil
+	}}.Parse(text)
+	return q.Root, err
+}
+
 // documents flattens the fleet with its dynamic groups by brute force.
-func (m *model) documents() (map[string]fleetquery.Document, map[string]map[string]bool) {
-	docs, members := map[string]fleetquery.Document{}, map[string]map[string]bool{}
+func (m *model) documents() (map[string]*oracle, map[string]map[string]bool) {
+	docs, members := map[string]*oracle{}, map[string]map[string]bool{}
 	for _, group := range m.groupOrder {
 		members[group] = map[string]bool{}
 	}
 	for name := range m.things {
-		d := m.document(name)
+		d := &oracle{doc: m.document(name), shadow: m.shadowTree(name), lonLat: lonLat()}
 		for _, group := range m.groupOrder {
-			if fleetquery.Eval(m.groups[group].root, d) {
+			if d.holds(m.groups[group].root) {
 				members[group][name] = true
-				d.Fields["thingGroupNames"] = append(d.Fields["thingGroupNames"], fleetquery.Text(group))
+				d.doc.Fields["thingGroupNames"] = append(d.doc.Fields["thingGroupNames"], fleetquery.Text(group))
 			}
 		}
 		docs[name] = d
@@ -348,6 +399,11 @@ func (m *model) load(t *testing.T, b *index.Builder) {
 		}, slices.Collect(maps.Keys(thing.groups)), state)
 		if err != nil {
 			t.Fatal(err)
+		}
+	}
+	for _, c := range m.certificates {
+		for thing := range c.things {
+			b.PutCertificate(account, thing, index.Certificate{Status: c.status, NotAfter: time.UnixMilli(c.notAfter)})
 		}
 	}
 }

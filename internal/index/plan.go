@@ -21,6 +21,9 @@ type plan struct {
 	texts      fleetquery.TextRange
 	// label is the test in words, once somebody asked for it.
 	label string
+	// geo is the field that an area is looked for in; nil for one without places.
+	geo  *geoField
+	area fleetquery.Area
 }
 
 // opcode is the kind of a plan.
@@ -38,11 +41,15 @@ const (
 	opWildcard
 	opNumbers
 	opTexts
+	opGeo
 )
 
 // compile prepares a query. With create, missing nodes are made, as a
 // standing query must see their first value.
 func (c *corpus) compile(n fleetquery.Node, create bool) *plan {
+	if c.derive != nil {
+		n = c.derive(n)
+	}
 	var p *plan
 	var field string
 	switch n := n.(type) {
@@ -66,6 +73,8 @@ func (c *corpus) compile(n fleetquery.Node, create bool) *plan {
 		p, field = &plan{op: opNumbers, numbers: n}, n.Field
 	case fleetquery.TextRange:
 		p, field = &plan{op: opTexts, texts: n}, n.Field
+	case fleetquery.Geo:
+		p, field = &plan{op: opGeo, geo: c.geo[n.Field], area: n.Area}, n.Field
 	}
 	switch {
 	case field == "":
@@ -119,7 +128,7 @@ func (p *plan) holdsFor(v values) bool {
 		return anyWord(v.texts, p.texts.Contains)
 	case opNumbers:
 		return slices.ContainsFunc(v.numbers, p.numbers.Contains)
-	case opAnd, opOr, opNot, opAll, opExists:
+	case opAnd, opOr, opNot, opAll, opExists, opGeo:
 	}
 	return false
 }
@@ -163,6 +172,8 @@ func (c *corpus) matches(p *plan, doc uint32, scratch *values) bool {
 		return true
 	case opExists:
 		return p.at != nil && p.at.has(doc)
+	case opGeo:
+		return p.geo != nil && p.geo.holds(p.area, doc)
 	case opMatch, opPhrase, opWildcard, opNumbers, opTexts:
 	}
 	if !p.everywhere {

@@ -27,8 +27,10 @@ func (m *model) change(fleetSize int) []event.Envelope {
 		return m.updateShadow(name)
 	case roll < 73:
 		return m.deleteShadow(name)
-	case roll < 83:
+	case roll < 81:
 		return m.connect(name)
+	case roll < 84:
+		return m.changeCertificate(name)
 	case thing == nil:
 		return nil
 	case roll < 85:
@@ -80,7 +82,7 @@ func (m *model) changeBilling(name string) []event.Envelope {
 }
 
 func (m *model) deleteThing(name string) []event.Envelope {
-	out := []event.Envelope{m.envelope(event.ThingDeleted{Thing: name, Version: m.things[name].Version})}
+	out := append(m.detachAll(name), m.envelope(event.ThingDeleted{Thing: name, Version: m.things[name].Version}))
 	delete(m.things, name)
 	for _, members := range m.committed {
 		delete(members, name)
@@ -108,9 +110,14 @@ func (m *model) connect(name string) []event.Envelope {
 	var e event.Event
 	if !c.Connected || m.random.IntN(3) == 0 {
 		next.Connected, next.Version = true, c.Version+1
+		next.KeepAlive, next.SessionExpiry = one[int64](m, 30, 60, 1200), one[int64](m, 0, 3600)
 		session.Version = next.Version
+		next.CleanSession = next.SessionExpiry == 0
+		session.KeepAlive, session.CleanSession, session.SessionExpiry = int(next.KeepAlive), next.CleanSession, next.SessionExpiry
 		e = event.DeviceConnected{Session: session}
 	} else {
+		next.KeepAlive, next.CleanSession, next.SessionExpiry = c.KeepAlive, c.CleanSession, c.SessionExpiry
+		session.KeepAlive, session.CleanSession, session.SessionExpiry = int(c.KeepAlive), c.CleanSession, c.SessionExpiry
 		next.Reason = one(m, "CONNECTION_LOST", "MQTT_KEEP_ALIVE_TIMEOUT", "CLIENT_INITIATED_DISCONNECT")
 		session.Version = next.Version
 		e = event.DeviceDisconnected{Session: session, Reason: next.Reason}
@@ -174,7 +181,7 @@ func (m *model) updateShadow(name string) []event.Envelope {
 func (m *model) patch(depth int) map[string]any {
 	out := map[string]any{}
 	for range 1 + m.random.IntN(4) {
-		key := one(m, "battery", "temp", "fw", "mode", "tags", "stats", "conf", "text")
+		key := one(m, "battery", "temp", "fw", "mode", "tags", "stats", "conf", "text", "pos", "pos")
 		out[key] = m.leaf(key, depth)
 	}
 	return out
@@ -192,6 +199,8 @@ func (m *model) leaf(key string, depth int) any {
 		key = one(m, "battery", "mode", "tags", "empty")
 	}
 	switch key {
+	case "pos":
+		return m.place()
 	case "battery", "stats":
 		return float64(m.random.IntN(30) - 5)
 	case "temp":
@@ -227,6 +236,7 @@ func (m *model) query(depth int, groups []string) string {
 	section := one(m, "shadow.reported.", "shadow.reported.", "shadow.desired.", "shadow.delta.", "shadow.name.gps.reported.", "shadow.name.$package.reported.")
 	n := m.random.IntN(30) - 5
 	return one(m,
+		m.placeQuery(), m.placeQuery(), m.placeQuery(), m.placeQuery(), m.certificateQuery(), m.certificateQuery(), m.certificateQuery(),
 		"*", "thingName:pump-1", "thingName:pump-*", "thingName:p?mp-1*", "thingTypeName:Pump", "registry.thingTypeName:valve",
 		"thingName:[pump-2 TO valve-1}", "attributes.site:oslo*", "attributes.ratio<=5", "attributes.ratio:7.5", "attributes.hw:(r1 OR r2)",
 		`attributes.note:"intake pump"`, "attributes.note:pump", "attributes.a.b:*", "attributes:*", "NOT attributes.site:*",

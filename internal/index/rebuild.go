@@ -68,12 +68,13 @@ func (x *Index) runRebuilds(ctx context.Context) error {
 				log.InfoContext(ctx, "index of account rebuilt for its new configuration")
 			}
 		}
-		var again <-chan time.Time
+		// Every batch that is applied meanwhile asks again: a failure waits anyway.
+		asked, again := x.asked, (<-chan time.Time)(nil)
 		if failed {
-			again = time.After(rebuildPause)
+			asked, again = nil, time.After(rebuildPause)
 		}
 		select {
-		case <-x.asked:
+		case <-asked:
 		case <-again:
 		case <-ctx.Done():
 			return nil
@@ -217,11 +218,11 @@ func (x *Index) catchUp(ctx context.Context, account fleet.Account, s *shard, af
 		if before.CoversAll(after) {
 			return after, errors.New("the event log lacks what the index has followed")
 		}
-		states, err := x.loadStates(ctx, mine)
+		from, err := x.loadSources(ctx, mine)
 		if err != nil {
 			return before, err
 		}
-		x.applyEvents(s, account, mine, states)
+		x.applyEvents(s, account, mine, from)
 		s.standing.fillRest()
 		s.settle(func(*dynamicGroup, uint32, bool, cause) {}) // told as a whole afterwards
 	}

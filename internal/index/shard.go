@@ -37,7 +37,6 @@ type shard struct {
 // newShard returns an empty shard in its bulk phase.
 func newShard(o Options, refused func(group, thing string)) *shard {
 	s := &shard{
-		config:     o.Indexing,
 		things:     newCorpus(o.MaxPaths, thingUnfielded, thingHidden, thingExempt),
 		groups:     newCorpus(o.MaxPaths, groupUnfielded, groupHidden, groupExempt),
 		groupNames: newDict(false),
@@ -56,8 +55,15 @@ func newShard(o Options, refused func(group, thing string)) *shard {
 		regroup: s.regroup,
 		refused: func(group string, doc uint32) { refused(group, s.things.names.text(doc)) },
 	}
-	s.things.watch = s.standing
+	s.things.watch, s.things.derive = s.standing, deriveThing
+	s.index(o.Indexing)
 	return s
+}
+
+// index says what is indexed, before anything is.
+func (s *shard) index(config fleet.Indexing) {
+	s.config = config
+	s.things.locate(config.Things.GeoLocations)
 }
 
 // Group is a thing group, static or dynamic, as the index sees it.

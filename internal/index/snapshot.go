@@ -424,9 +424,10 @@ func (l *shardLoad) finish(x *Index) error {
 			}
 		}
 	}
+	s.things.fillPlaces()
 	d := &decoder{b: l.standing}
 	if err := s.standing.load(d, l.parts[0].docs, func(g snapshotGroup) *plan {
-		root := x.root(l.account.Account, Group{Name: g.Name, Query: g.Query})
+		root := x.root(l.account.Account, s.config, Group{Name: g.Name, Query: g.Query})
 		if root == nil {
 			return nil
 		}
@@ -438,7 +439,7 @@ func (l *shardLoad) finish(x *Index) error {
 }
 
 // configureLoaded sets the configuration of a shard whose fields follow.
-func (s *shard) configureLoaded(config fleet.Indexing) { s.config = config }
+func (s *shard) configureLoaded(config fleet.Indexing) { s.index(config) }
 
 // load reads the dynamic groups. Those whose query cannot be read any more lose
 // their members, as in a build.

@@ -43,7 +43,7 @@ func (m *model) stored(_ context.Context, visit func(fleet.Account, string, stri
 
 // restartable is an index that can begin with a snapshot.
 func (m *model) restartable() *index.Index {
-	return index.New(index.Options{Committer: m, Source: m, Stored: m.stored, Logger: slog.New(slog.DiscardHandler)})
+	return index.New(index.Options{Committer: m, Source: m, Certificates: m, Indexing: withPlaces(), Stored: m.stored, Logger: slog.New(slog.DiscardHandler)})
 }
 
 // TestRestartFromSnapshots kills an index again and again, often while what it has
@@ -163,7 +163,7 @@ func TestDamagedSnapshots(t *testing.T) {
 	if _, err := m.restartable().ReadSnapshot(bytes.NewReader(whole), int64(len(whole)), store.Cursor{}, func(index.Proof) error { return foreign }); !errors.Is(err, foreign) {
 		t.Errorf("a foreign snapshot: %v", err)
 	}
-	limited := index.New(index.Options{Committer: m, Source: m, GroupLimit: 10, Logger: slog.New(slog.DiscardHandler)})
+	limited := index.New(index.Options{Committer: m, Source: m, Certificates: m, Indexing: withPlaces(), GroupLimit: 10, Logger: slog.New(slog.DiscardHandler)})
 	if _, err := limited.ReadSnapshot(bytes.NewReader(whole), int64(len(whole)), store.Cursor{}, trust); err == nil {
 		t.Error("a snapshot under another group limit was taken")
 	}

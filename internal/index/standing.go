@@ -163,6 +163,12 @@ func (s *standing) created(doc uint32) {
 
 // removed takes a document that is about to end out of its groups.
 func (s *standing) removed(doc uint32) {
+	for i := range s.toggles {
+		// A place that it has just lost is durable still, and ends with the thing.
+		if uint32(s.toggles[i].pair>>32) == doc {
+			s.toggles[i].gone = true
+		}
+	}
 	list, _ := s.eligible.get(doc)
 	for _, id := range list {
 		g := s.groups[id]
@@ -298,7 +304,7 @@ func fitsNothing(p *plan) bool {
 		return !fitsNothing(p.kids[0])
 	case opAll:
 		return true
-	case opExists, opMatch, opPhrase, opWildcard, opNumbers, opTexts:
+	case opExists, opMatch, opPhrase, opWildcard, opNumbers, opTexts, opGeo:
 	}
 	return false
 }

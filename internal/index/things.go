@@ -39,6 +39,10 @@ type Connectivity struct {
 	Version int64
 	// Reason is the disconnect reason; empty while connected.
 	Reason string
+	// KeepAlive and SessionExpiry are in seconds.
+	KeepAlive     int64
+	CleanSession  bool
+	SessionExpiry int64
 }
 
 // State is what exists about a thing beside its registry entry.
@@ -62,6 +66,7 @@ func (s *shard) putThing(t Thing) {
 		if s.config.Things.Connectivity {
 			c.putText(fieldConnected, doc, "false")
 		}
+		c.putNumber(fieldCertCount, doc, 0)
 	}
 	c.putText(fieldThingID, doc, fleetquery.Fold(t.ID))
 	c.putText(fieldThingType, doc, fleetquery.Fold(t.TypeName))
@@ -123,6 +128,9 @@ func (s *shard) setConnectivity(name string, v Connectivity) {
 	s.things.putNumber(fieldConnTimestamp, doc, float64(v.TimestampMS))
 	s.things.putNumber(fieldConnVersion, doc, float64(v.Version))
 	s.things.putText(fieldConnReason, doc, fleetquery.Fold(v.Reason))
+	s.things.putNumber(fieldConnKeepAlive, doc, float64(v.KeepAlive))
+	s.things.put(fieldConnClean, doc, values{texts: fleetTexts(v.CleanSession)})
+	s.things.putNumber(fieldConnExpiry, doc, float64(v.SessionExpiry))
 }
 
 // fleetTexts returns the word of a truth value.

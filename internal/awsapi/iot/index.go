@@ -21,7 +21,7 @@ func (a *api) registerIndex(s *awsapi.Server) {
 			return []string{c.ARN(fleet.ARNIndex, registry.ThingIndex)}
 		}
 		return []string{c.ARN(fleet.ARNIndex, *in.IndexName)}
-	}, a.searchIndex, awsapi.Partial("geo_distance is refused"))
+	}, a.searchIndex)
 	offer(s, "DescribeIndex", on(fleet.ARNIndex, func(in *iotwire.DescribeIndexInput) string { return in.IndexName }), a.describeIndex)
 	offer(s, "ListIndices", awsapi.All, a.listIndices)
 	offer(s, "GetIndexingConfiguration", awsapi.All, a.getIndexingConfiguration)

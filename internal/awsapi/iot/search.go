@@ -114,8 +114,14 @@ func (a *api) thingDocument(ctx context.Context, c *awsapi.Call, shown *fleet.Th
 		}
 		d.Connectivity = connectivity(found)
 	}
+	if shown.Violations {
+		d.DeviceDefender = new(noViolations)
+	}
 	return d, nil
 }
+
+// noViolations is what a document says as long as nothing detects violations.
+const noViolations = `{"violationCount":0}`
 
 // searchGroups answers a search for groups.
 func (a *api) searchGroups(ctx context.Context, c *awsapi.Call, s search) (*iotwire.SearchIndexOutput, error) {
