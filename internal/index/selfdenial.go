@@ -62,7 +62,7 @@ func denial(n fleetquery.Node, name string, negated bool) *plan {
 		if looks(n.Field) && slices.Equal(n.Words, fleetquery.Words(name)) {
 			return &plan{op: opPhrase, at: at, phrase: n.Words}
 		}
-	case fleetquery.All, fleetquery.NumberRange:
+	case fleetquery.All, fleetquery.NumberRange, fleetquery.Geo:
 	}
 	return nil
 }

@@ -351,7 +351,7 @@ func (d *decoder) dict(what string) dict {
 			room = min(2*room+minChunk, maxChunk) // there will be more
 		}
 		builders[i].Grow(room)
-		builders[i].Write(text)
+		_, _ = builders[i].Write(text) // a builder does not fail
 		out.chunks = append(out.chunks, &builders[i])
 	}
 	out.entries = make([]entry, d.length(8, what))
