@@ -71,6 +71,7 @@ func (l *loader) fill(ctx context.Context, r store.Reader, b *index.Builder) err
 			}
 			return nil
 		}),
+		loadConnectivity(ctx, r, b),
 	)
 }
 

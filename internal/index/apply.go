@@ -157,6 +157,10 @@ func (x *Index) applyOne(s *shard, e event.Envelope, states map[thingKey]State) 
 		s.setSession(v.Session, Connectivity{Connected: true, TimestampMS: e.At.UnixMilli()})
 	case event.DeviceDisconnected:
 		s.setSession(v.Session, Connectivity{TimestampMS: e.At.UnixMilli(), Reason: v.Reason})
+	case event.ConnectivityStateChanged:
+		s.applyConnectivity(&v)
+	case event.LatencyMeasured:
+		s.applyLatency(&v)
 	case event.ThingTypeCreated, event.ThingTypeUpdated, event.ThingTypeDeleted,
 		event.PrincipalAttached, event.PrincipalDetached,
 		event.PolicyChanged, event.PolicyAttached, event.PolicyDetached,
@@ -167,7 +171,7 @@ func (x *Index) applyOne(s *shard, e event.Envelope, states map[thingKey]State) 
 		event.EventConfigurationsChanged, event.CACertificateChanged, event.RegistrationCodeChanged,
 		event.RevocationListImported, event.CertificateTransferChanged, event.OperatorChanged, event.AccountChanged,
 		event.APICalled, event.ConfigurationChanged, event.IndexingConfigurationChanged,
-		event.ConnectivityStateChanged, event.ConnectivitySettingsChanged, event.LatencyMeasured, event.BulkEditChanged:
+		event.ConnectivitySettingsChanged, event.BulkEditChanged:
 		// Nothing of these is searchable.
 	}
 	return nil

@@ -34,9 +34,9 @@ const (
 )
 
 // thingUnfielded reports whether a term without a field looks at the path:
-// registry and shadow fields, not connectivity.
+// registry and shadow fields, neither connectivity nor Muster's own.
 func thingUnfielded(path string) bool {
-	return !strings.HasPrefix(path, "connectivity.") && !thingHidden(path)
+	return !strings.HasPrefix(path, "connectivity.") && !strings.HasPrefix(path, prefixMuster) && !thingHidden(path)
 }
 
 // thingHidden reports whether the path is a version: kept for results and

@@ -57,6 +57,7 @@ func (s *shard) putThing(t Thing) {
 		s.standing.created(doc)
 		c.putText(fieldThingName, doc, fleetquery.Fold(t.Name))
 		c.putText(fieldConnected, doc, "false")
+		c.putText(fieldState, doc, neverSeen)
 	}
 	c.putText(fieldThingID, doc, fleetquery.Fold(t.ID))
 	c.putText(fieldThingType, doc, fleetquery.Fold(t.TypeName))
