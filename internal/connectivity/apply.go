@@ -133,7 +133,7 @@ func (s *Service) apply(ctx context.Context, b *batch, env *event.Envelope) erro
 	case event.DeviceDisconnected:
 		k.thing = e.ClientID
 		in := &input{kind: inDisconnect, at: at, base: s.clock.base(at, b.now), session: sessionOf(&e.Session)}
-		in.session.Reason = e.Reason
+		in.session.Reason, in.session.Process = e.Reason, s.clock.processOf(at)
 		_, err := b.decide(ctx, k, in)
 		return err
 	case event.ThingCreated:
@@ -177,6 +177,7 @@ func sessionOf(of *event.Session) session {
 // known.
 func (s *Service) connected(ctx context.Context, b *batch, k thingKey, e *event.DeviceConnected, at int64) error {
 	in := &input{kind: inConnect, at: at, base: s.clock.base(at, b.now), session: sessionOf(&e.Session)}
+	in.session.Process = s.clock.processOf(at)
 	if _, err := b.decide(ctx, k, in); err != nil {
 		return err
 	}

@@ -45,13 +45,13 @@ func (s *Service) speakFor(ctx context.Context, b *batch, d *Declaration, in *in
 			return err
 		}
 	}
-	if session := &b.slots[k].record.Session; !session.Live {
+	if known := &b.slots[k].record.Session; !known.Live {
 		begin := *in
-		begin.kind, begin.session = inConnect, gatewaySession(d.ConnectionID)
+		begin.kind, begin.session = inConnect, session{ConnectionID: d.ConnectionID, Process: s.clock.process}
 		if _, err := b.decide(ctx, k, &begin); err != nil {
 			return err
 		}
-	} else if session.ConnectionID != d.ConnectionID {
+	} else if known.ConnectionID != d.ConnectionID {
 		// The same gateway by a new connection, or another gateway: no
 		// interruption of the thing.
 		b.slots[k].record = b.slots[k].record.clone()
@@ -65,9 +65,6 @@ func (s *Service) speakFor(ctx context.Context, b *batch, d *Declaration, in *in
 	})
 	return b.declared(ctx, d, in)
 }
-
-// gatewaySession is that of a thing whose gateway speaks by a connection.
-func gatewaySession(connectionID string) session { return session{ConnectionID: connectionID} }
 
 // mayNotSpeakFor returns why a gateway may not speak for a thing.
 func (s *Service) mayNotSpeakFor(ctx context.Context, d *Declaration, r *record) (refused, err error) {
@@ -226,7 +223,7 @@ func (s *Service) childBack(ctx context.Context, b *batch, gateway, child thingK
 	if err != nil || by.record == nil || !by.record.Session.Live {
 		return err
 	}
-	in := &input{kind: inConnect, virtual: true, at: at, base: s.clock.base(at, b.now), session: gatewaySession(by.record.Session.ConnectionID)}
+	in := &input{kind: inConnect, virtual: true, at: at, base: s.clock.base(at, b.now), session: session{ConnectionID: by.record.Session.ConnectionID, Process: s.clock.process}}
 	_, err = b.decide(ctx, child, in)
 	return err
 }

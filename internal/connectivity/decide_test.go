@@ -93,8 +93,10 @@ func tableEvents() map[string]func(r *record) *input {
 		"goodbye": func(*record) *input {
 			return &input{kind: inGoodbye, at: present, session: session{ConnectionID: "c7"}, nextContact: present + minute}
 		},
-		"timer":       func(*record) *input { return &input{kind: inTimer, at: present, due: present} },
-		"timer live":  func(*record) *input { return &input{kind: inTimer, at: present, due: present, live: true, heard: present} },
+		"timer": func(*record) *input { return &input{kind: inTimer, at: present, due: present} },
+		"timer live": func(*record) *input {
+			return &input{kind: inTimer, at: present, due: present, live: true, heard: present}
+		},
 		"timer held":  func(*record) *input { return &input{kind: inTimer, at: present, due: present, hold: present + minute} },
 		"timer stale": func(*record) *input { return &input{kind: inTimer, at: present, due: present - 1} },
 		"block":       func(*record) *input { return &input{kind: inBlock, at: present} },

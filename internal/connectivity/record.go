@@ -126,6 +126,8 @@ type session struct {
 	ConnectedAt int64  `json:"connectedAt,omitempty"`
 	EndedAt     int64  `json:"endedAt,omitempty"`
 	Reason      string `json:"reason,omitempty"`
+	// Process is that of the server in which the session began.
+	Process int64 `json:"process,omitempty"`
 }
 
 // clean reports whether the session ended as its device wished.

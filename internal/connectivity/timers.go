@@ -120,7 +120,10 @@ type clock struct {
 	wall    time.Time
 	elapsed time.Duration
 	started time.Duration
-	// held is up to when, on the steady clock, the server sent devices away.
+	// process tells this process from others: when it began, by the clock of then.
+	process int64
+	// held is up to when, on the steady clock, the server sent devices away; -1 for
+	// never.
 	held time.Duration
 	// from and to are the wall clock before and after it was set last, in
 	// milliseconds; to is 0 for never.
@@ -131,7 +134,7 @@ type clock struct {
 
 // start begins to watch.
 func (c *clock) start(wall time.Time, elapsed time.Duration) {
-	*c = clock{wall: wall.Round(0), elapsed: elapsed, started: elapsed, held: elapsed}
+	*c = clock{wall: wall.Round(0), elapsed: elapsed, started: elapsed, process: wall.UnixMilli(), held: -1}
 }
 
 // base is the time from which waiting counts for what happened at a time: the
@@ -141,6 +144,14 @@ func (c *clock) base(at, now int64) int64 {
 		at += c.to - c.from
 	}
 	return min(at, now)
+}
+
+// processOf is what a session carries that began at a time and is told of now.
+func (c *clock) processOf(at int64) int64 {
+	if at < c.process && c.to == 0 {
+		return 0 // it is one of a process before, told late
+	}
+	return c.process
 }
 
 // lookAtClock finds timers to move when the clock was set: waiting is neither
@@ -236,19 +247,39 @@ func (b *batch) timers(ctx context.Context, rows []store.Key) ([]timer, error) {
 	return kept, nil
 }
 
-// hold is until when, on the wall clock, nobody is declared offline: twice the
-// longest keep-alive after the start of the server, or after it stopped to send
-// its devices away.
-func (s *Service) hold() int64 {
+// grace is until when, on the wall clock, nobody is declared offline: twice the
+// longest keep-alive after the start of the server, for those whose sessions the
+// start has ended, and after it stopped to send its devices away, for all.
+type grace struct {
+	// process is what sessions of this process carry, started when it began.
+	process, started     int64
+	afterStart, afterAll int64
+}
+
+// grace looks at the clock and at what was connected.
+func (s *Service) grace(now int64) grace {
 	longest := 0
 	for _, c := range s.counts {
 		for keepAlive := range c.KeepAlives {
 			longest = max(longest, keepAlive)
 		}
 	}
-	grace := 2 * time.Duration(longest) * time.Second
-	left := max(s.clock.started, s.clock.held) + grace - s.o.Elapsed()
-	return s.o.Now().Add(left).UnixMilli()
+	lasts := 2 * time.Duration(longest) * time.Second
+	elapsed := s.o.Elapsed()
+	g := grace{process: s.clock.process, started: now - (elapsed - s.clock.started).Milliseconds()}
+	g.afterStart = g.started + lasts.Milliseconds()
+	if s.clock.held >= 0 {
+		g.afterAll = now - (elapsed - s.clock.held - lasts).Milliseconds()
+	}
+	return g
+}
+
+// of is the grace of one session.
+func (g *grace) of(r *record) int64 {
+	if r.Session.Process != g.process {
+		return max(g.afterStart, g.afterAll)
+	}
+	return g.afterAll
 }
 
 // fire acts on the timers that are due, batch by batch.
@@ -277,9 +308,9 @@ func (s *Service) fire(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		hold := s.hold()
+		spared := s.grace(now)
 		for _, t := range timers {
-			if err := s.fireOne(ctx, b, t, hold); err != nil {
+			if err := s.fireOne(ctx, b, t, &spared); err != nil {
 				return err
 			}
 		}
@@ -307,14 +338,14 @@ func (s *Service) findNext(ctx context.Context, now int64) error {
 }
 
 // fireOne acts on one timer, after a look at the thing's live connection.
-func (s *Service) fireOne(ctx context.Context, b *batch, t timer, hold int64) error {
+func (s *Service) fireOne(ctx context.Context, b *batch, t timer, spared *grace) error {
 	r := b.slots[t.thingKey].record
 	if r.timer(t.which) != t.due {
 		b.writes = append(b.writes, store.Write{Key: timerKey(t.due, t.thingKey, t.which), Delete: true})
 		b.ignored[ignoredTimer]++
 		return nil
 	}
-	in := &input{kind: inTimer, at: b.now, due: t.due, hold: hold}
+	in := &input{kind: inTimer, at: b.now, due: t.due, hold: spared.of(r), listening: spared.started}
 	if t.which == timerFlap {
 		in.kind = inFlapTimer
 	}
@@ -327,7 +358,6 @@ func (s *Service) fireOne(ctx context.Context, b *batch, t timer, hold int64) er
 		}
 	} else {
 		in.heard = s.heard[t.thingKey]
-		in.listening = b.now - (s.o.Elapsed() - s.clock.started).Milliseconds()
 	}
 	_, err := b.decide(ctx, t.thingKey, in)
 	return err
@@ -335,8 +365,8 @@ func (s *Service) fireOne(ctx context.Context, b *batch, t timer, hold int64) er
 
 // poll looks for signs of life of the things that are watched.
 func (s *Service) poll(ctx context.Context) error {
-	b := s.newBatch()
-	n := 0
+	heard := map[thingKey]*input{}
+	var things []thingKey
 	for k, w := range s.watch {
 		activity, ok := s.o.Sessions.Activity(k.account, w.clientID)
 		if !ok || activity.ConnectionID != w.connectionID || activity.LastPublish.IsZero() {
@@ -346,17 +376,26 @@ func (s *Service) poll(ctx context.Context) error {
 		if w.state == Stale && at < w.since+shortestSilence.Milliseconds()/2 {
 			continue // that was before the silence
 		}
-		in := &input{kind: inHeard, at: min(at, b.now), session: session{ConnectionID: w.connectionID}}
-		if _, err := b.decide(ctx, k, in); err != nil {
+		things = append(things, k)
+		heard[k] = &input{kind: inHeard, at: at, session: session{ConnectionID: w.connectionID}}
+	}
+	for len(things) > 0 {
+		n := min(len(things), batchThings)
+		b := s.newBatch()
+		if err := b.load(ctx, things[:n]...); err != nil {
 			return err
 		}
-		if n++; n == batchThings {
-			// What is left is looked at with the next turn.
-			break
+		for _, k := range things[:n] {
+			in := heard[k]
+			in.at = min(in.at, b.now)
+			if _, err := b.decide(ctx, k, in); err != nil {
+				return err
+			}
 		}
+		if err := s.commit(ctx, b); err != nil {
+			return err
+		}
+		things = things[n:]
 	}
-	if n == 0 {
-		return nil
-	}
-	return s.commit(ctx, b)
+	return nil
 }
