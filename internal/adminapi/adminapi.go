@@ -82,6 +82,8 @@ type Options struct {
 	Policies Policies
 	// History answers what became of connections.
 	History History
+	// Connectivity answers what state devices have settled to.
+	Connectivity Connectivity
 	// Decommissioner and AttributeRules act on things and their types.
 	Decommissioner Decommissioner
 	AttributeRules AttributeRules
@@ -126,6 +128,7 @@ func (h *handler) routes() *routes {
 	mux.HandleFunc("GET "+Prefix+"doctor", h.doctor)
 	h.handleDenials(mux)
 	h.handleHistory(mux)
+	h.handleConnectivity(mux)
 	h.handleThings(mux)
 	h.handleAttributeRules(mux)
 	h.handleImport(mux)

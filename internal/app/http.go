@@ -142,8 +142,9 @@ func (a *App) deviceHandler(listener string) http.Handler {
 		Devices: refusals{a.devices}, Accounts: a.accounts,
 		Decommissioner: a.newDecommission(), AttributeRules: a.registry,
 		Certificates: a.registry, Recorder: a.recorder, Audit: a.audit,
-		Policies: policyLint{a.registry, a.devices},
-		History:  a.history, Tokens: a.tokens, Account: callerAccount, Now: now,
+		Policies:     policyLint{a.registry, a.devices},
+		Connectivity: a.connectivity,
+		History:      a.history, Tokens: a.tokens, Account: callerAccount, Now: now,
 		Importer: a.registry, Exporter: a.registry, Permit: a.permit, ARN: a.callerARN,
 	})
 	mqtt := a.webSocketHandler(listener)
