@@ -183,6 +183,16 @@ func (w watchedThings) GroupExists(ctx context.Context, account fleet.Account, g
 	return err == nil, err
 }
 
+// EachInactive implements connectivity.Registry.
+func (w watchedThings) EachInactive(ctx context.Context, r store.Reader, fn func(account fleet.Account, certificateID string) error) error {
+	return registry.EachCertificate(ctx, r, func(account fleet.Account, id, status string) error {
+		if status != registry.StatusInactive && status != registry.StatusRevoked {
+			return nil
+		}
+		return fn(account, id)
+	})
+}
+
 // EachThing implements connectivity.Registry.
 func (w watchedThings) EachThing(ctx context.Context, r store.Reader, fn func(account fleet.Account, thing string) error) error {
 	return registry.EachThing(ctx, r, func(account fleet.Account, t registry.Thing) error { return fn(account, t.Name) })

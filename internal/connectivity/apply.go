@@ -176,6 +176,17 @@ func sessionOf(of *event.Session) session {
 // connected takes in a connect, and what its device declared before this was
 // known.
 func (s *Service) connected(ctx context.Context, b *batch, k thingKey, e *event.DeviceConnected, at int64) error {
+	one, err := b.at(ctx, k)
+	if err != nil {
+		return err
+	}
+	if one.record == nil {
+		// The connection of a thing that was just deleted may be told of late.
+		if exists, _, err := s.o.Registry.ThingExists(ctx, k.account, k.thing); err != nil || !exists {
+			b.ignored[ignoredNoThing]++
+			return err //nolint:wrapcheck // it names the thing
+		}
+	}
 	in := &input{kind: inConnect, at: at, base: s.clock.base(at, b.now), session: sessionOf(&e.Session)}
 	in.session.Process = s.clock.processOf(at)
 	if _, err := b.decide(ctx, k, in); err != nil {
@@ -312,6 +323,9 @@ func (s *Service) resync(ctx context.Context) (store.Cursor, error) {
 		}
 		pasts = pasts[n:]
 	}
+	if err := s.recertify(ctx, snapshot); err != nil {
+		return store.Cursor{}, err
+	}
 	cursor := snapshot.Cursor()
 	b := s.newBatch()
 	b.cursor = &cursor
@@ -373,6 +387,46 @@ func (s *Service) recount(ctx context.Context, r store.Reader, exists map[thingK
 	}
 }
 
+// recertify blocks and unblocks things by what certificates are now.
+func (s *Service) recertify(ctx context.Context, r store.Reader) error {
+	var doubtful []thingKey
+	add := func(k thingKey) error {
+		doubtful = append(doubtful, k)
+		return nil
+	}
+	err := r.Scan(ctx, store.Under(kindRecord), func(stored store.Record) error {
+		found, err := decode(stored)
+		if err == nil && found.State == Blocked {
+			parts := stored.Key.Parts()
+			return add(thingKey{fleet.Account(parts[1]), parts[2]})
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("look for blocked things: %w", err)
+	}
+	err = s.o.Registry.EachInactive(ctx, r, func(account fleet.Account, certificateID string) error {
+		return s.o.Registry.ThingsOf(ctx, account, certificateID, func(thing string) error { return add(thingKey{account, thing}) })
+	})
+	if err != nil {
+		return fmt.Errorf("look for inactive certificates: %w", err)
+	}
+	for len(doubtful) > 0 {
+		n := min(len(doubtful), batchThings)
+		b := s.newBatch()
+		for _, k := range doubtful[:n] {
+			if err := s.certified(ctx, b, k, b.now); err != nil {
+				return err
+			}
+		}
+		if err := s.commit(ctx, b); err != nil {
+			return err
+		}
+		doubtful = doubtful[n:]
+	}
+	return nil
+}
+
 // carryOver makes of a difference between presence and a record the input that
 // was missed.
 func (s *Service) carryOver(ctx context.Context, b *batch, p *Past) error {
@@ -398,7 +452,7 @@ func (s *Service) carryOver(ctx context.Context, b *batch, p *Past) error {
 			return err
 		}
 	}
-	if p.Connected || !b.slots[k].record.Session.Live {
+	if r := b.slots[k].record; p.Connected || r == nil || !r.Session.Live {
 		return nil
 	}
 	in := &input{kind: inDisconnect, at: at, session: sessionOf(&p.Session)}

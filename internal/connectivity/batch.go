@@ -134,6 +134,10 @@ func (b *batch) decide(ctx context.Context, k thingKey, in *input) (ignored stri
 	if d.ignored != "" {
 		b.ignored[d.ignored]++
 	}
+	if d.ignored != "" && one.record == nil {
+		// What has nothing to do with a thing that is known leaves no trace.
+		return d.ignored, nil
+	}
 	if in.kind == inHeard && len(d.changes) == 0 && next.Interval == current.Interval {
 		// A sign of life that changes nothing is not worth a write.
 		return d.ignored, nil
@@ -297,7 +301,8 @@ func (s *Service) commit(ctx context.Context, b *batch) error {
 	}
 	if len(out.Writes) > 0 || len(out.Events) > 0 {
 		if _, err := s.store.Commit(ctx, out); err != nil {
-			s.stale = true
+			// What surely failed has changed nothing; of the rest memory knows nothing.
+			s.stale = s.stale || ctx.Err() != nil || errors.Is(err, store.ErrOutcomeUnknown) || errors.Is(err, store.ErrConflict)
 			return fmt.Errorf("commit connectivity: %w", err)
 		}
 		if b.cursor != nil {

@@ -164,6 +164,7 @@ func (s *Service) sweep(ctx context.Context) error {
 			delete(s.sweeps, account)
 		} else {
 			s.sweeps[account] = last
+			s.line.again()
 		}
 	}
 	return nil

@@ -108,6 +108,7 @@ const (
 	ignoredLive         = "live_session"
 	ignoredActive       = "active"
 	ignoredOwn          = "own_session"
+	ignoredNoThing      = "no_thing"
 )
 
 // decision carries one input into a record.

@@ -94,11 +94,16 @@ func (l *line) put(d *Declaration) bool {
 		l.waiting = append(l.waiting, d)
 	}
 	l.mu.Unlock()
+	l.again()
+	return !full
+}
+
+// again makes Run take another step at once.
+func (l *line) again() {
 	select {
 	case l.wake <- struct{}{}:
 	default:
 	}
-	return !full
 }
 
 // take returns up to a batch of declarations.

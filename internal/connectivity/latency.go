@@ -29,11 +29,11 @@ type latencyRecord struct {
 	Latency
 }
 
-// measure tells the round trips since the time before, one event for each batch
-// of things. What is measured and cannot be told is lost.
-func (s *Service) measure(ctx context.Context) error {
+// measure tells round trips, one event for each batch of things. What is
+// measured and cannot be told is lost.
+func (s *Service) measure(ctx context.Context, measured []RoundTrips) error {
 	byAccount := map[fleet.Account][]event.ThingLatency{}
-	for _, trips := range s.o.Sessions.RoundTrips() {
+	for _, trips := range measured {
 		byAccount[trips.Account] = append(byAccount[trips.Account], event.ThingLatency{
 			Thing: trips.Thing, LastMS: inMS(trips.Last), MeanMS: inMS(trips.Mean), MaxMS: inMS(trips.Max), Samples: trips.Samples,
 		})

@@ -59,6 +59,9 @@ type Registry interface {
 	Groups(ctx context.Context, account fleet.Account, thing string) ([]Group, error)
 	// GroupExists reports whether there is such a group.
 	GroupExists(ctx context.Context, account fleet.Account, group string) (bool, error)
+	// EachInactive calls fn for every certificate that is inactive or revoked in
+	// the state that r shows.
+	EachInactive(ctx context.Context, r store.Reader, fn func(account fleet.Account, certificateID string) error) error
 	// EachThing calls fn for every thing in the state that r shows.
 	EachThing(ctx context.Context, r store.Reader, fn func(account fleet.Account, thing string) error) error
 }
@@ -124,8 +127,11 @@ type Service struct {
 	waiting int
 	// sweeps are accounts whose connected things get timers by new settings.
 	sweeps map[fleet.Account]store.Key
-	// polled and measured are when Run last looked for activity and latencies.
-	polled, measured time.Duration
+	// polled is when Run last looked for activity.
+	polled time.Duration
+
+	// measured is when Run last looked for latencies; it belongs to Run.
+	measured time.Duration
 }
 
 // New returns a service over the records in a store.
@@ -286,6 +292,27 @@ func (s *Service) refresh(ctx context.Context) error {
 	}
 	if ok {
 		s.applied = cursor
+	}
+	err = s.store.Scan(ctx, store.Under(kindRecord), func(stored store.Record) error {
+		found, err := decode(stored)
+		if err != nil {
+			return err
+		}
+		parts := stored.Key.Parts()
+		s.remember(&slot{thingKey: thingKey{fleet.Account(parts[1]), parts[2]}, record: found})
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read connectivity: %w", err)
+	}
+	for account := range s.settings {
+		s.sweeps[account] = ""
+	}
+	// The begin of their connections may have been taken in.
+	for k, held := range s.early {
+		delete(s.early, k)
+		s.waiting -= len(held)
+		s.line.back(held)
 	}
 	s.stale = false
 	return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"testing"
@@ -33,6 +34,8 @@ type world struct {
 	*Service
 	follower *eventlog.Runner
 	stop     func()
+	// trouble, when it is set, comes between the service and the store.
+	trouble *trouble
 
 	mu sync.Mutex
 	// skew is by how much the wall clock was set.
@@ -74,8 +77,12 @@ func inWorld(t *testing.T, run func(w *world)) {
 func (w *world) start() {
 	w.t.Helper()
 	begun := time.Now()
+	var under store.Store = w.store
+	if w.trouble != nil {
+		under = w.trouble
+	}
 	w.Service = New(Options{
-		Store: w.store, Sessions: w, Registry: w, Now: w.wall, Elapsed: func() time.Duration { return time.Since(begun) },
+		Store: under, Sessions: w, Registry: w, Now: w.wall, Elapsed: func() time.Duration { return time.Since(begun) },
 		Live: func(_ context.Context, _ store.Reader, fn func(Past) error) error {
 			for _, p := range w.past {
 				if err := fn(p); err != nil {
@@ -88,7 +95,7 @@ func (w *world) start() {
 	})
 	var err error
 	w.follower, err = eventlog.NewRunner(eventlog.Consumer{Name: "connectivity", Apply: w.Apply, Rebuild: w.Rebuild},
-		eventlog.Options{Store: w.store, Now: time.Now, Logger: slog.New(slog.DiscardHandler)})
+		eventlog.Options{Store: under, Now: time.Now, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -197,6 +204,16 @@ func (w *world) Groups(_ context.Context, _ fleet.Account, thing string) ([]Grou
 
 func (w *world) GroupExists(_ context.Context, _ fleet.Account, group string) (bool, error) {
 	return group != "ghosts", nil
+}
+
+// EachInactive takes blocked things for certificates.
+func (w *world) EachInactive(_ context.Context, _ store.Reader, fn func(fleet.Account, string) error) error {
+	for thing := range w.blocked {
+		if err := fn(account, thing); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (w *world) EachThing(_ context.Context, _ store.Reader, fn func(fleet.Account, string) error) error {
@@ -889,7 +906,8 @@ func TestFirstStartOnAnOldStore(t *testing.T) {
 	inWorld(t, func(w *world) {
 		t := w.t
 		w.stop()
-		w.things["on"], w.things["off"], w.things["new"] = true, true, true
+		w.things["on"], w.things["off"], w.things["new"], w.things["bad"] = true, true, true, true
+		w.blocked["bad"] = true
 		at := time.Now().Add(-24 * time.Hour)
 		of := func(thing string) event.Session {
 			return event.Session{ClientID: thing, SessionID: "s", ConnectionID: "c", Indexed: true, KeepAlive: 30, Version: 4}
@@ -910,8 +928,8 @@ func TestFirstStartOnAnOldStore(t *testing.T) {
 		w.want("off", OfflineClean)
 		w.want("new", NeverSeen)
 		sum, err := w.Summarize(t.Context(), account)
-		want := map[State]int{Online: 1, OfflineClean: 1, NeverSeen: 1}
-		if diff := cmp.Diff(want, sum.ByState); err != nil || diff != "" || sum.Things != 3 {
+		want := map[State]int{Online: 1, OfflineClean: 1, NeverSeen: 1, Blocked: 1}
+		if diff := cmp.Diff(want, sum.ByState); err != nil || diff != "" || sum.Things != 4 {
 			t.Errorf("%v (-want +got):\n%s", err, diff)
 		}
 	})
@@ -922,7 +940,6 @@ func TestFirstStartOnAnOldStore(t *testing.T) {
 func TestRowsAgreeWithRecords(t *testing.T) {
 	t.Parallel()
 	inWorld(t, func(w *world) {
-		t := w.t
 		names := []string{"a", "b", "c", "d", "e"}
 		w.create(names...)
 		w.connect(names...)
@@ -942,39 +959,119 @@ func TestRowsAgreeWithRecords(t *testing.T) {
 				w.restart(time.Second)
 			}
 		}
-		w.settle()
-		want := newCounts()
-		want.Things = len(names)
-		due := map[store.Key]bool{}
-		err := w.store.Scan(t.Context(), store.Under(kindRecord), func(stored store.Record) error {
-			r, err := decode(stored)
-			if err != nil {
-				return err
-			}
-			want.add(r, 1)
-			for _, which := range []string{timerState, timerFlap} {
-				if at := r.timer(which); at != 0 {
-					due[timerKey(at, thingKey{account, stored.Key.Last()}, which)] = true
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if diff := cmp.Diff(want, w.counts[account]); diff != "" {
-			t.Errorf("counts (-records +kept):\n%s", diff)
-		}
-		rows := map[store.Key]bool{}
-		err = w.store.Scan(t.Context(), store.Under(kindTimer), func(stored store.Record) error {
-			rows[stored.Key] = true
-			return nil
-		})
-		if diff := cmp.Diff(due, rows); err != nil || diff != "" {
-			t.Errorf("%v, timers (-records +rows):\n%s", err, diff)
-		}
+		w.agree()
 		for _, name := range names {
 			w.changes(name) // checks the versions
 		}
 	})
+}
+
+// trouble is a store whose commits fail by chance: without effect, or with one
+// that nobody is told of.
+type trouble struct {
+	store.Store
+	mu     sync.Mutex
+	dice   *rand.Rand
+	often  float64
+	failed int
+}
+
+func (f *trouble) Commit(ctx context.Context, b store.Batch) (store.Position, error) {
+	f.mu.Lock()
+	refuse, lie := f.dice.Float64() < f.often, f.dice.Float64() < f.often
+	if refuse || lie {
+		f.failed++
+	}
+	f.mu.Unlock()
+	if refuse {
+		return store.Position{}, store.ErrUnavailable
+	}
+	at, err := f.Store.Commit(ctx, b)
+	if err == nil && lie {
+		return store.Position{}, store.ErrOutcomeUnknown
+	}
+	return at, err
+}
+
+// Whatever the store does, each change happens once, nothing is lost, and memory,
+// rows and records agree.
+func TestCommitsThatFail(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(4) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			inWorld(t, func(w *world) {
+				t := w.t
+				w.stop()
+				w.trouble = &trouble{Store: w.store, dice: rand.New(rand.NewPCG(seed, 7))}
+				w.start()
+				names := []string{"a", "b", "c"}
+				w.create(names...)
+				w.connect(names...)
+				w.trouble.mu.Lock()
+				w.trouble.often = 0.3
+				w.trouble.mu.Unlock()
+				want := map[string]State{}
+				for i := range 40 {
+					thing := names[w.trouble.dice.IntN(len(names))]
+					switch _, live := w.session[thing]; {
+					case live && i%2 == 0:
+						w.mustDeclare(Declaration{Thing: thing, Operation: Hello, Interval: time.Hour})
+					case live:
+						w.tell(w.end(thing, "CONNECTION_LOST"))
+						want[thing] = OfflineDirty
+					default:
+						w.tell(w.begin(thing))
+						want[thing] = Online
+					}
+					time.Sleep(time.Duration(i) * time.Second)
+				}
+				time.Sleep(15 * time.Minute)
+				for thing, state := range want {
+					w.want(thing, state)
+					w.changes(thing)
+				}
+				if w.trouble.failed < 10 {
+					t.Errorf("only %d commits failed", w.trouble.failed)
+				}
+				w.agree()
+			})
+		})
+	}
+}
+
+// agree compares memory and rows with the records.
+func (w *world) agree() {
+	w.t.Helper()
+	w.settle()
+	want := newCounts()
+	want.Things = len(w.things)
+	due := map[store.Key]bool{}
+	err := w.store.Scan(w.t.Context(), store.Under(kindRecord), func(stored store.Record) error {
+		r, err := decode(stored)
+		if err != nil {
+			return err
+		}
+		want.add(r, 1)
+		for _, which := range []string{timerState, timerFlap} {
+			if at := r.timer(which); at != 0 {
+				due[timerKey(at, thingKey{account, stored.Key.Last()}, which)] = true
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, w.counts[account]); diff != "" {
+		w.t.Errorf("counts (-records +kept):\n%s", diff)
+	}
+	rows := map[store.Key]bool{}
+	err = w.store.Scan(w.t.Context(), store.Under(kindTimer), func(stored store.Record) error {
+		rows[stored.Key] = true
+		return nil
+	})
+	if diff := cmp.Diff(due, rows); err != nil || diff != "" {
+		w.t.Errorf("%v, timers (-records +rows):\n%s", err, diff)
+	}
 }

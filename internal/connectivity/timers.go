@@ -16,6 +16,10 @@ const (
 	tick = 200 * time.Millisecond
 	// pollEvery is how often devices are looked at whose next sign of life matters.
 	pollEvery = time.Second
+	// pollAtOnce devices make it a second longer.
+	pollAtOnce = 50_000
+	// fireBatches bounds the batches of timers that one step acts on.
+	fireBatches = 4
 	// measureEvery is how often latencies are told.
 	measureEvery = time.Minute
 	// firstPause and longestPause bound the wait after a failure.
@@ -81,8 +85,15 @@ func (s *Service) Drain(ctx context.Context) error {
 	return s.takeDeclarations(ctx)
 }
 
-// step does all that is due.
+// step does all that is due, and a bounded number of timers: others want the
+// lock too.
 func (s *Service) step(ctx context.Context) error {
+	var trips []RoundTrips
+	elapsed := s.o.Elapsed()
+	if elapsed-s.measured >= measureEvery {
+		// It is many connections to look at, and nothing of ours.
+		s.measured, trips = elapsed, s.o.Sessions.RoundTrips()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.refresh(ctx); err != nil {
@@ -95,8 +106,7 @@ func (s *Service) step(ctx context.Context) error {
 		return err
 	}
 	s.expireEarly()
-	elapsed := s.o.Elapsed()
-	if elapsed-s.polled >= pollEvery {
+	if elapsed-s.polled >= pollEvery*time.Duration(1+len(s.watch)/pollAtOnce) {
 		s.polled = elapsed
 		if err := s.poll(ctx); err != nil {
 			return err
@@ -108,11 +118,7 @@ func (s *Service) step(ctx context.Context) error {
 	if err := s.sweep(ctx); err != nil {
 		return err
 	}
-	if elapsed-s.measured >= measureEvery {
-		s.measured = elapsed
-		return s.measure(ctx)
-	}
-	return nil
+	return s.measure(ctx, trips)
 }
 
 // clock notices when the wall clock is set.
@@ -282,9 +288,10 @@ func (g *grace) of(r *record) int64 {
 	return g.afterAll
 }
 
-// fire acts on the timers that are due, batch by batch.
+// fire acts on the timers that are due, batch by batch. What is left is for the
+// next step, which comes at once.
 func (s *Service) fire(ctx context.Context) error {
-	for {
+	for range fireBatches {
 		now := s.now()
 		if now < s.next {
 			return nil
@@ -318,6 +325,8 @@ func (s *Service) fire(ctx context.Context) error {
 			return err
 		}
 	}
+	s.line.again()
+	return nil
 }
 
 // findNext looks when the next timer is due.
