@@ -390,15 +390,11 @@ func (s *Service) recount(ctx context.Context, r store.Reader, exists map[thingK
 // recertify blocks and unblocks things by what certificates are now.
 func (s *Service) recertify(ctx context.Context, r store.Reader) error {
 	var doubtful []thingKey
-	add := func(k thingKey) error {
-		doubtful = append(doubtful, k)
-		return nil
-	}
 	err := r.Scan(ctx, store.Under(kindRecord), func(stored store.Record) error {
 		found, err := decode(stored)
 		if err == nil && found.State == Blocked {
 			parts := stored.Key.Parts()
-			return add(thingKey{fleet.Account(parts[1]), parts[2]})
+			doubtful = append(doubtful, thingKey{fleet.Account(parts[1]), parts[2]})
 		}
 		return err
 	})
@@ -406,7 +402,10 @@ func (s *Service) recertify(ctx context.Context, r store.Reader) error {
 		return fmt.Errorf("look for blocked things: %w", err)
 	}
 	err = s.o.Registry.EachInactive(ctx, r, func(account fleet.Account, certificateID string) error {
-		return s.o.Registry.ThingsOf(ctx, account, certificateID, func(thing string) error { return add(thingKey{account, thing}) })
+		return s.o.Registry.ThingsOf(ctx, account, certificateID, func(thing string) error {
+			doubtful = append(doubtful, thingKey{account, thing})
+			return nil
+		})
 	})
 	if err != nil {
 		return fmt.Errorf("look for inactive certificates: %w", err)

@@ -3,9 +3,12 @@ package connectivity
 import (
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // Times of the table, in milliseconds.
@@ -42,8 +45,8 @@ func stateRecord(state State) *record {
 	case FirstConnected, Suspect, Sleeping, Recovered:
 		r.Due = present
 	case Online:
-		r.Due = present
-		r.Interval = minute
+		r.Due, r.Interval = present, minute
+	default:
 	}
 	return r
 }
@@ -131,6 +134,36 @@ block                      BLOCKED              BLOCKED               BLOCKED   
 unblock                    duplicate            duplicate             duplicate        duplicate        duplicate        duplicate       duplicate       duplicate       duplicate       duplicate       duplicate       OFFLINE_CLEAN
 gateway                    =                    =                     =                =                =                =               =               =               =               =               =               =
 `
+
+// The page for device authors has the same table.
+func TestTableOfThePage(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../docs/connectivity.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(page), "<!-- table -->\n")
+	rest, _, ok := strings.Cut(rest, "<!-- end -->")
+	if !ok {
+		t.Fatal("the page has no table")
+	}
+	var want, got [][]string
+	for i, line := range strings.Split(strings.TrimSpace(table), "\n") {
+		cells := strings.Fields(line)
+		if i > 0 {
+			cells[0] = strings.ReplaceAll(cells[0], "_", " ")
+		}
+		want = append(want, cells)
+	}
+	for line := range strings.Lines(rest) {
+		if !strings.HasPrefix(line, "|---") {
+			got = append(got, strings.Split(strings.Trim(strings.TrimSpace(line), "| "), " | "))
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the page's table (-tested +page):\n%s", diff)
+	}
+}
 
 func TestTable(t *testing.T) {
 	t.Parallel()

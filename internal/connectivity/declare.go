@@ -2,6 +2,7 @@ package connectivity
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -122,7 +123,7 @@ func (l *line) take() []*Declaration {
 func (l *line) back(d []*Declaration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.waiting = append(d[:len(d):len(d)], l.waiting...)
+	l.waiting = append(slices.Clip(d), l.waiting...)
 }
 
 // Declare takes a declaration in. It never blocks; Done may be called at once

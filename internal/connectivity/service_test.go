@@ -150,13 +150,6 @@ func (w *world) wall() time.Time {
 	return time.Now().Round(0).Add(w.skew)
 }
 
-// setClock sets the wall clock.
-func (w *world) setClock(by time.Duration) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.skew += by
-}
-
 func (w *world) Activity(_ fleet.Account, clientID string) (Activity, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
