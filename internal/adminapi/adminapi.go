@@ -85,6 +85,8 @@ type Options struct {
 	// Memberships answers who was in which group, WhyMember why somebody is.
 	Memberships Memberships
 	WhyMember   func(ctx context.Context, account fleet.Account, group, thing string) (MembershipReason, error)
+	// Connectivity answers what state devices have settled to.
+	Connectivity Connectivity
 	// Decommissioner and AttributeRules act on things and their types.
 	Decommissioner Decommissioner
 	AttributeRules AttributeRules
@@ -132,6 +134,7 @@ func (h *handler) routes() *routes {
 	h.handleDenials(mux)
 	h.handleHistory(mux)
 	h.handleMemberships(mux)
+	h.handleConnectivity(mux)
 	h.handleThings(mux)
 	h.handleAttributeRules(mux)
 	h.handleImport(mux)

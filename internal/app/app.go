@@ -24,6 +24,7 @@ import (
 	"github.com/muster-iot/muster/internal/awsapi"
 	"github.com/muster-iot/muster/internal/broker"
 	"github.com/muster-iot/muster/internal/config"
+	"github.com/muster-iot/muster/internal/connectivity"
 	"github.com/muster-iot/muster/internal/datadir"
 	"github.com/muster-iot/muster/internal/deviceauth"
 	"github.com/muster-iot/muster/internal/eventlog"
@@ -79,6 +80,8 @@ type App struct {
 	history    *history.Service
 	// memberships is who was in which group.
 	memberships *membership.Service
+	// connectivity settles what state devices are in.
+	connectivity *connectivity.Service
 	// recorder brings calls into the log, audit keeps the trail; bare is the
 	// store without the recording of calls.
 	recorder *audit.Recorder
@@ -136,6 +139,8 @@ type followers struct {
 	// accounts keeps the directory of names.
 	accounts *eventlog.Runner
 	audit    *eventlog.Runner
+	// connectivity follows connections, attachments and certificates.
+	connectivity *eventlog.Runner
 }
 
 // New opens folder, keys and store and joins all parts, but serves nothing. On
@@ -263,6 +268,7 @@ func (a *App) joinDomains(context.Context) error {
 	a.presence = presence.New(presence.Options{Store: a.store, Now: now, Logger: a.component("presence"), Registerer: a.metrics})
 	a.history = a.newHistory()
 	a.memberships = a.newMemberships()
+	a.connectivity = a.newConnectivity()
 	a.index = index.New(index.Options{
 		Committer: &memberCommitter{a.registry}, Source: &thingState{shadows: a.shadows, presence: a.presence}, Logger: a.component("index"),
 		GroupLimit: limits.GroupsPerThing, Certificates: thingCertificates{a.registry}, Registerer: a.metrics,

@@ -39,13 +39,18 @@ func liveConnections(ctx context.Context, r store.Reader, fn func(history.Live) 
 	return presence.EachConnection(ctx, r, func(account fleet.Account, c presence.Connection) error {
 		return fn(history.Live{
 			Account: account, PrincipalKind: c.Principal.Kind, Connected: c.Connected, At: c.Timestamp, Reason: c.Reason,
-			Session: event.Session{
-				ClientID: c.ClientID, SessionID: c.SessionID, ConnectionID: c.ConnectionID, Principal: c.Principal.ID, ThingName: c.ThingName,
-				IPAddress: c.IPAddress, RemoteAddr: c.RemoteAddr, LocalAddr: c.LocalAddr, Protocol: c.Protocol, Transport: c.Transport,
-				Version: c.Version, Indexed: c.Indexed, KeepAlive: c.KeepAlive, CleanSession: c.CleanSession(), SessionExpiry: c.SessionExpiry,
-			},
+			Session: sessionEvent(&c),
 		})
 	})
+}
+
+// sessionEvent is a recorded connection as events tell it.
+func sessionEvent(c *presence.Connection) event.Session {
+	return event.Session{
+		ClientID: c.ClientID, SessionID: c.SessionID, ConnectionID: c.ConnectionID, Principal: c.Principal.ID, ThingName: c.ThingName,
+		IPAddress: c.IPAddress, RemoteAddr: c.RemoteAddr, LocalAddr: c.LocalAddr, Protocol: c.Protocol, Transport: c.Transport,
+		Version: c.Version, Indexed: c.Indexed, KeepAlive: c.KeepAlive, CleanSession: c.CleanSession(), SessionExpiry: c.SessionExpiry,
+	}
 }
 
 // callerKey finds the caller's account in a context.

@@ -10,6 +10,8 @@ func TestOnPostgreSQL(t *testing.T) {
 	for name, test := range map[string]func(*testing.T){
 		"AttributeRulesOverTheAPI":       TestAttributeRulesOverTheAPI,
 		"AuditLists":                     TestAuditLists,
+		"ConnectivityOfDevices":          TestConnectivityOfDevices,
+		"ConnectivityAfterARestart":      TestConnectivityAfterARestart,
 		"DataEventsAreRecorded":          TestDataEventsAreRecordedWhenAskedFor,
 		"DecommissionOfADevice":          TestDecommissionOfADevice,
 		"DecommissionThatKeeps":          TestDecommissionThatKeepsCertificates,

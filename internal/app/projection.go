@@ -95,6 +95,7 @@ func (l *loader) fill(ctx context.Context, r store.Reader, b *index.Builder, of 
 			}
 			return nil
 		}),
+		loadConnectivity(ctx, r, b, of),
 	)
 }
 

@@ -53,7 +53,7 @@ func (a *App) joinDevicePlane(context.Context) error {
 	}
 	a.custom = a.joinCustom()
 	a.topics = mqttapi.New(mqttapi.Options{
-		Shadows: a.shadows, Region: a.settings.Region, Now: now, Logger: a.component("mqttapi"), Registerer: a.metrics,
+		Shadows: a.shadows, Connectivity: a.connectivity, Region: a.settings.Region, Now: now, Logger: a.component("mqttapi"), Registerer: a.metrics,
 		Publish: func(ctx context.Context, of fleet.Account, m broker.Message) error {
 			return a.broker.Publish(ctx, of, m)
 		},
@@ -180,6 +180,7 @@ func (a *App) joinFollowers(context.Context) error {
 		}},
 		{&a.followers.accounts, a.accountsConsumer()},
 		{&a.followers.audit, a.auditConsumer()},
+		{&a.followers.connectivity, a.connectivityConsumer()},
 	}
 	for _, c := range consumers {
 		runner, err := eventlog.NewRunner(c.consumer, eventlog.Options{Store: a.store, Now: now, Logger: a.component("eventlog"), Registerer: a.metrics})
@@ -209,6 +210,8 @@ func (a *App) Start(ctx context.Context) error {
 		part{"deviceauth follower", a.followers.devices.Run},
 		part{"event topics follower", a.followers.topics.Run},
 		part{"history follower", a.followers.history.Run},
+		part{"connectivity follower", a.followers.connectivity.Run},
+		part{"connectivity", a.connectivity.Run},
 		part{"revocation list follower", a.followers.crl.Run},
 		part{"history retention", a.history.Run},
 		part{"membership follower", a.followers.memberships.Run},
@@ -227,6 +230,7 @@ func (a *App) Start(ctx context.Context) error {
 		part{"stored sessions", a.keeper.Run},
 	)
 	a.cleanups.push("background parts", background.stop)
+	a.cleanups.push("connectivity", a.connectivity.Drain)
 	a.cleanups.push("audit recorder", a.recorder.Drain)
 	a.cleanups.push("presence", a.presence.Drain)
 	a.cleanups.push("stored sessions", a.keeper.Drain)

@@ -148,6 +148,7 @@ func (c *connection) acknowledged(b *batch, id uint16, qos byte, released bool) 
 		s.mu.Unlock()
 		return clientError(mqtt.ProtocolError, errWrongAck)
 	}
+	c.probe.acknowledged(p.order, c.broker.now)
 	s.unkeepLocked(p)
 	if waiter := s.waiters[p.order]; waiter != nil {
 		delete(s.waiters, p.order)

@@ -42,6 +42,8 @@ type Broker struct {
 	door     *door   // nil when admissions are not paced
 	quotas   *quotas // nil when all are off
 	draining atomic.Pointer[drain]
+	// departed are the round trips of connections that have ended.
+	departed departedTrips
 
 	buffers sync.Pool
 	reads   sync.Pool

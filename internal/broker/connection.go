@@ -33,15 +33,17 @@ type connection struct {
 	allowance      *allowance    // nil when no quota can concern it
 	gone           chan struct{} // closed when the connection begins to end
 
-	in         input
-	aliases    []string
-	lastTopic  string
-	lastSeen   atomic.Int64
-	deniedAt   int64 // tick of the denials remembered in denied
-	deniedLock sync.Mutex
-	denied     map[string]struct{}
-	idle       alarm // keep-alive
-	lifetime   *time.Timer
+	in        input
+	aliases   []string
+	lastTopic string
+	lastSeen  atomic.Int64
+	// lastPublish is the tick after that of the newest PUBLISH, 0 for none.
+	lastPublish atomic.Int64
+	deniedAt    int64 // tick of the denials remembered in denied
+	deniedLock  sync.Mutex
+	denied      map[string]struct{}
+	idle        alarm // keep-alive
+	lifetime    *time.Timer
 
 	acks       []*ackSlot    // acknowledgements that wait for their turn
 	room       chan struct{} // tells a reader that waits for acks to shrink
@@ -55,6 +57,7 @@ type connection struct {
 	closed     bool    // the socket is closed, or about to be by who set this
 	dead       bool    // nothing is appended any more
 	ended      *cause
+	probe      *probe // measures round trips; nil before the first one
 }
 
 // run reads and handles packets until the connection ends. first holds bytes
@@ -161,6 +164,9 @@ func (c *connection) finish(readErr error) {
 	}
 	c.dead, c.closing = true, true
 	c.acks = nil
+	if round, ok := c.takeRoundTripsLocked(); ok {
+		b.departed.add(round)
+	}
 	s.mu.Unlock()
 
 	b.wheel.remove(&c.idle)

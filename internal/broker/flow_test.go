@@ -41,7 +41,8 @@ func TestDeferredAcknowledgements(t *testing.T) {
 		got := w.service.taken()[0]
 		got.ReplyTo = nil
 		want := &broker.Publish{
-			Account: account, Principal: got.Principal, ClientID: "c", SessionID: w.seen.connected[0].SessionID, RemoteAddr: "pipe",
+			Account: account, Principal: got.Principal, ClientID: "c", SessionID: w.seen.connected[0].SessionID,
+			ConnectionID: w.seen.connected[0].ConnectionID, Indexed: w.seen.connected[0].Indexed, RemoteAddr: "pipe",
 			Topic: "$aws/things/x/later", QoS: 1,
 		}
 		if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {

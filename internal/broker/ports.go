@@ -192,11 +192,16 @@ type Message struct {
 
 // Publish is a message to a reserved topic.
 type Publish struct {
-	Account    fleet.Account
-	Principal  fleet.Principal
-	ClientID   string
-	SessionID  string
-	ThingName  string
+	Account   fleet.Account
+	Principal fleet.Principal
+	ClientID  string
+	SessionID string
+	// ConnectionID is empty for what did not come by MQTT.
+	ConnectionID string
+	ThingName    string
+	// Indexed says that the connection counts as that of the thing named like
+	// the client id.
+	Indexed    bool
 	RemoteAddr string
 	Topic      string
 	Payload    []byte

@@ -57,6 +57,7 @@ func (c *connection) publish(b *batch, packet []byte) *cause {
 		return c.refusePublish(b, p, name)
 	}
 	b.received[p.QoS]++
+	c.lastPublish.Store(c.broker.wheel.now.Load() + 1)
 	return c.accept(b, p, name)
 }
 
@@ -226,7 +227,7 @@ func (b *batch) retain(r *realm, done func(error)) error {
 func (c *connection) reserved(b *batch, p *mqtt.Publish, name string) *cause {
 	request := &Publish{
 		Account: c.info.Account, Principal: c.info.Principal, ClientID: c.info.ClientID, SessionID: c.info.SessionID,
-		ThingName: c.info.ThingName, RemoteAddr: c.info.RemoteAddr, Topic: name, Payload: append([]byte{}, p.Payload...),
+		ConnectionID: c.info.ConnectionID, Indexed: c.info.Indexed, ThingName: c.info.ThingName, RemoteAddr: c.info.RemoteAddr, Topic: name, Payload: append([]byte{}, p.Payload...),
 		QoS: p.QoS, Properties: b.forwarded, ReplyTo: c.reply,
 	}
 	var taken *receipt

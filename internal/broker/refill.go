@@ -175,6 +175,7 @@ func (s *session) sendParcelLocked(c *connection, i int) bool {
 	if p.since == 0 {
 		p.since = now
 	}
+	c.probeLocked(p)
 	c.watchRetryLocked()
 	return true
 }
@@ -283,6 +284,7 @@ func (c *connection) lookAtRetries(now int64) (again int64) {
 		case due <= now && s.hasOutputRoomLocked(c):
 			p.tries++
 			p.sent, p.repeat = now, true
+			c.probe.forget(p.order) // nobody can tell which copy is acknowledged
 			if p.released {
 				out := c.pendingLocked()
 				out.b = mqtt.AppendAck(out.b, mqtt.TypePubrel, p.id, mqtt.Success, c.version)

@@ -223,6 +223,7 @@ func (b *batch) deliverNow(c *connection, p parcel) {
 		p.onWire, p.sent = true, b.broker.wheel.now.Load()
 		p.since = p.sent
 		s.inflight = append(s.inflight, p)
+		c.probeLocked(&p)
 		c.watchRetryLocked()
 		if c.allowance != nil {
 			c.allowance.sentOut()

@@ -554,7 +554,8 @@ type ConfigurationChanged struct {
 type IndexingConfigurationChanged struct{ fleet.Indexing }
 
 // ConnectivityStateChanged reports a settled change of a thing's connectivity,
-// as opposed to the raw connects and disconnects of its client.
+// as opposed to the raw connects and disconnects of its client. From and To are
+// the same when only Flapping or Gateway changed.
 type ConnectivityStateChanged struct {
 	Thing string `json:"thing"`
 	// ClientID is empty for a thing that another one speaks for.
@@ -579,6 +580,16 @@ type ConnectivityStateChanged struct {
 	LastSeen time.Time `json:"lastSeen,omitzero"`
 	// Gateway is the thing whose connection this one depends on; empty for none.
 	Gateway string `json:"gateway,omitempty"`
+	// Blips counts interruptions so short that the device was never held to be
+	// offline.
+	Blips int64 `json:"blips,omitempty"`
+	// Outage is how long the device was offline, at the change that ends it.
+	Outage time.Duration `json:"outage,omitempty"`
+	// NoHello says that the device said nothing in its first connection before
+	// the time for it had passed.
+	NoHello bool `json:"noHello,omitempty"`
+	// Alert says that the settings in force want somebody told of this change.
+	Alert bool `json:"alert,omitempty"`
 }
 
 // ConnectivitySettingsChanged reports that the things of a group, or all of the

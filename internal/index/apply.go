@@ -197,6 +197,10 @@ func (x *Index) applyOne(s *shard, e event.Envelope, from sources) error {
 		for _, thing := range from.things[thingKey{e.Account, v.CertificateID}] {
 			s.refreshCertificates(e.Account, thing, from.attached)
 		}
+	case event.ConnectivityStateChanged:
+		s.applyConnectivity(&v)
+	case event.LatencyMeasured:
+		s.applyLatency(&v)
 	case event.ThingTypeCreated, event.ThingTypeUpdated, event.ThingTypeDeleted,
 		event.PolicyChanged, event.PolicyAttached, event.PolicyDetached,
 		event.CertificateCreated, event.CertificateDeleted, event.AuthorizerChanged,
@@ -205,8 +209,7 @@ func (x *Index) applyOne(s *shard, e event.Envelope, from sources) error {
 		event.ThingDecommissioned, event.AttributeRulesChanged, event.TagsChanged,
 		event.EventConfigurationsChanged, event.CACertificateChanged, event.RegistrationCodeChanged,
 		event.RevocationListImported, event.CertificateTransferChanged, event.OperatorChanged, event.AccountChanged,
-		event.APICalled, event.ConfigurationChanged,
-		event.ConnectivityStateChanged, event.ConnectivitySettingsChanged, event.LatencyMeasured, event.BulkEditChanged:
+		event.APICalled, event.ConfigurationChanged, event.ConnectivitySettingsChanged, event.BulkEditChanged:
 		// Nothing of these is searchable.
 	}
 	return nil

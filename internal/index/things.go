@@ -66,6 +66,7 @@ func (s *shard) putThing(t Thing) {
 		if s.config.Things.Connectivity {
 			c.putText(fieldConnected, doc, "false")
 		}
+		c.putText(fieldState, doc, neverSeen)
 		c.putNumber(fieldCertCount, doc, 0)
 	}
 	c.putText(fieldThingID, doc, fleetquery.Fold(t.ID))

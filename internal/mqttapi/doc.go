@@ -9,10 +9,13 @@
 //	$aws/things/{thing}/shadow[…]/{get|update|delete}/{accepted|rejected}    out
 //	$aws/things/{thing}/shadow[…]/update/{delta|documents}                   out
 //	$aws/events/…                                                            out
+//	$muster/connectivity/{thing}/{hello|heartbeat|goodbye}                   in
+//	$muster/connectivity/{thing}/{hello|heartbeat|goodbye}/{accepted|rejected}  out
+//	$muster/connectivity/{thing}/state                                       out
 //	$aws/things/{thing}/greengrass/…        passed on to subscribers, no service
 //
 // The topics of jobs, provisioning, device metrics, streams, commands, tunnels
-// and `$muster/…` are known but not offered yet: subscribing is accepted, so
+// and what else there is of `$muster/…` are known but not offered yet: subscribing is accepted, so
 // that devices which subscribe to everything at start stay connected; a
 // publish to one of them is refused as to an undefined topic, which ends the
 // connection with CLIENT_ERROR, and is logged once for each kind. Basic ingest

@@ -65,6 +65,8 @@ func (h *Handler) Apply(ctx context.Context, events []event.Envelope) error {
 			})
 		case event.SubscriptionsChanged:
 			h.subscriptions(ctx, env, e)
+		case event.ConnectivityStateChanged:
+			h.connectivityState(ctx, env, &e)
 		case event.EventConfigurationsChanged:
 			h.registryEvents.enable(env.Account, e.Enabled)
 		case event.ThingCreated, event.ThingUpdated, event.ThingDeleted,
@@ -82,7 +84,7 @@ func (h *Handler) Apply(ctx context.Context, events []event.Envelope) error {
 			event.CACertificateChanged, event.RegistrationCodeChanged,
 			event.RevocationListImported, event.CertificateTransferChanged, event.OperatorChanged, event.AccountChanged,
 			event.APICalled, event.ConfigurationChanged, event.IndexingConfigurationChanged,
-			event.ConnectivityStateChanged, event.ConnectivitySettingsChanged, event.LatencyMeasured, event.BulkEditChanged:
+			event.ConnectivitySettingsChanged, event.LatencyMeasured, event.BulkEditChanged:
 			// Nothing of these is published as an event; shadow answers are
 			// published by the request itself.
 		}

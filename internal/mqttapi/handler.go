@@ -24,9 +24,12 @@ type Shadows interface {
 	Delete(ctx context.Context, cmd shadow.DeleteCommand) (*shadow.Deleted, error)
 }
 
-// Options of a Handler; all but Limits and Registerer are required.
+// Options of a Handler; all but Connectivity, Limits and Registerer are required.
 type Options struct {
 	Shadows Shadows
+	// Connectivity takes in what devices declare about themselves. Without it
+	// declarations are answered as by a server that has just started.
+	Connectivity Connectivity
 	// Publish sends a message of the server to subscribers. It must not block.
 	Publish func(ctx context.Context, account fleet.Account, m broker.Message) error
 	// Region is the one region of this installation, a part of every ARN.
@@ -42,6 +45,7 @@ type Options struct {
 // Service and a consumer of the event log.
 type Handler struct {
 	shadows  Shadows
+	declared Connectivity
 	publish  func(ctx context.Context, account fleet.Account, m broker.Message) error
 	now      func() time.Time
 	log      *slog.Logger
@@ -49,6 +53,8 @@ type Handler struct {
 	warned   []atomic.Bool
 	executor *executor
 	requests *prometheus.CounterVec
+	// declarations counts what devices say about themselves.
+	declarations *prometheus.CounterVec
 	// registryEvents belongs to the goroutine that calls Apply and
 	// LoadEventConfigurations.
 	registryEvents registryEvents
@@ -64,17 +70,21 @@ func New(o Options) *Handler {
 		Help: "Requests to reserved topics that wait or are being carried out.",
 	})
 	h := &Handler{
-		shadows: o.Shadows, publish: o.Publish, now: o.Now, log: o.Logger,
+		shadows: o.Shadows, declared: o.Connectivity, publish: o.Publish, now: o.Now, log: o.Logger,
 		table: table, warned: make([]atomic.Bool, len(table)),
 		executor: newExecutor(o.Limits, waiting),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "muster_shadow_mqtt_requests_total",
 			Help: "Shadow requests by MQTT, by operation and the code of the answer.",
 		}, []string{"operation", "code"}),
+		declarations: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "muster_connectivity_declarations_total",
+			Help: "Declarations of devices about themselves, by operation and the code of the answer.",
+		}, []string{"operation", "code"}),
 		registryEvents: registryEvents{region: o.Region},
 	}
 	if o.Registerer != nil {
-		o.Registerer.MustRegister(waiting, h.requests)
+		o.Registerer.MustRegister(waiting, h.requests, h.declarations)
 	}
 	return h
 }
@@ -110,6 +120,9 @@ func (h *Handler) CanPublishReserved(name string) bool {
 func (h *Handler) Reserved(p *broker.Publish, done broker.Done) (deferred, ok bool) {
 	if request, isShadow := parseShadowTopic(p.Topic); isShadow {
 		return h.takeShadow(p, request, done)
+	}
+	if thing, operation, ok := parseDeclarationTopic(p.Topic); ok {
+		return h.takeDeclaration(p, thing, operation, done)
 	}
 	row := rowOf(h.table, p.Topic)
 	if row < 0 {

@@ -58,6 +58,12 @@ func reservedTopics() []reservedTopic {
 		reservedTopic{"$aws/provisioning-templates/+/provision/#", later},
 		reservedTopic{"$aws/commands/things/+/executions/#", later},
 		reservedTopic{"$aws/commands/clients/+/executions/#", later},
+		reservedTopic{connectivityPrefix + "+/hello", input},
+		reservedTopic{connectivityPrefix + "+/heartbeat", input},
+		reservedTopic{connectivityPrefix + "+/goodbye", input},
+		reservedTopic{connectivityPrefix + "+/+/accepted", output},
+		reservedTopic{connectivityPrefix + "+/+/rejected", output},
+		reservedTopic{connectivityPrefix + "+/state", output},
 		reservedTopic{"$muster/#", later},
 		reservedTopic{"$aws/rules/#", ingest},
 	)

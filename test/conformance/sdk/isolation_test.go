@@ -446,7 +446,7 @@ func (h *neighbourhood) dump(of *neighbour) []string {
 		if strings.HasPrefix(line, "audit/"+of.account+"/") && strings.Contains(line, "betasecret") {
 			h.t.Errorf("a stranger's call is in the account's audit trail: %s", line)
 		}
-		if strings.Contains(line, of.account) && !strings.HasPrefix(line, "connection") && !strings.HasPrefix(line, "audit") {
+		if strings.Contains(line, of.account) && !ofConnections(line) && !strings.HasPrefix(line, "audit") {
 			own = append(own, line)
 		}
 	}
@@ -454,6 +454,18 @@ func (h *neighbourhood) dump(of *neighbour) []string {
 		h.t.Errorf("only %d records belong to account %s", len(own), of.account)
 	}
 	return own
+}
+
+// ofConnections reports whether a record is one that devices bring about by
+// connecting.
+func ofConnections(line string) bool {
+	kind, _, _ := strings.Cut(line, "/")
+	switch kind {
+	case "connectivity", "connectivity-timer", "connectivity-count", "connectivity-latency":
+		return true
+	default:
+		return strings.HasPrefix(line, "connection")
+	}
 }
 
 // pageTokens carries the owner's page tokens to somebody who has the same names.
@@ -554,6 +566,9 @@ func opsCases(of *neighbour) map[string][]opsCase {
 		"GET principals/{certificateId}/denials":                 {{path: "principals/" + of.certID + "/denials"}},
 		"POST connections/{clientId}/explain":                    {{path: "connections/pump/explain", body: `{"action":"iot:Publish","topic":"t","certificateId":"` + of.certID + `"}`, refused: "ResourceNotFound"}},
 		"GET things/{thing}/connections":                         {{path: "things/pump/connections"}},
+		"PUT connectivity/settings":                              {{path: "connectivity/settings", body: `{"waitSeconds":7}`}},
+		"PUT connectivity/settings/{group}":                      {{path: "connectivity/settings/site", body: `{"waitSeconds":7}`}},
+		"PUT things/{thing}/gateway":                             {{path: "things/pump/gateway", body: `{"gateway":"nobodys"}`, refused: "ResourceNotFound"}},
 		"GET connections/{clientId}/history":                     {{path: "connections/pump/history"}},
 		"GET groups/{group}/history":                             {{path: "groups/site/history"}, {path: "groups/low/history"}},
 		"GET things/{thing}/group-history":                       {{path: "things/pump/group-history"}},
