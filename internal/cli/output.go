@@ -22,7 +22,9 @@ const (
 // table is an answer in rows; raw is the same for JSON.
 type table struct {
 	header []string
-	rows   [][]string
+	// exact keeps the header as it is: it names fields.
+	exact bool
+	rows  [][]string
 	raw    any
 }
 
@@ -43,7 +45,7 @@ func (c *command) print(format string, t table) error {
 		return c.printJSON(t.raw)
 	case formatCSV:
 		w := csv.NewWriter(c.Out)
-		if err := w.WriteAll(append([][]string{lowered(t.header)}, t.rows...)); err != nil {
+		if err := w.WriteAll(append([][]string{t.names()}, inert(t.rows)...)); err != nil {
 			return fmt.Errorf("write csv: %w", err)
 		}
 		return nil
@@ -63,7 +65,7 @@ func (c *command) printTable(t table) error {
 			cells[j] = printable(cell)
 		}
 		line := strings.Join(cells, "\t")
-		if i == 0 {
+		if i == 0 && !t.exact {
 			line = strings.ToUpper(line)
 		}
 		if _, err := fmt.Fprintln(w, line); err != nil {
@@ -92,10 +94,29 @@ func (c *command) printJSON(value any) error {
 	return nil
 }
 
-// lowered is the header for machines.
-func lowered(header []string) []string {
-	out := make([]string, len(header))
-	for i, h := range header {
+// inert makes cells harmless that a spreadsheet would take for formulas: they are
+// what devices wrote. Numbers stay as they are.
+func inert(rows [][]string) [][]string {
+	for _, row := range rows {
+		for i, cell := range row {
+			if cell == "" || !strings.ContainsRune("=+-@\t\r", rune(cell[0])) {
+				continue
+			}
+			if _, err := strconv.ParseFloat(cell, 64); err != nil {
+				row[i] = "'" + cell
+			}
+		}
+	}
+	return rows
+}
+
+// names is the header for machines.
+func (t *table) names() []string {
+	if t.exact {
+		return t.header
+	}
+	out := make([]string, len(t.header))
+	for i, h := range t.header {
 		out[i] = strings.ReplaceAll(strings.ToLower(h), " ", "_")
 	}
 	return out

@@ -1,9 +1,14 @@
 package cli
 
 import (
+	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -12,28 +17,314 @@ import (
 	"github.com/muster-iot/muster/internal/apiclient"
 )
 
+const (
+	// mostSorted bounds what is fetched to be put in order.
+	mostSorted = 100_000
+	// leastEvery bounds how often --watch asks.
+	leastEvery = 500 * time.Millisecond
+)
+
+// searching is a search as its flags ask for it.
+type searching struct {
+	limit   int
+	columns []string
+	sort    string
+	watch   bool
+	every   time.Duration
+	format  *string
+}
+
 // search asks the fleet index.
 func (c *command) search() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "search QUERY", Short: "Find devices by registry, shadow and connectivity", Args: cobra.ExactArgs(1),
 		Long: `Find devices with a fleet query over registry, shadows and connectivity.
 
-The table shows the scalar values that the classic shadow reports; -o json
-shows whole documents.`,
+Without --columns the table shows the scalar values that the classic shadow
+reports; -o json shows whole documents. --columns names fields as queries do:
+thingName, thingTypeName, thingGroupNames, attributes.NAME, shadow.reported.PATH,
+shadow.name.SHADOW.reported.PATH, connectivity.connected and the like. A field
+that a device does not have is empty.
+
+--sort fetches all hits, 100,000 at most, and puts them in the order of a field,
+numbers before texts, devices without it last; the limit counts afterwards.
+
+--watch asks again and again and tells what came (+), went (-) or changed (~),
+until it is interrupted.`,
 		Example: `  muster search 'shadow.reported.battery<20'
   muster search 'attributes.site:leeds AND connectivity.connected:true' --limit 20
-  muster search 'thingGroupNames:low-battery' -o csv`,
+  muster search '*' --columns thingName,attributes.site,shadow.reported.battery --sort shadow.reported.battery
+  muster search 'connectivity.connected:false' --columns thingName,connectivity.timestamp --sort connectivity.timestamp:desc --limit 10
+  muster search 'thingGroupNames:low-battery' -o csv >low.csv
+  muster search 'shadow.hasDelta:true' --watch --every 5s`,
 	}
-	limit := cmd.Flags().Int("limit", 100, "most devices to fetch; 0 for all")
-	return c.answer(cmd, func(cmd *cobra.Command, api *apiclient.Client, args []string) (table, error) {
-		found, err := api.Search(cmd.Context(), args[0], *limit)
-		t := table{header: []string{"THING", "TYPE", "CONNECTED", "SINCE", "REPORTED", "ATTRIBUTES"}, raw: documents(found)}
-		for _, f := range found {
-			connected, since := connectivity(f.Connectivity)
-			t.add(f.ThingName, f.ThingTypeName, connected, since, reported(f.Shadow), pairs(f.Attributes))
+	var s searching
+	cmd.Flags().IntVar(&s.limit, "limit", 100, "most devices to show; 0 for all")
+	cmd.Flags().StringSliceVar(&s.columns, "columns", nil, "fields to show, separated by commas")
+	cmd.Flags().StringVar(&s.sort, "sort", "", "field to sort by, with :desc for the largest first")
+	cmd.Flags().BoolVar(&s.watch, "watch", false, "go on and tell what changes")
+	cmd.Flags().DurationVar(&s.every, "every", 2*time.Second, "how often --watch asks")
+	s.format = c.outputFlag(cmd)
+	return Call(c.Options, cmd, func(cmd *cobra.Command, api *apiclient.Client, args []string) error {
+		if err := s.check(); err != nil {
+			return err
 		}
-		return t, err
+		if s.watch {
+			return c.watchSearch(cmd.Context(), api, args[0], &s)
+		}
+		t, err := s.find(cmd.Context(), api, args[0])
+		if err != nil {
+			return err
+		}
+		return c.print(*s.format, t)
 	})
+}
+
+// check refuses flags that do not fit.
+func (s *searching) check() error {
+	for _, column := range s.columns {
+		if column == "" {
+			return errors.New("--columns has an empty name")
+		}
+		if strings.HasPrefix(column, "muster.") || column == "muster" {
+			return fmt.Errorf("--columns %s: queries can ask for it, but documents do not show it; `muster connectivity show` does", column)
+		}
+	}
+	if field, _ := s.order(); strings.HasPrefix(field, "muster.") {
+		return fmt.Errorf("--sort %s: queries can ask for it, but documents do not show it", field)
+	}
+	if s.watch && s.every < leastEvery {
+		return fmt.Errorf("--every must be at least %v", leastEvery)
+	}
+	if s.watch && *s.format == formatCSV {
+		return errors.New("--watch has no csv; use table or json")
+	}
+	return nil
+}
+
+// order is the field to sort by and whether the largest comes first.
+func (s *searching) order() (field string, descending bool) {
+	if field, ok := strings.CutSuffix(s.sort, ":desc"); ok {
+		return field, true
+	}
+	return strings.TrimSuffix(s.sort, ":asc"), false
+}
+
+// find fetches, sorts and cuts.
+func (s *searching) find(ctx context.Context, api *apiclient.Client, query string) (table, error) {
+	limit := s.limit
+	if s.sort != "" {
+		limit = mostSorted + 1
+	}
+	found, err := api.Search(ctx, query, limit)
+	if err != nil {
+		return table{}, err //nolint:wrapcheck // the server's own words
+	}
+	if s.sort != "" {
+		if len(found) > mostSorted {
+			return table{}, fmt.Errorf("more than %d devices match: narrow the query, or leave --sort out", mostSorted)
+		}
+		field, descending := s.order()
+		sortFound(found, field, descending)
+		if s.limit > 0 {
+			found = found[:min(s.limit, len(found))]
+		}
+	}
+	return s.table(found), nil
+}
+
+// table shows devices by the columns that were asked for.
+func (s *searching) table(found []apiclient.Found) table {
+	t := table{header: s.columns, exact: true, raw: documents(found)}
+	if len(s.columns) > 0 {
+		for i := range found {
+			document := fieldsOf(&found[i])
+			cells := make([]string, len(s.columns))
+			for k, column := range s.columns {
+				value, _ := at(document, column)
+				cells[k] = scalar(value)
+			}
+			t.add(cells...)
+		}
+		return t
+	}
+	t.exact = false
+	t.header = []string{"THING", "TYPE", "CONNECTED", "SINCE", "REPORTED", "ATTRIBUTES"}
+	for _, f := range found {
+		connected, since := connectivity(f.Connectivity)
+		t.add(f.ThingName, f.ThingTypeName, connected, since, reported(f.Shadow), pairs(f.Attributes))
+	}
+	return t
+}
+
+// watchSearch tells what comes, goes and changes until ctx ends.
+func (c *command) watchSearch(ctx context.Context, api *apiclient.Client, query string, s *searching) error {
+	before := map[string]string{}
+	tick := time.NewTicker(s.every)
+	defer tick.Stop()
+	for {
+		found, err := api.Search(ctx, query, s.limit)
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // an interrupt is how it ends
+		}
+		if err != nil {
+			return err //nolint:wrapcheck // the server's own words
+		}
+		now := map[string]string{}
+		for i, row := range s.table(found).rows {
+			now[found[i].ThingName] = strings.Join(row, "  ")
+		}
+		if err := c.tellChanges(before, now, *s.format); err != nil {
+			return err
+		}
+		before = now
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// tellChanges writes a line for each device that came, went or changed.
+func (c *command) tellChanges(before, now map[string]string, format string) error {
+	names := slices.Sorted(maps.Keys(now))
+	for name := range before {
+		if _, stays := now[name]; !stays {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		was, had := before[name]
+		is, has := now[name]
+		sign, row := "+", is
+		switch {
+		case had && has && was == is:
+			continue
+		case had && has:
+			sign = "~"
+		case had:
+			sign, row = "-", was
+		}
+		if err := c.tellChange(sign, name, row, format); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tellChange writes one line.
+func (c *command) tellChange(sign, name, row, format string) error {
+	at := c.Now().UTC().Format(time.RFC3339)
+	line := fmt.Sprintf("%s %s %s", at, sign, printable(row))
+	if format == formatJSON {
+		data, err := json.Marshal(map[string]string{"at": at, "change": sign, "thingName": name, "row": row})
+		if err != nil {
+			return fmt.Errorf("encode a change: %w", err)
+		}
+		line = string(data)
+	}
+	if _, err := fmt.Fprintln(c.Out, line); err != nil {
+		return fmt.Errorf("write a change: %w", err)
+	}
+	return nil
+}
+
+// fieldsOf is a device as nested values, numbers verbatim.
+func fieldsOf(f *apiclient.Found) map[string]any {
+	data, err := json.Marshal(documents([]apiclient.Found{*f})[0])
+	if err != nil {
+		return nil
+	}
+	decoder := json.NewDecoder(strings.NewReader(string(data)))
+	decoder.UseNumber()
+	var document map[string]any
+	if decoder.Decode(&document) != nil {
+		return nil
+	}
+	return document
+}
+
+// at returns the value at a path. A name may hold dots itself, as the index has
+// it: the longest one that exists counts.
+func at(document map[string]any, path string) (any, bool) {
+	if value, ok := document[path]; ok {
+		return value, true
+	}
+	for end := len(path); end > 0; {
+		end = strings.LastIndexByte(path[:end], '.')
+		if end < 0 {
+			return nil, false
+		}
+		if inner, ok := document[path[:end]].(map[string]any); ok {
+			if value, ok := at(inner, path[end+1:]); ok {
+				return value, true
+			}
+		}
+	}
+	return nil, false
+}
+
+// scalar renders a value for a cell.
+func scalar(value any) string {
+	switch v := value.(type) {
+	case nil:
+		return ""
+	case string:
+		return v
+	case json.Number:
+		return v.String()
+	case bool:
+		return strconv.FormatBool(v)
+	case []any:
+		parts := make([]string, len(v))
+		for i := range v {
+			parts[i] = scalar(v[i])
+		}
+		return strings.Join(parts, " ")
+	}
+	data, err := json.Marshal(value)
+	if err != nil {
+		return ""
+	}
+	return string(data)
+}
+
+// sortKey is a value to sort by: numbers come before texts, nothing last.
+type sortKey struct {
+	rank   int
+	number float64
+	text   string
+	name   string
+	device apiclient.Found
+}
+
+// sortFound puts devices in the order of a field, and of their names where it is
+// the same.
+func sortFound(found []apiclient.Found, field string, descending bool) {
+	keys := make([]sortKey, len(found))
+	for i := range found {
+		value, ok := at(fieldsOf(&found[i]), field)
+		k := sortKey{rank: 2, name: found[i].ThingName, device: found[i]}
+		if text := scalar(value); ok && text != "" {
+			k.rank, k.text = 1, text
+			if number, err := strconv.ParseFloat(text, 64); err == nil {
+				k.rank, k.number = 0, number
+			}
+		}
+		keys[i] = k
+	}
+	slices.SortFunc(keys, func(a, b sortKey) int {
+		order := cmp.Or(cmp.Compare(a.number, b.number), strings.Compare(a.text, b.text))
+		if descending {
+			order = -order
+		}
+		return cmp.Or(cmp.Compare(a.rank, b.rank), order, strings.Compare(a.name, b.name))
+	})
+	for i := range keys {
+		found[i] = keys[i].device
+	}
 }
 
 // connectivity renders a device's connection; empty when it never had one.
@@ -85,85 +376,4 @@ func documents(found []apiclient.Found) []foundDocument {
 		}
 	}
 	return out
-}
-
-// shadow is the family of shadow commands.
-func (c *command) shadow() *cobra.Command {
-	cmd := &cobra.Command{Use: "shadow", Short: "Read and change device shadows"}
-	cmd.AddCommand(c.shadowGet(), c.shadowUpdate())
-	return cmd
-}
-
-// nameFlag registers --name.
-func nameFlag(cmd *cobra.Command) *string {
-	return cmd.Flags().String("name", "", "named shadow (default the classic one)")
-}
-
-// shadowGet prints a shadow.
-func (c *command) shadowGet() *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "get THING", Short: "Print a shadow document as JSON", Args: cobra.ExactArgs(1),
-		Example: `  muster shadow get pump-00001
-  muster shadow get pump-00001 --name firmware`,
-	}
-	name := nameFlag(cmd)
-	return Call(c.Options, cmd, func(cmd *cobra.Command, api *apiclient.Client, args []string) error {
-		document, err := api.GetShadow(cmd.Context(), args[0], *name)
-		if err != nil {
-			return err //nolint:wrapcheck // the server's own words
-		}
-		return c.printJSON(json.RawMessage(document))
-	})
-}
-
-// shadowUpdate changes a shadow.
-func (c *command) shadowUpdate() *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "update THING", Short: "Change a shadow", Args: cobra.ExactArgs(1),
-		Long: "Change a shadow and print what was accepted. Values are JSON; null removes.\nWith --desired the device is told the difference at once when it is connected.",
-		Example: `  muster shadow update pump-00001 --desired '{"led":"on"}'
-  muster shadow update pump-00001 --desired '{"reportIntervalSeconds":2}'
-  muster shadow update pump-00001 --reported '{"battery":null}' --version 41`,
-	}
-	name := nameFlag(cmd)
-	desired := cmd.Flags().String("desired", "", "JSON object to merge into desired")
-	reported := cmd.Flags().String("reported", "", "JSON object to merge into reported")
-	version := cmd.Flags().Int64("version", 0, "change only this version; 0 for any")
-	return Call(c.Options, cmd, func(cmd *cobra.Command, api *apiclient.Client, args []string) error {
-		body, err := updateBody(*desired, *reported, *version)
-		if err != nil {
-			return err
-		}
-		accepted, err := api.UpdateShadow(cmd.Context(), args[0], *name, body)
-		if err != nil {
-			return err //nolint:wrapcheck // the server's own words
-		}
-		return c.printJSON(json.RawMessage(accepted))
-	})
-}
-
-// updateBody makes the request of a shadow update.
-func updateBody(desired, reported string, version int64) ([]byte, error) {
-	state := map[string]json.RawMessage{}
-	for name, text := range map[string]string{"desired": desired, "reported": reported} {
-		if text == "" {
-			continue
-		}
-		if !json.Valid([]byte(text)) {
-			return nil, fmt.Errorf("--%s is not JSON: %s", name, text)
-		}
-		state[name] = json.RawMessage(text)
-	}
-	if len(state) == 0 {
-		return nil, errors.New("give --desired or --reported")
-	}
-	body := map[string]any{"state": state}
-	if version != 0 {
-		body["version"] = version
-	}
-	data, err := json.Marshal(body)
-	if err != nil {
-		return nil, fmt.Errorf("encode update: %w", err)
-	}
-	return data, nil
 }
