@@ -204,3 +204,18 @@ func (c *Client) AddToGroup(ctx context.Context, thing, group string) error {
 	in := map[string]any{"thingName": thing, "thingGroupName": group}
 	return c.JSON(ctx, Request{Service: ServiceControl, Method: http.MethodPut, Path: "/thing-groups/addThingToThingGroup"}, in, nil)
 }
+
+// ThingPrincipals returns the ARNs of the principals that act as a thing.
+func (c *Client) ThingPrincipals(ctx context.Context, thing string) ([]string, error) {
+	all := []string{}
+	err := pages(nil, 0, func(q url.Values) (int, string, error) {
+		var page struct {
+			Principals []string `json:"principals"`
+			NextToken  string   `json:"nextToken"`
+		}
+		err := c.JSON(ctx, get(Path("things", thing, "principals"), q), nil, &page)
+		all = append(all, page.Principals...)
+		return len(page.Principals), page.NextToken, err
+	})
+	return all, err
+}

@@ -25,7 +25,7 @@ type table struct {
 	// exact keeps the header as it is: it names fields.
 	exact bool
 	rows  [][]string
-	raw    any
+	raw   any
 }
 
 // add appends a row.
