@@ -4,12 +4,15 @@ package peers_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"runtime"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/index"
@@ -100,7 +103,7 @@ type answer struct {
 // ask asks the index.
 func ask(t *testing.T, x *index.Index, q question) answer {
 	t.Helper()
-	parsed, err := x.ParseThingsIn(account, q.muster)
+	parsed, err := x.ParseThings(account, q.muster)
 	if err != nil {
 		t.Fatalf("%s: %v", q.muster, err)
 	}
@@ -130,4 +133,26 @@ func median(t *testing.T, run func() error) time.Duration {
 		times = append(times, time.Since(start))
 	}
 	return middle(times)
+}
+
+// aggregated prints what sums over the connected devices cost, beside PostgreSQL.
+func aggregated(t *testing.T, x *index.Index, conn *pgx.Conn) {
+	t.Helper()
+	connected, err := x.ParseThings(account, "connectivity.connected:true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Printf("\n| aggregation over the connected, ms | muster | PostgreSQL | ratio | bar ≥100× |\n| --- | --- | --- | --- | --- |\n")
+	for i, q := range aggregations() {
+		a := index.Aggregation{Query: connected, Field: q.muster}
+		ours := median(t, []func() error{
+			func() error { _, err := x.Buckets(t.Context(), account, a, 10); return err },
+			func() error { _, err := x.Statistics(account, a); return err },
+			func() error { _, err := x.Percentiles(account, a, []float64{1, 5, 25, 50, 75, 95, 99}); return err },
+			func() error { _, err := x.Cardinality(account, a); return err },
+		}[i])
+		theirs := aggregatePostgres(t, conn, q)
+		ratio := float64(theirs) / float64(ours)
+		fmt.Printf("| %s | %s | %s | %.0f× | %s |\n", q.name, ms(ours), ms(theirs), ratio, verdict(ratio, 100))
+	}
 }
