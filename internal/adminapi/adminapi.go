@@ -82,6 +82,9 @@ type Options struct {
 	Policies Policies
 	// History answers what became of connections.
 	History History
+	// ShadowHistory and Drifts answer what became of shadows.
+	ShadowHistory ShadowHistory
+	Drifts        Drifts
 	// Decommissioner and AttributeRules act on things and their types.
 	Decommissioner Decommissioner
 	AttributeRules AttributeRules
@@ -128,6 +131,7 @@ func (h *handler) routes() *routes {
 	mux.HandleFunc("GET "+Prefix+"doctor", h.doctor)
 	h.handleDenials(mux)
 	h.handleHistory(mux)
+	h.routeShadows(mux)
 	h.handleThings(mux)
 	h.handleAttributeRules(mux)
 	h.handleImport(mux)
@@ -246,6 +250,8 @@ func status(code fault.Code) int {
 		return http.StatusNotFound
 	case fault.Conflict, fault.ResourceAlreadyExists, fault.DeleteConflict:
 		return http.StatusConflict
+	case fault.RequestEntityTooLarge:
+		return http.StatusRequestEntityTooLarge
 	case fault.Unavailable:
 		return http.StatusServiceUnavailable
 	default:

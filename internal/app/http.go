@@ -143,6 +143,7 @@ func (a *App) deviceHandler(listener string) http.Handler {
 		Decommissioner: a.newDecommission(), AttributeRules: a.registry,
 		Certificates: a.registry, Recorder: a.recorder, Audit: a.audit,
 		Policies: policyLint{a.registry, a.devices}, FleetIndex: fleetIndex{a},
+		ShadowHistory: shadowVersions{a.versions, a}, Drifts: drifts{a},
 		History: a.history, Tokens: a.tokens, Account: callerAccount, Now: now,
 		Importer: a.registry, Exporter: a.registry, Permit: a.permit, ARN: a.callerARN,
 	})

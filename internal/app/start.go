@@ -54,6 +54,7 @@ func (a *App) joinDevicePlane(context.Context) error {
 	a.custom = a.joinCustom()
 	a.topics = mqttapi.New(mqttapi.Options{
 		Shadows: a.shadows, Region: a.settings.Region, Now: now, Logger: a.component("mqttapi"), Registerer: a.metrics,
+		Limits: mqttapi.ExecutorLimits{PerThing: a.settings.Shadow.MaxInFlight},
 		Publish: func(ctx context.Context, of fleet.Account, m broker.Message) error {
 			return a.broker.Publish(ctx, of, m)
 		},
@@ -169,6 +170,7 @@ func (a *App) joinFollowers(context.Context) error {
 		}},
 		{&a.followers.topics, eventlog.Consumer{Name: "mqttapi", Apply: a.topics.Apply, Rebuild: a.loadEventConfigurations}},
 		{&a.followers.history, a.historyConsumer()},
+		{&a.followers.versions, eventlog.Consumer{Name: "shadow-history", Durable: a.versions.Apply}},
 		{&a.followers.crl, eventlog.Consumer{
 			Name: "crl", Apply: a.revocations.Apply,
 			// Nobody knows what was trimmed: the next list is made anew.
@@ -210,6 +212,9 @@ func (a *App) Start(ctx context.Context) error {
 		part{"history follower", a.followers.history.Run},
 		part{"revocation list follower", a.followers.crl.Run},
 		part{"history retention", a.history.Run},
+		part{"shadow history follower", a.followers.versions.Run},
+		part{"shadow history retention", a.versions.Run},
+		part{"drifts", a.fillDrifts},
 		part{"audit follower", a.followers.audit.Run},
 		part{"audit retention", a.audit.Run},
 		part{"audit recorder", a.recorder.Run},
