@@ -144,8 +144,8 @@ func (a *App) deviceHandler(listener string) http.Handler {
 		Certificates: a.registry, Recorder: a.recorder, Audit: a.audit,
 		Policies: policyLint{a.registry, a.devices}, FleetIndex: fleetIndex{a},
 		Memberships: a.memberships, WhyMember: a.whyMember,
-		Connectivity: a.connectivity,
-		History:      a.history, Tokens: a.tokens, Account: callerAccount, Now: now,
+		Connectivity: a.connectivity, ShadowHistory: shadowVersions{a.versions, a}, Drifts: drifts{a},
+		History: a.history, Tokens: a.tokens, Account: callerAccount, Now: now,
 		Importer: a.registry, Exporter: a.registry, Permit: a.permit, ARN: a.callerARN,
 	})
 	mqtt := a.webSocketHandler(listener)

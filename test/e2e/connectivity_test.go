@@ -176,7 +176,9 @@ func TestConnectivityWithMosquitto(t *testing.T) {
 	must(t, err)
 	var shown struct {
 		Outages int64 `json:"outages"`
-		Recent  []struct{ To string }
+		Recent  []struct {
+			To string `json:"to"`
+		} `json:"recent"`
 	}
 	must(t, json.Unmarshal([]byte(out), &shown))
 	if shown.Outages != 1 || shown.Recent[0].To != "ONLINE" || shown.Recent[1].To != "SUSPECT" {
