@@ -282,6 +282,15 @@ type ShadowUpdated struct {
 	// Timestamp is the time in whole seconds that the metadata of the
 	// patched leaves carries.
 	Timestamp int64 `json:"timestamp"`
+	// Restored is the version that a restore brought back; 0 for any other
+	// update.
+	Restored int64 `json:"restored,omitempty"`
+	// Base is the newest version, this one included, whose event has a Document;
+	// 0 when none has. Document is the whole shadow after the update in the form
+	// in which package shadow stores it: now and then, so that the patches
+	// behind it make every version.
+	Base     int64           `json:"base,omitempty"`
+	Document json.RawMessage `json:"document,omitempty"`
 }
 
 // ShadowDeleted reports that a shadow is gone; Version is the deleted one.
@@ -289,6 +298,8 @@ type ShadowDeleted struct {
 	Thing   string `json:"thing"`
 	Shadow  string `json:"shadow,omitempty"`
 	Version int64  `json:"version"`
+	// Base is as in ShadowUpdated.
+	Base int64 `json:"base,omitempty"`
 }
 
 // Session describes the connection of a presence event.

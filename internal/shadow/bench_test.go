@@ -42,6 +42,7 @@ const benchRequest = `{"state":{"reported":{"battery":80,"temp":21.75,"rssi":-66
 func BenchmarkUpdate(b *testing.B) {
 	d := benchDocument(b)
 	limits := Limits{}.withDefaults()
+	s := &Service{limits: limits}
 	now := time.Unix(1795412345, 0)
 	body := []byte(benchRequest)
 	b.ReportMetric(float64(d.stateSize), "state-bytes")
@@ -52,7 +53,7 @@ func BenchmarkUpdate(b *testing.B) {
 			b.Fatal(err)
 		}
 		u := &Updated{Timestamp: now.Unix(), Token: r.token, patch: r}
-		next, _, err := u.apply(now, limits)(d)
+		next, _, err := u.apply(now, s)(d)
 		if err != nil {
 			b.Fatal(err)
 		}

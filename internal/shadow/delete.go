@@ -36,7 +36,7 @@ func (s *Service) delete(ctx context.Context, cmd DeleteCommand) (*Deleted, erro
 	if err != nil {
 		return nil, err
 	}
-	leave, err := s.locks.enter(id, s.limits.InFlight)
+	leave, err := s.admit(id, s.now())
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +53,7 @@ func (s *Service) delete(ctx context.Context, cmd DeleteCommand) (*Deleted, erro
 			return nil, nil, id.missing()
 		}
 		result.Version = d.version
-		return d.remove(now), event.ShadowDeleted{Thing: id.thing, Shadow: id.shadow, Version: d.version}, nil
+		return d.remove(now), event.ShadowDeleted{Thing: id.thing, Shadow: id.shadow, Version: d.version, Base: d.based}, nil
 	})
 	if err != nil {
 		return nil, err

@@ -22,6 +22,12 @@ type document struct {
 	// gone is true for a shadow that does not exist; its version is that of
 	// the deleted one.
 	gone bool
+	// based is the newest version that an event told whole, basedAt its second;
+	// 0 for none.
+	based, basedAt int64
+	// since is the second of the oldest difference between desired and reported;
+	// 0 when there is none.
+	since int64
 	// stateSize is the length of the compact state text.
 	stateSize int
 	// current is {"state":…,"metadata":…,"version":…}, kept because the next
@@ -42,6 +48,7 @@ func (d *document) seconds() int64 { return d.at / int64(time.Second) }
 // length of the current document.
 func (d *document) finish(expected int) *document {
 	d.delta = difference(d.desired, d.reported)
+	d.since = d.driftSince()
 	out := append(make([]byte, 0, 64+expected), `{"state":`...)
 	mark := len(out)
 	out = appendSections(out, d.desired, d.reported)
@@ -74,6 +81,8 @@ func (d *document) update(r *request, at time.Time, limits Limits) (*document, e
 		version: d.version + 1,
 		at:      at.UnixNano(),
 		pinned:  d.pinned + r.bytes + r.nodes*nodeBytes,
+		based:   d.based,
+		basedAt: d.basedAt,
 	}
 	next.desired = r.desired.applyTo(d.desired)
 	next.reported = r.reported.applyTo(d.reported)

@@ -15,6 +15,9 @@ type Limits struct {
 	// InFlight bounds the requests of one thing that are being worked on or
 	// wait for their turn; 0 means no bound.
 	InFlight int
+	// PerSecond bounds the requests of one thing in a second, with bursts of as
+	// many; 0 means no bound. It holds for each process.
+	PerSecond int
 }
 
 // Default limits.

@@ -33,17 +33,23 @@ func (s *Service) Get(ctx context.Context, account fleet.Account, thing, shadow 
 // store is shared; the lock is only taken to read the record, so that an older
 // record never replaces a newer document in memory.
 func (s *Service) read(ctx context.Context, id identity) (*document, error) {
+	leave, err := s.admit(id, s.now())
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	return s.committed(ctx, id)
+}
+
+// committed is read for the server's own use, which no limit of requests holds
+// for.
+func (s *Service) committed(ctx context.Context, id identity) (*document, error) {
 	if !s.shared {
 		if d, _, ok := s.cache.get(id); ok {
 			s.metrics.cacheHits.Inc()
 			return d, nil
 		}
 	}
-	leave, err := s.locks.enter(id, s.limits.InFlight)
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
 	release, err := s.locks.acquire(ctx, id)
 	if err != nil {
 		return nil, fmt.Errorf("wait for shadow: %w", err)

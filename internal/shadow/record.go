@@ -17,8 +17,10 @@ var errRecord = errors.New("shadow record is malformed")
 
 // encodeRecord writes the stored form of a document:
 //
-//	{"v":1,"version":8,"at":ns,"desired":{…},"reported":{…},"ages":[0,30,…]}
+//	{"v":1,"version":8,"at":ns,"base":[5,s],"desired":{…},"reported":{…},"ages":[0,30,…]}
 //
+// base is the newest version that an event told whole, and its second; it is
+// absent when there is none.
 // ages holds, for each leaf in the order of the text, how many seconds before
 // the record its last change was. A deleted shadow has "deleted":true and no
 // state.
@@ -27,6 +29,13 @@ func encodeRecord(d *document) []byte {
 	out = appendHeader(out, d)
 	if d.gone {
 		return append(out, `,"deleted":true}`...)
+	}
+	if d.based > 0 {
+		out = append(out, `,"base":[`...)
+		out = strconv.AppendInt(out, d.based, 10)
+		out = append(out, ',')
+		out = strconv.AppendInt(out, d.basedAt, 10)
+		out = append(out, ']')
 	}
 	if len(d.desired) > 0 {
 		out = append(out, `,"desired":`...)
@@ -101,6 +110,9 @@ func decodeRecord(value []byte) (*document, error) {
 		d.gone = true
 		return d.finish(0), nil
 	}
+	if err := d.readBase(root.kids); err != nil {
+		return nil, err
+	}
 	desired, _ := member(root.kids, "desired")
 	reported, _ := member(root.kids, "reported")
 	ages, _ := member(root.kids, "ages")
@@ -115,6 +127,24 @@ func decodeRecord(value []byte) (*document, error) {
 	_, nodes := size(root.kids)
 	d.pinned = len(value) + nodes*nodeBytes
 	return d.finish(3 * len(value)), nil
+}
+
+// readBase reads which version was told whole; older records do not say.
+func (d *document) readBase(kids []node) error {
+	base, found := member(kids, "base")
+	if !found {
+		return nil
+	}
+	if len(base.kids) != 2 {
+		return errRecord
+	}
+	var err1, err2 error
+	d.based, err1 = strconv.ParseInt(base.kids[0].text, 10, 64)
+	d.basedAt, err2 = strconv.ParseInt(base.kids[1].text, 10, 64)
+	if err1 != nil || err2 != nil {
+		return fmt.Errorf("decode shadow record: member base: %w", errRecord)
+	}
+	return nil
 }
 
 // number returns an integer member of a record.

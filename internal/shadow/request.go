@@ -24,6 +24,7 @@ const (
 	msgConflict       = "Version conflict"
 	msgTooLarge       = "The payload exceeds the maximum size allowed"
 	msgEncoding       = "Unsupported documented encoding; supported encoding is UTF-8"
+	msgTooMany        = "Too many requests for the thing"
 	msgThrottled      = "Too many in-flight requests for the thing"
 )
 

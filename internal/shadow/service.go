@@ -35,6 +35,9 @@ type Options struct {
 	// then reads the record, and the cache saves only the decoding. Without
 	// it this process is the only writer.
 	Shared bool
+	// TellWhole lets events carry whole documents now and then, from which a
+	// history is made.
+	TellWhole bool
 	// RequireThing, when set, refuses updates and reads of shadows whose
 	// thing is not registered. By default a shadow needs no registry entry.
 	RequireThing Things
@@ -53,6 +56,8 @@ type Service struct {
 	limits  Limits
 	shared  bool
 	things  Things
+	whole   bool
+	rate    *rate
 	cache   *cache
 	locks   *locks
 	metrics *metrics
@@ -69,6 +74,8 @@ func New(o Options) *Service {
 		limits:  o.Limits.withDefaults(),
 		shared:  o.Shared,
 		things:  o.RequireThing,
+		whole:   o.TellWhole,
+		rate:    newRate(o.Limits.PerSecond),
 		cache:   newCache(o.CacheBytes),
 		locks:   newLocks(),
 		metrics: newMetrics(o.Registerer),

@@ -52,7 +52,7 @@ func (s *Service) update(ctx context.Context, cmd UpdateCommand) (*Updated, erro
 	if err := s.checkThing(ctx, id); err != nil {
 		return nil, err
 	}
-	leave, err := s.locks.enter(id, s.limits.InFlight)
+	leave, err := s.admit(id, now)
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +63,7 @@ func (s *Service) update(ctx context.Context, cmd UpdateCommand) (*Updated, erro
 	}
 	defer release()
 	u := &Updated{Account: id.account, Thing: id.thing, Shadow: id.shadow, Timestamp: now.Unix(), Token: r.token, patch: r}
-	if err := s.change(ctx, id, now, u.apply(now, s.limits)); err != nil {
+	if err := s.change(ctx, id, now, u.apply(now, s)); err != nil {
 		return nil, err
 	}
 	if cmd.Committed != nil {
@@ -73,11 +73,14 @@ func (s *Service) update(ctx context.Context, cmd UpdateCommand) (*Updated, erro
 }
 
 // apply returns the change that carries the update out.
-func (u *Updated) apply(now time.Time, limits Limits) change {
+func (u *Updated) apply(now time.Time, s *Service) change {
 	return func(d *document) (*document, event.Event, error) {
-		next, err := d.update(&u.patch, now, limits)
+		next, err := d.update(&u.patch, now, s.limits)
 		if err != nil {
 			return nil, nil, err
+		}
+		if s.whole && d.wantsBase(now) {
+			next.based, next.basedAt = next.version, next.seconds()
 		}
 		u.before, u.after, u.Version = d, next, next.version
 		fact := event.ShadowUpdated{
@@ -86,6 +89,11 @@ func (u *Updated) apply(now time.Time, limits Limits) change {
 			Version:   next.version,
 			Patch:     u.appendPatch(nil),
 			Timestamp: u.Timestamp,
+			Restored:  u.Restored,
+			Base:      next.based,
+		}
+		if next.based == next.version {
+			fact.Document = encodeRecord(next)
 		}
 		if len(next.delta) > 0 {
 			fact.Delta = appendMembers(nil, next.delta)
@@ -140,12 +148,12 @@ func (s *Service) change(ctx context.Context, id identity, now time.Time, decide
 
 // writes returns the new record and the reminders that come or go with it.
 func writes(id identity, stored, next *document, value []byte) []store.Write {
-	out := append(make([]store.Write, 0, 2), store.Write{Key: id.key(), Value: value})
+	out := append(make([]store.Write, 0, 4), store.Write{Key: id.key(), Value: value})
 	if stored.gone && stored.version > 0 {
 		out = append(out, store.Write{Key: id.goneKey(stored.at), Delete: true})
 	}
 	if next.gone {
 		out = append(out, store.Write{Key: id.goneKey(next.at), Value: []byte("{}")})
 	}
-	return out
+	return append(out, id.moveDrift(stored.since, next.since)...)
 }

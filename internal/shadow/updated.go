@@ -16,6 +16,8 @@ type Updated struct {
 	Version int64
 	// Timestamp is the time of the update in whole seconds.
 	Timestamp int64
+	// Restored is the version that a restore brought back, 0 for any other update.
+	Restored int64
 	// Token is the request's client token, echoed by every document.
 	Token         Token
 	patch         request
