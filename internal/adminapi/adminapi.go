@@ -87,6 +87,9 @@ type Options struct {
 	WhyMember   func(ctx context.Context, account fleet.Account, group, thing string) (MembershipReason, error)
 	// Connectivity answers what state devices have settled to.
 	Connectivity Connectivity
+	// ShadowHistory and Drifts answer what became of shadows.
+	ShadowHistory ShadowHistory
+	Drifts        Drifts
 	// Decommissioner and AttributeRules act on things and their types.
 	Decommissioner Decommissioner
 	AttributeRules AttributeRules
@@ -135,6 +138,7 @@ func (h *handler) routes() *routes {
 	h.handleHistory(mux)
 	h.handleMemberships(mux)
 	h.handleConnectivity(mux)
+	h.routeShadows(mux)
 	h.handleThings(mux)
 	h.handleAttributeRules(mux)
 	h.handleImport(mux)
@@ -253,6 +257,8 @@ func status(code fault.Code) int {
 		return http.StatusNotFound
 	case fault.Conflict, fault.ResourceAlreadyExists, fault.DeleteConflict:
 		return http.StatusConflict
+	case fault.RequestEntityTooLarge:
+		return http.StatusRequestEntityTooLarge
 	case fault.Unavailable:
 		return http.StatusServiceUnavailable
 	default:

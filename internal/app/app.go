@@ -39,6 +39,7 @@ import (
 	"github.com/muster-iot/muster/internal/presence"
 	"github.com/muster-iot/muster/internal/registry"
 	"github.com/muster-iot/muster/internal/shadow"
+	"github.com/muster-iot/muster/internal/shadowhistory"
 	"github.com/muster-iot/muster/internal/signin"
 	"github.com/muster-iot/muster/internal/store"
 	"github.com/muster-iot/muster/internal/telemetry"
@@ -76,6 +77,7 @@ type App struct {
 	accounts   *account.Service
 	registry   *registry.Service
 	shadows    *shadow.Service
+	versions   *shadowhistory.Service
 	presence   *presence.Service
 	history    *history.Service
 	// memberships is who was in which group.
@@ -136,6 +138,8 @@ type followers struct {
 	// memberships keeps who was in which group.
 	memberships *eventlog.Runner
 	crl         *eventlog.Runner
+	// versions keeps the history of shadows.
+	versions *eventlog.Runner
 	// accounts keeps the directory of names.
 	accounts *eventlog.Runner
 	audit    *eventlog.Runner
@@ -260,11 +264,7 @@ func (a *App) joinDomains(context.Context) error {
 	if err != nil {
 		return err
 	}
-	shadowOptions := shadow.Options{Store: a.store, Now: now, Shared: a.settings.StoreEngine() != config.StorePebble, Registerer: a.metrics}
-	if a.settings.Shadow.RequireThing {
-		shadowOptions.RequireThing = a.registry
-	}
-	a.shadows = shadow.New(shadowOptions)
+	a.joinShadows()
 	a.presence = presence.New(presence.Options{Store: a.store, Now: now, Logger: a.component("presence"), Registerer: a.metrics})
 	a.history = a.newHistory()
 	a.memberships = a.newMemberships()

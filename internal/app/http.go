@@ -146,6 +146,7 @@ func (a *App) deviceHandler(listener string) http.Handler {
 		Memberships: a.memberships, WhyMember: a.whyMember,
 		Connectivity: a.connectivity,
 		History:      a.history, Tokens: a.tokens, Account: callerAccount, Now: now,
+		ShadowHistory: shadowVersions{a.versions, a}, Drifts: drifts{a},
 		Importer: a.registry, Exporter: a.registry, Permit: a.permit, ARN: a.callerARN,
 	})
 	mqtt := a.webSocketHandler(listener)

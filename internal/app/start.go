@@ -54,6 +54,7 @@ func (a *App) joinDevicePlane(context.Context) error {
 	a.custom = a.joinCustom()
 	a.topics = mqttapi.New(mqttapi.Options{
 		Shadows: a.shadows, Connectivity: a.connectivity, Region: a.settings.Region, Now: now, Logger: a.component("mqttapi"), Registerer: a.metrics,
+		Limits: mqttapi.ExecutorLimits{PerThing: a.settings.Shadow.MaxInFlight},
 		Publish: func(ctx context.Context, of fleet.Account, m broker.Message) error {
 			return a.broker.Publish(ctx, of, m)
 		},
@@ -170,6 +171,7 @@ func (a *App) joinFollowers(context.Context) error {
 		{&a.followers.topics, eventlog.Consumer{Name: "mqttapi", Apply: a.topics.Apply, Rebuild: a.loadEventConfigurations}},
 		{&a.followers.history, a.historyConsumer()},
 		{&a.followers.memberships, a.membershipConsumer()},
+		{&a.followers.versions, eventlog.Consumer{Name: "shadow-history", Durable: a.versions.Apply}},
 		{&a.followers.crl, eventlog.Consumer{
 			Name: "crl", Apply: a.revocations.Apply,
 			// Nobody knows what was trimmed: the next list is made anew.
@@ -216,6 +218,9 @@ func (a *App) Start(ctx context.Context) error {
 		part{"history retention", a.history.Run},
 		part{"membership follower", a.followers.memberships.Run},
 		part{"membership retention", a.memberships.Run},
+		part{"shadow history follower", a.followers.versions.Run},
+		part{"shadow history retention", a.versions.Run},
+		part{"drifts", a.fillDrifts},
 		part{"audit follower", a.followers.audit.Run},
 		part{"audit retention", a.audit.Run},
 		part{"audit recorder", a.recorder.Run},

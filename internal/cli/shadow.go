@@ -13,7 +13,7 @@ import (
 // shadow is the family of shadow commands.
 func (c *command) shadow() *cobra.Command {
 	cmd := &cobra.Command{Use: "shadow", Short: "Read and change device shadows"}
-	cmd.AddCommand(c.shadowGet(), c.shadowUpdate())
+	cmd.AddCommand(c.shadowGet(), c.shadowUpdate(), c.shadowHistory(), c.shadowDiff(), c.shadowRestore(), c.shadowDrift())
 	return cmd
 }
 

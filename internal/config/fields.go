@@ -171,6 +171,34 @@ func fields() []field {
 			func(s *Settings) value { return (*flag)(&s.Shadow.RequireThing) },
 		},
 		{
+			"shadow.max-document-bytes", "8KiB", "how many bytes a shadow may have, desired and reported together without metadata", false,
+			func(s *Settings) value { return (*size)(&s.Shadow.MaxDocumentBytes) },
+		},
+		{
+			"shadow.max-depth", "8", "how many levels desired and reported may have, each being level 1 itself", false,
+			func(s *Settings) value { return (*count)(&s.Shadow.MaxDepth) },
+		},
+		{
+			"shadow.max-requests-per-second", "0", "how many shadow requests a thing may make in a second, 20 on AWS; 0 for no limit", false,
+			func(s *Settings) value { return (*count)(&s.Shadow.MaxRequestsPerSecond) },
+		},
+		{
+			"shadow.max-in-flight", "0", "how many unanswered shadow requests a thing may have, 10 on AWS; 0 for no limit but that of memory", false,
+			func(s *Settings) value { return (*count)(&s.Shadow.MaxInFlight) },
+		},
+		{
+			"shadow.history-versions", "100", "how many versions of each shadow the history keeps at least; 0 keeps no history", false,
+			func(s *Settings) value { return (*count)(&s.Shadow.HistoryVersions) },
+		},
+		{
+			"shadow.history-age", "2160h", "how long the history keeps a version; 0 for no limit", false,
+			func(s *Settings) value { return (*duration)(&s.Shadow.HistoryAge) },
+		},
+		{
+			"shadow.history-bytes", "4GiB", "how many bytes of versions the history of an account keeps, about 0.5 KiB each; 0 for no limit", false,
+			func(s *Settings) value { return (*size)(&s.Shadow.HistoryBytes) },
+		},
+		{
 			"registry.max-dynamic-groups", "0", "how many dynamic groups an account may have, 100 on AWS; 0 for no limit", false,
 			func(s *Settings) value { return (*count)(&s.Registry.MaxDynamicGroups) },
 		},

@@ -160,6 +160,19 @@ type Audit struct {
 type Shadow struct {
 	// RequireThing refuses shadows of names that are not in the registry.
 	RequireThing bool
+	// MaxDocumentBytes and MaxDepth bound a document.
+	MaxDocumentBytes int64
+	MaxDepth         int
+	// MaxRequestsPerSecond and MaxInFlight bound the requests of one thing; 0 is
+	// no bound.
+	MaxRequestsPerSecond int
+	MaxInFlight          int
+	// HistoryVersions is how many versions of each shadow are kept; 0 keeps none.
+	HistoryVersions int
+	// HistoryAge and HistoryBytes, for each account, bound the history too; 0 is
+	// no bound.
+	HistoryAge   time.Duration
+	HistoryBytes int64
 }
 
 // Registry is what an operator may change of the registry's rules.

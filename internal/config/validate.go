@@ -76,6 +76,7 @@ func (s *Settings) validate() []Problem {
 	c.require(s.History.RetentionBytes >= minRetentionBytes, "history.retention-bytes", "must be at least 1MiB")
 	c.require(s.Membership.RetentionAge >= minRetentionAge, "membership.retention-age", "must be at least %v", minRetentionAge)
 	c.require(s.Membership.RetentionBytes >= minRetentionBytes, "membership.retention-bytes", "must be at least 1MiB")
+	s.validateShadow(c)
 	c.require(s.Audit.RetentionAge == 0 || s.Audit.RetentionAge >= minAuditAge, "audit.retention-age", "must be 0 or at least %v", minAuditAge)
 	c.require(s.Registry.MaxDynamicGroups >= 0, "registry.max-dynamic-groups", "must not be negative")
 	c.require(s.Registry.MaxGroupsPerThing >= 0, "registry.max-groups-per-thing", "must not be negative")

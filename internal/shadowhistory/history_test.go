@@ -94,7 +94,7 @@ func (w *world) follow(n int) {
 }
 
 func (w *world) as(name string) context.Context {
-	return fleet.WithActor(w.t.Context(), fleet.Actor{Principal: fleet.Principal{Kind: fleet.PrincipalUser, ID: name}, RequestID: "r-" + name, SourceAddress: "192.0.2.1"})
+	return fleet.WithActor(w.t.Context(), fleet.Actor{Principal: fleet.Principal{Kind: fleet.PrincipalUser, ID: name, ARN: "arn:aws:iam::000000000001:user/ops/" + name}, RequestID: "r-" + name, SourceAddress: "192.0.2.1"})
 }
 
 func (w *world) update(by, thing, name, body string) int64 {
@@ -191,7 +191,7 @@ func TestHistoryTellsWhoDidWhat(t *testing.T) {
 		t.Error(lines, truncated)
 	}
 	at, err := w.At(t.Context(), account, "pump", "cfg", 3)
-	if err != nil || string(at.State()) != `{"desired":{"mode":"max"},"reported":{"mode":"eco","rate":1.5}}` || at.Made.Actor.RequestID != "r-bob" || at.Made.Deleted {
+	if err != nil || string(at.State()) != `{"desired":{"mode":"max"},"reported":{"mode":"eco","rate":1.5}}` || at.Made.Actor != fleet.ActorFrom(w.as("bob")) || at.Made.Deleted {
 		t.Errorf("version 3: %s %+v %v", at.State(), at.Made, err)
 	}
 	d, err := w.Diff(t.Context(), account, "pump", "cfg", new(int64(1)), new(int64(3)))

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/muster-iot/muster/internal/fleet"
@@ -67,7 +68,19 @@ func decode(stored store.Record) (*entry, error) {
 	if e.Schema != schema {
 		return nil, fmt.Errorf("decode %s: schema version %d is not %d", stored.Key, e.Schema, schema)
 	}
+	if strings.HasSuffix(e.Actor.Principal.ARN, "/") {
+		e.Actor.Principal.ARN += e.Actor.Principal.ID
+	}
 	return &e, nil
+}
+
+// shortARN leaves out the id at the end of an ARN, which is there already; what
+// is left then ends with a slash, as no ARN does.
+func shortARN(p fleet.Principal) string {
+	if rest, ok := strings.CutSuffix(p.ARN, p.ID); ok && strings.HasSuffix(rest, "/") {
+		return rest
+	}
+	return p.ARN
 }
 
 // segment is the stored form of the begin of a segment.
@@ -124,7 +137,9 @@ func (a *authors) encode(actor fleet.Actor) ([]byte, error) {
 	if a.text != nil && a.last == actor {
 		return a.text, nil
 	}
-	text, err := json.Marshal(actor)
+	short := actor
+	short.Principal.ARN = shortARN(actor.Principal)
+	text, err := json.Marshal(short)
 	if err != nil {
 		return nil, fmt.Errorf("encode author: %w", err)
 	}
