@@ -34,7 +34,20 @@ func appendShadowUpdated(dst []byte, e *ShadowUpdated) ([]byte, error) {
 	if len(e.Delta) > 0 {
 		dst = append(append(dst, `,"delta":`...), e.Delta...)
 	}
-	return append(appendNumber(dst, `,"timestamp":`, e.Timestamp), '}'), nil
+	dst = appendNumber(dst, `,"timestamp":`, e.Timestamp)
+	if e.Restored != 0 {
+		dst = appendNumber(dst, `,"restored":`, e.Restored)
+	}
+	if e.Base != 0 {
+		dst = appendNumber(dst, `,"base":`, e.Base)
+	}
+	if len(e.Document) > 0 {
+		if !json.Valid(e.Document) {
+			return nil, errDocument
+		}
+		dst = append(append(dst, `,"document":`...), e.Document...)
+	}
+	return append(dst, '}'), nil
 }
 
 // appendActor writes who acted.
