@@ -50,7 +50,10 @@ func (a *App) fillDrifts(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		err := a.shadows.FillDrifts(ctx)
-		if err == nil || ctx.Err() != nil {
+		if err == nil {
+			<-ctx.Done() // a part that ends is taken for a failed one
+		}
+		if ctx.Err() != nil {
 			return nil
 		}
 		a.component("shadow").ErrorContext(ctx, "drift report is not filled", slog.Any("err", err))

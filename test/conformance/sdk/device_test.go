@@ -62,6 +62,13 @@ type line struct {
 
 	Code    int    `json:"code"`
 	Message string `json:"message"`
+
+	// The rest is what shadows.mjs says.
+	Shadow    string `json:"shadow"`
+	Accepted  bool   `json:"accepted"`
+	Metadata  bool   `json:"metadata"`
+	Timestamp bool   `json:"timestamp"`
+	Previous  int    `json:"previous"`
 }
 
 // jsDevice is a running device program.

@@ -626,6 +626,12 @@ func opsCases(of *neighbour) map[string][]opsCase {
 		"GET index":                                    {{path: "index"}},
 		"GET index/fields":                             {{path: "index/fields?prefix=attributes."}},
 		"GET fleet/connections":                        {{path: "fleet/connections?at=2026-01-01T00:00:00Z"}},
+
+		"GET things/{thing}/shadows/{shadow}/history":            {{path: "things/pump/shadows/config/history"}, {path: "things/pump/shadows/.classic/history"}},
+		"GET things/{thing}/shadows/{shadow}/versions/{version}": {{path: "things/pump/shadows/config/versions/1"}},
+		"GET things/{thing}/shadows/{shadow}/diff":               {{path: "things/pump/shadows/config/diff?from=0&to=1"}},
+		"POST things/{thing}/shadows/{shadow}/restore":           {{path: "things/pump/shadows/extra/restore", body: `{"version":1}`}},
+		"GET shadows/drift":                                      {{path: "shadows/drift"}, {path: "shadows/drift?thing=pump"}},
 	}
 }
 
