@@ -222,7 +222,7 @@ func (h *handler) shadowAt(ctx context.Context, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err //nolint:wrapcheck // coded
 	}
-	out := shadowAtOutput{Version: version, Document: state.GetDocument("", state.Document.At.Unix())}
+	out := shadowAtOutput{Version: version, Document: state.GetDocument("", state.At.Unix())}
 	if state.Made != nil {
 		out.Made = new(shadowVersion(state.Made))
 	}

@@ -123,7 +123,9 @@ func TestShadowsOfThePast(t *testing.T) {
 	if p.shadow != "a|" {
 		t.Errorf("the classic shadow is asked for as %q", p.shadow)
 	}
-	var page struct{ NextToken string }
+	var page struct {
+		NextToken string `json:"nextToken"`
+	}
 	if err := json.Unmarshal([]byte(body), &page); err != nil {
 		t.Fatal(err)
 	}

@@ -169,8 +169,12 @@ func (s *Service) Drifts(ctx context.Context, account fleet.Account, q DriftQuer
 	case err != nil:
 		return DriftPage{}, storeFault(err, "read drifts")
 	}
-	for looked := 0; looked < driftLook; looked += driftChunk {
-		rows, err := s.driftRows(ctx, within)
+	chunk := driftChunk
+	if q.Match != nil {
+		chunk = driftLook // what decides evaluates a query, whatever the number
+	}
+	for looked := 0; looked < driftLook; looked += chunk {
+		rows, err := s.driftRows(ctx, within, chunk)
 		if err != nil {
 			return DriftPage{}, err
 		}
@@ -194,7 +198,7 @@ func (s *Service) Drifts(ctx context.Context, account fleet.Account, q DriftQuer
 				return page, nil
 			}
 		}
-		if len(rows) < driftChunk {
+		if len(rows) < chunk {
 			page.Next = ""
 			return page, nil
 		}
@@ -203,11 +207,11 @@ func (s *Service) Drifts(ctx context.Context, account fleet.Account, q DriftQuer
 	return page, nil
 }
 
-// driftRows reads the next rows.
-func (s *Service) driftRows(ctx context.Context, within store.Range) ([]store.Key, error) {
+// driftRows reads the next rows, up to n.
+func (s *Service) driftRows(ctx context.Context, within store.Range, n int) ([]store.Key, error) {
 	var rows []store.Key
 	err := s.store.Scan(ctx, within, func(row store.Record) error {
-		if rows = append(rows, row.Key); len(rows) == driftChunk {
+		if rows = append(rows, row.Key); len(rows) == n {
 			return store.Stop
 		}
 		return nil

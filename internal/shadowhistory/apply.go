@@ -3,6 +3,7 @@ package shadowhistory
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/muster-iot/muster/internal/event"
 	"github.com/muster-iot/muster/internal/fleet"
@@ -115,14 +116,14 @@ func (s *Service) cut(ctx context.Context, c *change, of subject, newest int64) 
 	// Whatever follows a segment is counted from the newest version back. The
 	// newest known segment may still have entries in this batch: it stays.
 	last, count, next := -1, int64(1), newest
-	for i := len(known) - 1; i >= 0; i-- {
+	for i, seg := range slices.Backward(known) {
 		if count >= int64(s.o.Versions) && i < len(known)-1 {
 			last = i
 			break
 		}
 		// Where the counter began anew nobody knows how many there were.
-		count += max(next-known[i].Version, 1)
-		next = known[i].Version
+		count += max(next-seg.Version, 1)
+		next = seg.Version
 	}
 	if last < 0 {
 		return nil

@@ -37,14 +37,14 @@ type world struct {
 	applied store.Cursor
 }
 
-func newWorld(t testing.TB, o Options) *world {
-	t.Helper()
+func newWorld(tb testing.TB, o Options) *world {
+	tb.Helper()
 	engine, err := embedded.Open(embedded.Options{Dir: "data", FS: vfs.NewMem(), Logger: slog.New(slog.DiscardHandler), CacheBytes: 1 << 20, ReserveBytes: -1})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { _ = engine.Close() })
-	w := &world{t: t, engine: engine, now: time.UnixMilli(1_750_000_000_000).UTC()}
+	tb.Cleanup(func() { _ = engine.Close() })
+	w := &world{t: tb, engine: engine, now: time.UnixMilli(1_750_000_000_000).UTC()}
 	w.open(true)
 	o.Store, o.Shadows, o.Now, o.Logger = engine, w, func() time.Time { return w.now }, slog.New(slog.DiscardHandler)
 	if o.CatchUp == nil {

@@ -69,12 +69,7 @@ func (s subject) segments() store.Range {
 	return store.Under(kindSegment, string(s.account), s.thing, s.shadow)
 }
 
-// seqOfEntry and seqOfSegment read the sequence in a key.
-func seqOfEntry(key store.Key) (uint64, error) {
-	n, err := parse(key.Last())
-	return ^n, err
-}
-
+// seqOfSegment reads the sequence in a key.
 func seqOfSegment(key store.Key) (uint64, error) { return parse(key.Last()) }
 
 // timeRow is a read row by time.
