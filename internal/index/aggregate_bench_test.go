@@ -1,7 +1,6 @@
 package index_test
 
 import (
-	"context"
 	"testing"
 
 	"github.com/muster-iot/muster/internal/fleet"
@@ -15,7 +14,7 @@ func BenchmarkAggregate1M(b *testing.B) {
 	sum := func(of fleet.FieldType, field string) func(index.Aggregation) error {
 		return func(a index.Aggregation) error {
 			a.Field = field
-			_, err := x.Summarize(context.Background(), account, a, of, 10)
+			_, err := x.Summarize(b.Context(), account, a, of, 10)
 			return err
 		}
 	}
@@ -26,7 +25,7 @@ func BenchmarkAggregate1M(b *testing.B) {
 	percentiles := func(a index.Aggregation) error { _, err := x.Percentiles(account, a, nil); return err }
 	cardinality := func(a index.Aggregation) error { _, err := x.Cardinality(account, a); return err }
 	buckets := func(a index.Aggregation) error {
-		_, err := x.Buckets(context.Background(), account, a, 10)
+		_, err := x.Buckets(b.Context(), account, a, 10)
 		return err
 	}
 	for _, c := range []struct {
