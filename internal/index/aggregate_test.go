@@ -364,13 +364,70 @@ func TestAggregationsDifferential(t *testing.T) {
 			fields = append(fields, customFields("shadow.reported.unique:String", "shadow.reported.smooth:Number")...)
 			for _, f := range fields {
 				rig := rigFor(t, f, things)
-				for range 3 {
+				for round := range 4 {
+					if round == 2 {
+						rig.churn(t, things, r)
+					}
 					low := r.IntN(60) - 5
 					query := []string{"*", fmt.Sprintf("shadow.reported.pick>=%d", low), fmt.Sprintf("shadow.reported.pick:%d", low), "NOT shadow.reported.pick:7", "thingName:t-0000*"}[r.IntN(5)]
 					rig.compareAggregations(t, f, query, things, r)
 				}
 			}
 		})
+	}
+}
+
+// churn changes and deletes things, in the index and in what is compared with it,
+// while somebody aggregates.
+func (r *aggregateRig) churn(t *testing.T, things map[string][2]string, random *rand.Rand) {
+	t.Helper()
+	a, stop, done := r.over("shadow.reported.pick>3", "thingName"), make(chan struct{}), make(chan error)
+	go func() {
+		for {
+			_, err := r.Summarize(t.Context(), account, a, "", 7)
+			select {
+			case <-stop:
+				done <- err
+				return
+			default:
+			}
+		}
+	}()
+	var batch []event.Envelope
+	seq := uint64(0)
+	tell := func(e event.Event) {
+		seq++
+		batch = append(batch, event.Envelope{Seq: seq, Account: account, Event: e})
+	}
+	for i, name := range slices.Sorted(maps.Keys(things)) {
+		switch v := things[name]; {
+		case i%20 == 0 && len(things) > 3:
+			tell(event.ThingDeleted{Thing: name})
+			delete(things, name)
+		case i%3 == 0:
+			var state map[string]any
+			if err := json.Unmarshal([]byte(v[1]), &state); err != nil {
+				t.Fatal(err)
+			}
+			patch := map[string]any{"x": aggregateValue(random), "unique": fmt.Sprintf("new %d", random.IntN(1e6)), "pick": float64(random.IntN(50))}
+			tell(event.ShadowUpdated{Thing: name, Version: 3, Timestamp: 1, Patch: mustJSON(map[string]any{"reported": map[string]any{"x": nil}})})
+			tell(event.ShadowUpdated{Thing: name, Version: 4, Timestamp: 2, Patch: mustJSON(map[string]any{"reported": patch})})
+			maps.Copy(state, patch)
+			things[name] = [2]string{v[0], string(mustJSON(state))}
+		}
+		if len(batch) > 500 {
+			if err := r.Apply(t.Context(), batch); err != nil {
+				t.Fatal(err)
+			}
+			batch = batch[:0]
+		}
+	}
+	if err := r.Apply(t.Context(), batch); err != nil {
+		t.Fatal(err)
+	}
+	close(stop)
+	if err := <-done; err != nil {
+		t.Fatal(err)
 	}
 }
 
