@@ -128,11 +128,11 @@ func aggregateAnswers() []answerCase {
 			return err
 		}},
 	)
-	for _, max := range []int32{-1, 10_001} {
-		cases = append(cases, answerCase{op: "GetBucketsAggregation", want: "InvalidRequestException", rule: fmt.Sprint(max, " buckets"), says: "maxBuckets", do: func(o *operator) error {
+	for _, most := range []int32{-1, 10_001} {
+		cases = append(cases, answerCase{op: "GetBucketsAggregation", want: "InvalidRequestException", rule: fmt.Sprint(most, " buckets"), says: "maxBuckets", do: func(o *operator) error {
 			_, err := o.GetBucketsAggregation(o.t.Context(), &iot.GetBucketsAggregationInput{
 				QueryString: new("*"), AggregationField: new("thingName"),
-				BucketsAggregationType: &types.BucketsAggregationType{TermsAggregation: &types.TermsAggregation{MaxBuckets: &max}},
+				BucketsAggregationType: &types.BucketsAggregationType{TermsAggregation: &types.TermsAggregation{MaxBuckets: &most}},
 			})
 			return err
 		}})
