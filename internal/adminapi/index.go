@@ -28,6 +28,8 @@ const (
 // FleetIndex tells operators about the index of their account.
 type FleetIndex interface {
 	Describe(ctx context.Context, account fleet.Account) (IndexDescription, error)
+	// Statistics sums up a field that has a value somewhere.
+	Statistics(ctx context.Context, account fleet.Account, q StatisticsQuery) (IndexStatistics, error)
 	// Fields lists what has a value, of the index of groups or of things.
 	Fields(account fleet.Account, groups bool, prefix, after string, limit int) (fields []IndexField, next string, err error)
 }
@@ -93,6 +95,7 @@ type IndexField struct {
 func (h *handler) routeIndex(mux *routes) {
 	mux.HandleFunc("GET "+Prefix+"index", h.read(ActionDescribeFleetIndex, h.describeFleetIndex))
 	mux.HandleFunc("GET "+Prefix+"index/fields", h.read(ActionGetIndexFields, h.indexFields))
+	mux.HandleFunc("GET "+Prefix+"index/stats", h.read(ActionGetIndexStatistics, h.indexStatistics))
 }
 
 // describeFleetIndex answers with the state.
@@ -118,13 +121,9 @@ func (h *handler) indexFields(ctx context.Context, r *http.Request) (any, error)
 	if l.limit < 1 || l.limit > maxIndexFields {
 		return nil, fault.New(fault.InvalidRequest, "maxResults: must be from 1 to %d", maxIndexFields)
 	}
-	groups := false
-	switch name := l.values.Get("indexName"); name {
-	case "", indexOfThings:
-	case indexOfGroups:
-		groups = true
-	default:
-		return nil, fault.New(fault.ResourceNotFound, "index %s does not exist; there are %s and %s", name, indexOfThings, indexOfGroups)
+	groups, err := asksGroups(l.values.Get("indexName"))
+	if err != nil {
+		return nil, err
 	}
 	fields, next, err := h.o.FleetIndex.Fields(l.account, groups, l.values.Get("prefix"), l.after, l.limit)
 	if err != nil {

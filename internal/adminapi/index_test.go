@@ -49,6 +49,17 @@ func (o *oneIndex) Fields(account fleet.Account, groups bool, prefix, after stri
 	return found, "", nil
 }
 
+func (o *oneIndex) Statistics(_ context.Context, account fleet.Account, q adminapi.StatisticsQuery) (adminapi.IndexStatistics, error) {
+	o.asked = append(o.asked, fmt.Sprint(account, q))
+	if q.Field == "attributes.none" {
+		return adminapi.IndexStatistics{}, fault.New(fault.ResourceNotFound, "nothing in the index has a value")
+	}
+	return adminapi.IndexStatistics{
+		IndexName: "AWS_Things", Field: q.Field, Type: "Number", Matching: 7, WithValue: 1, Count: 1, Cardinality: 1, Average: new(2.5),
+		Percentiles: []adminapi.IndexPercentile{{Percent: 50, Value: 2.5}}, Buckets: []adminapi.IndexBucket{{Key: "2.5", Count: 1}},
+	}, nil
+}
+
 // TestIndex calls both operations, page by page, and what they refuse.
 func TestIndex(t *testing.T) {
 	t.Parallel()
@@ -121,5 +132,41 @@ func TestIndex(t *testing.T) {
 	}
 	if index.asked[0] != "000000000001" || actions[0] != adminapi.ActionDescribeFleetIndex || actions[1] != adminapi.ActionGetIndexFields {
 		t.Error(index.asked, actions)
+	}
+}
+
+// TestIndexStatistics: what is asked of the index, and what is refused before.
+func TestIndexStatistics(t *testing.T) {
+	t.Parallel()
+	index := &oneIndex{}
+	var action string
+	h := adminapi.New(adminapi.Options{
+		Authorize: func(r *http.Request, _ []byte, of string) (*http.Request, error) { action = of; return r, nil },
+		Account:   func(context.Context) fleet.Account { return "000000000001" }, FleetIndex: index, Logger: slog.New(slog.DiscardHandler),
+	})
+	call := func(query string) (int, string) {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, adminapi.Prefix+"index/stats?"+query, http.NoBody))
+		return w.Code, w.Body.String()
+	}
+	status, body := call("field=a.b&query=x:y&type=Number&buckets=3&indexName=AWS_ThingGroups")
+	var got adminapi.IndexStatistics
+	if err := json.Unmarshal([]byte(body), &got); err != nil || status != http.StatusOK || got.Average == nil || *got.Average != 2.5 || got.Sum != nil ||
+		len(got.Percentiles) != 1 || got.Buckets[0].Key != "2.5" || action != adminapi.ActionGetIndexStatistics {
+		t.Errorf("%d %s %v", status, body, err)
+	}
+	if status, _ := call("field=a"); status != http.StatusOK {
+		t.Errorf("status %d", status)
+	}
+	if want := []string{"000000000001{true a.b x:y Number 3}", "000000000001{false a *  10}"}; !cmp.Equal(index.asked, want) {
+		t.Errorf("asked %q, want %q", index.asked, want)
+	}
+	for query, want := range map[string]int{
+		"": 400, "field=a&type=Text": 400, "field=a&buckets=x": 400, "field=a&more=1": 400, "field=a&field=b": 400,
+		"field=a&indexName=Other": 404, "field=attributes.none": 404,
+	} {
+		if status, body := call(query); status != want {
+			t.Errorf("%s: %d %s", query, status, body)
+		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
 )
 
@@ -163,4 +164,53 @@ func (c *Client) IndexFields(ctx context.Context, index, prefix string, limit in
 		return len(page.Fields), page.NextToken, err
 	})
 	return all, err
+}
+
+// IndexStatistics sums up a field of the index. What there is none of is nil.
+type IndexStatistics struct {
+	IndexName         string            `json:"indexName"`
+	Field             string            `json:"field"`
+	Type              string            `json:"type"`
+	Declared          bool              `json:"declared"`
+	Matching          int               `json:"matching"`
+	WithValue         int               `json:"withValue"`
+	Mistyped          int               `json:"mistyped"`
+	Cardinality       int               `json:"cardinality"`
+	Count             int               `json:"count"`
+	Average           *float64          `json:"average,omitempty"`
+	Sum               *float64          `json:"sum,omitempty"`
+	Minimum           *float64          `json:"minimum,omitempty"`
+	Maximum           *float64          `json:"maximum,omitempty"`
+	SumOfSquares      *float64          `json:"sumOfSquares,omitempty"`
+	Variance          *float64          `json:"variance,omitempty"`
+	StandardDeviation *float64          `json:"stdDeviation,omitempty"`
+	Percentiles       []IndexPercentile `json:"percentiles,omitempty"`
+	Buckets           []IndexBucket     `json:"buckets"`
+}
+
+// IndexPercentile is the value that a percentage of values are not above.
+type IndexPercentile struct {
+	Percent float64 `json:"percent"`
+	Value   float64 `json:"value"`
+}
+
+// IndexBucket is a value and how many documents have it.
+type IndexBucket struct {
+	Key   string `json:"keyValue"`
+	Count int    `json:"count"`
+}
+
+// IndexStatistics sums up a field over what matches a query. An empty index is
+// that of things, an empty type the one that the field has.
+func (c *Client) IndexStatistics(ctx context.Context, index, field, query, of string, buckets int) (IndexStatistics, error) {
+	values := url.Values{"field": {field}, "query": {query}, "buckets": {strconv.Itoa(buckets)}}
+	if index != "" {
+		values.Set("indexName", index)
+	}
+	if of != "" {
+		values.Set("type", of)
+	}
+	var out IndexStatistics
+	err := c.JSON(ctx, get("/ops/v1/index/stats", values), nil, &out)
+	return out, err
 }

@@ -270,7 +270,7 @@ func (a *App) joinDomains(context.Context) error {
 	a.memberships = a.newMemberships()
 	a.connectivity = a.newConnectivity()
 	a.index = index.New(index.Options{
-		Committer: &memberCommitter{a.registry}, Source: &thingState{shadows: a.shadows, presence: a.presence}, Logger: a.component("index"),
+		Committer: &memberCommitter{a.registry}, Source: &thingState{shadows: a.shadows, presence: a.presence}, Originals: originals{a.registry}, Logger: a.component("index"),
 		GroupLimit: limits.GroupsPerThing, Certificates: thingCertificates{a.registry}, Registerer: a.metrics,
 		IndexingOff: a.settings.Index.DefaultOff, Reloader: &loader{store: a.store},
 		Stored: (&loader{store: a.store}).storedMemberships,

@@ -100,7 +100,7 @@ whose data folder is ./muster-data.`,
 		c.add(root, groupServer, c.serve(), c.demo())
 	}
 	c.add(root, groupServer, c.checkConfig(), c.sim(), c.version())
-	c.add(root, groupOperate, c.things(), c.types(), c.groups(), c.billingGroups(), c.search(), c.describe(), c.index(), c.shadow(), c.subscribe(), c.publish(), c.explain(), c.connections())
+	c.add(root, groupOperate, c.things(), c.types(), c.groups(), c.billingGroups(), c.search(), c.stats(), c.describe(), c.index(), c.shadow(), c.subscribe(), c.publish(), c.explain(), c.connections())
 	c.add(root, groupOperate, c.connectivity())
 	c.add(root, groupOperate, c.certificates(), c.ca())
 	c.add(root, groupOperate, c.policy())

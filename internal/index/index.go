@@ -76,6 +76,8 @@ type Options struct {
 	GroupLimit int
 	// Stored tells what is durable, for an index that was read from a snapshot.
 	Stored Stored
+	// Originals spell the keys of buckets; without them keys are in lower case.
+	Originals Originals
 	// Registerer is optional.
 	Registerer prometheus.Registerer
 }
@@ -118,6 +120,8 @@ type Index struct {
 	// refusals says so by group.
 	refused  atomic.Uint64
 	refusals *prometheus.CounterVec
+	// mistyped remembers which values of wrong types are logged.
+	mistyped mistyped
 }
 
 // New returns an index that answers IndexNotReady until its first build.

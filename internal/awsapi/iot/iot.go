@@ -26,6 +26,10 @@ type Index interface {
 	ParseGroups(query string) (fleetquery.Query, error)
 	Search(account fleet.Account, q fleetquery.Query, after string, limit int) (things []string, next string, err error)
 	SearchGroups(account fleet.Account, q fleetquery.Query, after string, limit int) (groups []string, next string, err error)
+	Statistics(account fleet.Account, over index.Aggregation) (index.Statistics, error)
+	Cardinality(account fleet.Account, over index.Aggregation) (int, error)
+	Percentiles(account fleet.Account, over index.Aggregation, percents []float64) ([]index.Percentile, error)
+	Buckets(ctx context.Context, account fleet.Account, over index.Aggregation, limit int) (index.Buckets, error)
 	// StatusOf returns the states of the account's two indexes, empty for one that
 	// its stored configuration does not have.
 	StatusOf(account fleet.Account, stored *fleet.Indexing) (things, groups index.Status)
@@ -73,6 +77,7 @@ func Register(s *awsapi.Server, d Deps) {
 	a.registerAttachments(s)
 	a.registerPrincipals(s)
 	a.registerIndex(s)
+	a.registerAggregations(s)
 	a.registerAuthorizers(s)
 	a.registerBillingGroups(s)
 	a.registerTags(s)

@@ -136,6 +136,13 @@ func allActs(t *testing.T, of *neighbour, secret string) []act {
 		{op: "DescribeAuthorizer", in: &iot.DescribeAuthorizerInput{AuthorizerName: new("gate")}, refused: notFound, shows: show},
 		{op: "DescribeDefaultAuthorizer", in: &iot.DescribeDefaultAuthorizerInput{}, refused: notFound, shows: show},
 		{op: "DescribeIndex", in: &iot.DescribeIndexInput{IndexName: new("AWS_Things")}, shows: show},
+		{op: "GetStatistics", in: &iot.GetStatisticsInput{QueryString: new("*"), AggregationField: new("thingName")}, shows: show},
+		{op: "GetCardinality", in: &iot.GetCardinalityInput{QueryString: new("*"), AggregationField: new("thingName")}, shows: show},
+		{op: "GetPercentiles", in: &iot.GetPercentilesInput{QueryString: new("*")}, shows: show},
+		{op: "GetBucketsAggregation", in: &iot.GetBucketsAggregationInput{
+			QueryString: new("*"), AggregationField: new("thingName"),
+			BucketsAggregationType: &types.BucketsAggregationType{TermsAggregation: &types.TermsAggregation{MaxBuckets: new(int32(100))}},
+		}, shows: show},
 		{op: "GetIndexingConfiguration", in: &iot.GetIndexingConfigurationInput{}, shows: show},
 		{op: "UpdateIndexingConfiguration", in: &iot.UpdateIndexingConfigurationInput{ThingIndexingConfiguration: indexingWith("attributes." + secret)}, builds: build},
 		{op: "GetPolicy", in: &iot.GetPolicyInput{PolicyName: new("may")}, refused: notFound, shows: show},
@@ -625,6 +632,7 @@ func opsCases(of *neighbour) map[string][]opsCase {
 		"POST sign-out":                                {{path: "sign-out"}},
 		"GET index":                                    {{path: "index"}},
 		"GET index/fields":                             {{path: "index/fields?prefix=attributes."}},
+		"GET index/stats":                              {{path: "index/stats?field=thingName"}},
 		"GET fleet/connections":                        {{path: "fleet/connections?at=2026-01-01T00:00:00Z"}},
 
 		"GET things/{thing}/shadows/{shadow}/history":            {{path: "things/pump/shadows/config/history"}, {path: "things/pump/shadows/.classic/history"}},

@@ -33,7 +33,7 @@ type answerCase struct {
 
 // answerCases is every case, area by area; an area has a file of its own.
 func answerCases() []answerCase {
-	return slices.Concat(endpointAnswers(), thingAnswers(), groupAnswers(), policyAnswers(), certificateAnswers(), indexAnswers())
+	return slices.Concat(endpointAnswers(), thingAnswers(), groupAnswers(), policyAnswers(), certificateAnswers(), indexAnswers(), aggregateAnswers())
 }
 
 // matrixDomains are the domains whose operations are all held to the model.
