@@ -29,6 +29,9 @@ func (alone) CommitMembership(context.Context, []index.MembershipChange, store.C
 	return nil
 }
 
+// CommitComplete implements index.Committer.
+func (alone) CommitComplete(context.Context, []index.CompleteGroup) error { return nil }
+
 // ThingState implements index.Source.
 func (alone) ThingState(context.Context, fleet.Account, string) (index.State, error) {
 	return index.State{}, nil
