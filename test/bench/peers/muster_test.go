@@ -106,7 +106,7 @@ type answer struct {
 // ask asks the index.
 func ask(t *testing.T, x *index.Index, q question) answer {
 	t.Helper()
-	parsed, err := x.ParseThings(account, q.muster)
+	parsed, err := x.ParseThings(q.muster)
 	if err != nil {
 		t.Fatalf("%s: %v", q.muster, err)
 	}
@@ -141,7 +141,7 @@ func median(t *testing.T, run func() error) time.Duration {
 // aggregated prints what sums over the connected devices cost, beside PostgreSQL.
 func aggregated(t *testing.T, x *index.Index, conn *pgx.Conn) {
 	t.Helper()
-	connected, err := x.ParseThings(account, "connectivity.connected:true")
+	connected, err := x.ParseThings("connectivity.connected:true")
 	if err != nil {
 		t.Fatal(err)
 	}
