@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/store"
@@ -16,7 +17,8 @@ const rowBatch = 500
 type RowDifference struct {
 	Key store.Key
 	// Have and Want are what the row says and what it should say: "absent",
-	// "present", or "claim" for dynamic or exclusive.
+	// "present", or "claim" for dynamic or exclusive; for a record that counts
+	// its attachments, their number.
 	Have, Want string
 	// Repairable is false when the records do not tell which side is right.
 	Repairable bool
@@ -347,6 +349,15 @@ func mirror(row store.Key) store.Key {
 // compareAttachments holds the two rows of each attachment against each other,
 // and their numbers against the records, which count them.
 func compareAttachments(ctx context.Context, r store.Reader, report func(RowDifference)) (rows int, err error) {
+	halved := map[store.Key]bool{}
+	tell := func(d RowDifference) {
+		parts := d.Key.Parts()
+		for _, owner := range [][2]string{{parts[2], parts[3]}, {parts[3], parts[2]}} {
+			halved[key(kindThing, fleet.Account(parts[1]), owner[0])] = true
+			halved[key(kindCertificate, fleet.Account(parts[1]), parseRef(owner[1]).name)] = true
+		}
+		report(d)
+	}
 	for _, kind := range []string{kindThingPrincipal, kindPrincipalThing} {
 		err := inBatches(ctx, r, kind, func(batch []store.Record) error {
 			rows += len(batch)
@@ -366,7 +377,7 @@ func compareAttachments(ctx context.Context, r store.Reader, report func(RowDiff
 					return // found from the other side
 				}
 				if have != rowAbsent {
-					report(RowDifference{Key: row, Have: have, Want: says})
+					tell(RowDifference{Key: row, Have: have, Want: says})
 					return
 				}
 				decided, err2 := decideAttachment(ctx, r, mirror(row), says)
@@ -374,14 +385,84 @@ func compareAttachments(ctx context.Context, r store.Reader, report func(RowDiff
 					err = err2
 					return
 				}
-				report(decided)
+				tell(decided)
 			})
 		})
 		if err != nil {
 			return rows, err
 		}
 	}
-	return rows, err
+	if err != nil {
+		return rows, err
+	}
+	uncounted := func(owner store.Key, have, want int) {
+		if !halved[owner] {
+			report(RowDifference{Key: owner, Have: fmt.Sprintf("%d attachments", have), Want: fmt.Sprintf("%d attachments", want)})
+		}
+	}
+	err = compareCounts(ctx, r, kindThing, kindThingPrincipal, "", func(record store.Record) (int, error) {
+		thing, err := decode[thingRecord](record)
+		if err != nil {
+			return 0, err
+		}
+		return thing.Principals, nil
+	}, uncounted)
+	if err != nil {
+		return rows, err
+	}
+	return rows, compareCounts(ctx, r, kindCertificate, kindPrincipalThing, fleet.ARNCertificate+"/", func(record store.Record) (int, error) {
+		certificate, err := decode[certificateRecord](record)
+		if err != nil {
+			return 0, err
+		}
+		return certificate.Things, nil
+	}, uncounted)
+}
+
+// compareCounts holds the numbers in records against those of their rows, which
+// lie in the same order: each batch of records is read with the rows up to its end.
+func compareCounts(
+	ctx context.Context, r store.Reader, kind, rowKind, prefix string, counted func(store.Record) (int, error), differ func(owner store.Key, have, want int),
+) error {
+	within := store.Under(rowKind)
+	pass := func(want map[store.Key]int, upTo store.Key) error {
+		have := map[store.Key]int{}
+		err := r.Scan(ctx, store.Range{From: within.From, To: upTo}, func(row store.Record) error {
+			parts := row.Key.Parts()
+			have[store.K(kind, parts[1], strings.TrimPrefix(parts[2], prefix))]++
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("count %s: %w", rowKind, err)
+		}
+		within.From = upTo
+		for owner, n := range want {
+			if have[owner] != n {
+				differ(owner, have[owner], n)
+			}
+			delete(have, owner)
+		}
+		for owner, n := range have {
+			differ(owner, n, 0)
+		}
+		return nil
+	}
+	err := inBatches(ctx, r, kind, func(batch []store.Record) error {
+		want := make(map[store.Key]int, len(batch))
+		for _, record := range batch {
+			n, err := counted(record)
+			if err != nil {
+				return err
+			}
+			want[record.Key] = n
+		}
+		last := batch[len(batch)-1].Key
+		return pass(want, store.K(rowKind, last.Parts()[1], prefix+last.Last())+"\x01")
+	})
+	if err != nil {
+		return err
+	}
+	return pass(nil, within.To)
 }
 
 // decideAttachment tells from the records' counts whether a row without its
