@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -135,7 +136,8 @@ func sourceOf(row store.Key) (store.Key, rowSource, bool) {
 	if len(parts) < 3 {
 		return "", rowSource{}, false
 	}
-	kind, name := "", row.Last()
+	var kind string
+	name := row.Last()
 	switch parts[0] {
 	case kindThingByType, kindThingByAttribute, kindBillingGroupThing, kindGroupThing:
 		kind = kindThing
@@ -238,9 +240,7 @@ func compareForward(ctx context.Context, r store.Reader, s rowSource, report fun
 			if err != nil {
 				return err
 			}
-			for row, says := range rows {
-				want[row] = says
-			}
+			maps.Copy(want, rows)
 		}
 		return lookUp(ctx, r, want, func(row store.Key, have, says string) {
 			report(RowDifference{Key: row, Have: have, Want: says, Repairable: true})
