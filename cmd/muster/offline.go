@@ -1,18 +1,22 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
 	"filippo.io/age"
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/muster-iot/muster/internal/adminapi"
 	"github.com/muster-iot/muster/internal/apiclient"
@@ -149,29 +153,101 @@ var errFindings = errors.New("doctor found differences")
 
 func doctorCommand(o cli.Options) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "doctor", Short: "Compare store, event log and index of a running server", Args: cobra.NoArgs,
-		Long: `Read the whole event log and build a second index from the store, and compare:
-every event must be there and readable, and the live index must say what the
-store says. Nothing is changed. The exit code is 1 when something differs; a
-restart rebuilds the index.`,
-		Example: `  muster doctor`,
+		Use: "doctor", Short: "Compare store, event log and projections of a running server, and repair those", Args: cobra.NoArgs,
+		Long: `Look at everything that a running server keeps twice, and compare: the event log
+with itself, rows of the registry with its records, the fleet index with one
+built anew from the store, members of dynamic groups with what the index
+decides, the histories of connections and memberships with what there is now,
+and the audit trail with its chain of hashes. Nothing is changed.
+
+With --repair it shows what differs, asks, and has the server make what can be
+made from its sources again: rows, index, memberships, open ends of histories.
+Sources are never changed. Then it looks again and says what was repaired and
+what remains.
+
+The exit code is 0 when nothing differs, or no longer, and 1 when something does,
+when the question is not answered with yes, or when the server cannot be asked.`,
+		Example: `  muster doctor
+  muster doctor --repair
+  muster doctor --repair --yes`,
 	}
+	repair := cmd.Flags().Bool("repair", false, "repair what can be made from its sources again")
+	yes := cmd.Flags().Bool("yes", false, "repair without a question")
 	return cli.Call(o, cmd, func(cmd *cobra.Command, api *apiclient.Client, _ []string) error {
+		if *yes && !*repair {
+			return errors.New("--yes goes with --repair")
+		}
 		var report adminapi.Report
 		if err := api.JSON(cmd.Context(), apiclient.Request{Service: signingName, Method: http.MethodGet, Path: adminapi.Prefix + "doctor"}, nil, &report); err != nil {
 			return err
 		}
-		return printReport(cmd.OutOrStdout(), report)
+		err := printReport(cmd.OutOrStdout(), report)
+		if !*repair || !errors.Is(err, errFindings) {
+			return err
+		}
+		if !slices.ContainsFunc(report.Findings, func(f adminapi.Finding) bool { return f.Repairable }) {
+			return fmt.Errorf("%w; none of them can be repaired", err)
+		}
+		if !*yes {
+			if asked := askToRepair(cmd); asked != nil {
+				return fmt.Errorf("%w; %w", err, asked)
+			}
+		}
+		var done adminapi.Repaired
+		if err := api.JSON(cmd.Context(), apiclient.Request{Service: signingName, Method: http.MethodPost, Path: adminapi.Prefix + "doctor/repair"}, nil, &done); err != nil {
+			return err
+		}
+		if err := printRepaired(cmd.OutOrStdout(), done); err != nil {
+			return err
+		}
+		return printReport(cmd.OutOrStdout(), done.Remaining)
 	})
+}
+
+// askToRepair asks on a terminal; nil is yes.
+func askToRepair(cmd *cobra.Command) error {
+	in, ok := cmd.InOrStdin().(*os.File)
+	if !ok || !term.IsTerminal(int(in.Fd())) {
+		return errors.New("nobody can be asked: give --yes to repair")
+	}
+	if _, err := io.WriteString(cmd.ErrOrStderr(), "Repair what can be repaired? [y/N] "); err != nil {
+		return fmt.Errorf("ask: %w", err)
+	}
+	answer, err := bufio.NewReader(in).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("read the answer: %w", err)
+	}
+	if answer = strings.ToLower(strings.TrimSpace(answer)); answer != "y" && answer != "yes" {
+		return errors.New("nothing was repaired")
+	}
+	return nil
+}
+
+func printRepaired(out io.Writer, done adminapi.Repaired) error {
+	var text strings.Builder
+	for _, check := range slices.Sorted(maps.Keys(done.Repaired)) {
+		fmt.Fprintf(&text, "repaired %d of %s\n", done.Repaired[check], check)
+	}
+	if len(done.Repaired) == 0 {
+		text.WriteString("nothing was repaired\n")
+	}
+	if _, err := io.WriteString(out, text.String()); err != nil {
+		return fmt.Errorf("print what was repaired: %w", err)
+	}
+	return nil
 }
 
 func printReport(out io.Writer, report adminapi.Report) error {
 	var text strings.Builder
-	for _, check := range []string{"events", "index documents", "audit records"} {
-		fmt.Fprintf(&text, "%-16s %d checked\n", check, report.Checked[check])
+	for _, check := range slices.Sorted(maps.Keys(report.Checked)) {
+		fmt.Fprintf(&text, "%-20s %d checked\n", check, report.Checked[check])
 	}
 	for _, f := range report.Findings {
-		fmt.Fprintf(&text, "%s: %s: %s\n", f.Check, f.Subject, f.Detail)
+		fmt.Fprintf(&text, "%s: %s: %s", f.Check, f.Subject, f.Detail)
+		if f.Repairable {
+			text.WriteString(" (can be repaired)")
+		}
+		text.WriteString("\n")
 	}
 	if len(report.Findings) == 0 {
 		text.WriteString("no differences\n")

@@ -30,6 +30,7 @@ const (
 	ActionBackup = "ops:Backup"
 	ActionDoctor = "ops:Doctor"
 	ActionDrain  = "ops:Drain"
+	ActionRepair = "ops:Repair"
 )
 
 // Finding is one thing that doctor found wrong.
@@ -39,6 +40,12 @@ type Finding struct {
 	// Subject is the key or name that differs.
 	Subject string `json:"subject"`
 	Detail  string `json:"detail"`
+	// Have and Want are what it is and what it should be; empty for a check that
+	// can only say what is wrong.
+	Have string `json:"have,omitempty"`
+	Want string `json:"want,omitempty"`
+	// Repairable says that repair can make it right.
+	Repairable bool `json:"repairable"`
 }
 
 // Report is what doctor looked at and found.
@@ -46,6 +53,14 @@ type Report struct {
 	// Checked counts what each comparison looked at.
 	Checked  map[string]int `json:"checked"`
 	Findings []Finding      `json:"findings"`
+}
+
+// Repaired is what a repair did.
+type Repaired struct {
+	// Repaired counts the differences that are gone, by check.
+	Repaired map[string]int `json:"repaired"`
+	// Remaining is what doctor says afterwards.
+	Remaining Report `json:"remaining"`
 }
 
 // Options are the calls that this front end makes.
@@ -69,6 +84,8 @@ type Options struct {
 	Backup func(ctx context.Context, w io.Writer, recipient string) error
 	// Doctor compares store, log and projections.
 	Doctor func(ctx context.Context) (Report, error)
+	// Repair makes projections agree with the store again.
+	Repair func(ctx context.Context) (Repaired, error)
 	// StartDrain begins to tell devices to leave over a time, that of the
 	// settings when over is negative; EndDrain lets them in again.
 	StartDrain  func(ctx context.Context, over time.Duration) error
@@ -134,6 +151,7 @@ func (h *handler) routes() *routes {
 	mux := newRoutes()
 	mux.HandleFunc("POST "+Prefix+"backup", h.backup)
 	mux.HandleFunc("GET "+Prefix+"doctor", h.doctor)
+	mux.HandleFunc("POST "+Prefix+"doctor/repair", h.repair)
 	h.handleDenials(mux)
 	h.handleHistory(mux)
 	h.handleMemberships(mux)
@@ -240,6 +258,29 @@ func (h *handler) doctor(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	if err := json.NewEncoder(w).Encode(report); err != nil {
+		h.o.Logger.InfoContext(r.Context(), "caller left before the answer", slog.Any("err", err)) //nolint:contextcheck // as above
+	}
+}
+
+func (h *handler) repair(w http.ResponseWriter, r *http.Request) {
+	r, body, err := h.enter(w, r, ActionRepair)
+	if err == nil && len(body) > 0 {
+		err = fault.New(fault.InvalidRequest, "the body must be empty")
+	}
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	repaired, err := h.o.Repair(r.Context()) //nolint:contextcheck // as above
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	if repaired.Remaining.Findings == nil {
+		repaired.Remaining.Findings = []Finding{}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if err := json.NewEncoder(w).Encode(repaired); err != nil {
 		h.o.Logger.InfoContext(r.Context(), "caller left before the answer", slog.Any("err", err)) //nolint:contextcheck // as above
 	}
 }

@@ -108,7 +108,9 @@ type App struct {
 	tokens      *pagetoken.Sealer
 	names       *names
 	followers   followers
-	listeners   listeners
+	// repairing is held by the one repair that runs.
+	repairing sync.Mutex
+	listeners listeners
 	// limit bounds the connections of the listeners with TLS, localLimit those
 	// of the one on loopback; from Start on.
 	limit, localLimit *inlet.Limit
@@ -269,14 +271,19 @@ func (a *App) joinDomains(context.Context) error {
 	a.history = a.newHistory()
 	a.memberships = a.newMemberships()
 	a.connectivity = a.newConnectivity()
-	a.index = index.New(index.Options{
-		Committer: &memberCommitter{a.registry}, Source: &thingState{shadows: a.shadows, presence: a.presence}, Originals: originals{a.registry}, Logger: a.component("index"),
-		GroupLimit: limits.GroupsPerThing, Certificates: thingCertificates{a.registry}, Registerer: a.metrics,
-		IndexingOff: a.settings.Index.DefaultOff, Reloader: &loader{store: a.store},
-		Stored: (&loader{store: a.store}).storedMemberships,
-	})
+	a.index = index.New(a.indexOptions())
 	a.measureIndexLag() //nolint:contextcheck // looked at by scrapes, which bring no context
 	return nil
+}
+
+// indexOptions are those of the fleet index; doctor builds another one with them.
+func (a *App) indexOptions() index.Options {
+	return index.Options{
+		Committer: &memberCommitter{a.registry}, Source: &thingState{shadows: a.shadows, presence: a.presence}, Originals: originals{a.registry}, Logger: a.component("index"),
+		GroupLimit: a.settings.Registry.MaxGroupsPerThing, Certificates: thingCertificates{a.registry}, Registerer: a.metrics,
+		IndexingOff: a.settings.Index.DefaultOff, Reloader: &loader{store: a.store},
+		Stored: (&loader{store: a.store}).storedMemberships,
+	}
 }
 
 // endpoints are what DescribeEndpoint answers.

@@ -9,7 +9,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/muster-iot/muster/internal/adminapi"
 	"github.com/muster-iot/muster/internal/audit"
 	"github.com/muster-iot/muster/internal/eventlog"
 )
@@ -93,15 +92,15 @@ func (a *App) recordReload() {
 const settingsPatience = 10 * time.Second
 
 // checkAudit verifies the trails of all accounts.
-func (a *App) checkAudit(ctx context.Context, report *adminapi.Report) error {
+func (a *App) checkAudit(ctx context.Context, found func(finding)) (checked int, err error) {
 	accounts, err := a.audit.Accounts(ctx)
 	if err != nil {
-		return err
+		return checked, err
 	}
 	// Whoever removed a head would keep its trail from being looked at.
 	known, err := a.accounts.AllAccounts(ctx)
 	if err != nil {
-		return err
+		return checked, err
 	}
 	accounts = append(append(accounts, a.settings.AccountID), known...)
 	slices.Sort(accounts)
@@ -109,19 +108,15 @@ func (a *App) checkAudit(ctx context.Context, report *adminapi.Report) error {
 	for _, account := range accounts {
 		verdict, err := a.audit.Verify(ctx, account, nil, audit.Witness{
 			Found: func(f audit.Finding) error {
-				if len(report.Findings) < maxFindings {
-					report.Findings = append(report.Findings, adminapi.Finding{
-						Check: "audit", Subject: fmt.Sprintf("%s record %d", account, f.Seq), Detail: string(f.Problem) + ": " + f.Detail,
-					})
-				}
+				found(finding{account: account, subject: fmt.Sprintf("%s record %d", account, f.Seq), detail: string(f.Problem) + ": " + f.Detail})
 				return nil
 			},
 			Progress: func(int) error { return nil },
 		})
 		if err != nil {
-			return err
+			return checked, err
 		}
-		report.Checked["audit records"] += verdict.Records
+		checked += verdict.Records
 	}
-	return nil
+	return checked, nil
 }

@@ -137,7 +137,7 @@ func (a *App) localHandler(listener string) http.Handler {
 // would redirect topics with empty levels.
 func (a *App) deviceHandler(listener string) http.Handler {
 	admin := adminapi.New(adminapi.Options{
-		Authorize: a.authorizeOps, AuthenticateHead: a.api.AuthenticateHead, AuthorizeOn: a.authorizeOpsOn, Operators: a.accounts, SignIn: a.signIn, SignedIn: a.signedIn, Backup: a.Backup, Doctor: a.Doctor, Logger: a.component("adminapi"),
+		Authorize: a.authorizeOps, AuthenticateHead: a.api.AuthenticateHead, AuthorizeOn: a.authorizeOpsOn, Operators: a.accounts, SignIn: a.signIn, SignedIn: a.signedIn, Backup: a.Backup, Doctor: a.Doctor, Repair: a.Repair, Logger: a.component("adminapi"),
 		StartDrain: a.StartDrain, DrainStatus: a.drainStatus, EndDrain: a.endDrain,
 		Devices: refusals{a.devices}, Accounts: a.accounts,
 		Decommissioner: a.newDecommission(), AttributeRules: a.registry,

@@ -94,7 +94,7 @@ func calledName(c *broker.ConnectRequest) string {
 // once.
 func installationWide(action string) bool {
 	switch action {
-	case adminapi.ActionBackup, adminapi.ActionDoctor, adminapi.ActionDrain:
+	case adminapi.ActionBackup, adminapi.ActionDoctor, adminapi.ActionRepair, adminapi.ActionDrain:
 		return true
 	default:
 		return false

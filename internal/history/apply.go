@@ -217,7 +217,7 @@ func (s *Service) Rebuild(ctx context.Context) (store.Cursor, error) {
 	}
 	for len(repairs) > 0 {
 		n := min(len(repairs), rebuildBatch)
-		if err := s.repair(ctx, repairs[:n]); err != nil {
+		if err := s.repair(ctx, repairs[:n], store.Batch{}); err != nil {
 			return store.Cursor{}, err
 		}
 		repairs = repairs[n:]
@@ -295,15 +295,16 @@ func (s *Service) compare(ctx context.Context, snapshot store.Snapshot, now int6
 	return repairs, nil
 }
 
-// repair commits some repairs. Run twice, it finds the rows gone.
-func (s *Service) repair(ctx context.Context, repairs []repair) error {
+// repair commits some repairs together with a guard. Run twice, it finds the rows
+// gone.
+func (s *Service) repair(ctx context.Context, repairs []repair, guard store.Batch) error {
 	var rows []store.Key
 	for _, r := range repairs {
 		if r.begin == nil {
 			rows = append(rows, r.row)
 		}
 	}
-	c := &change{filed: map[fleet.Account]total{}}
+	c := &change{batch: guard, filed: map[fleet.Account]total{}}
 	var err error
 	if c.open, err = loadOpen(ctx, s.store, rows); err != nil {
 		return err

@@ -57,6 +57,7 @@ func TestBuiltinsMeanWhatTheySay(t *testing.T) {
 		FleetAdmin SecurityAdmin | iot:CreateProvisioningTemplate
 		FleetAdmin SecurityAdmin | ops:PutAllowList
 		FleetAdmin SecurityAdmin | ops:Doctor
+		FleetAdmin | ops:Repair
 		SecurityAdmin | ops:CreateUser
 		SecurityAdmin | ops:AttachRoleAccessPolicy
 		SecurityAdmin | ops:CreateAccessKey

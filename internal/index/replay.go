@@ -128,13 +128,18 @@ func (x *Index) runReconcile(ctx context.Context) error {
 // reconcile has every membership committed in which the index differs from what is
 // durable, and returns how many there are. What changes meanwhile is decided beside.
 func (x *Index) reconcile(ctx context.Context) (int, error) {
-	c := &reconciliation{x: x, ctx: ctx}
+	c := &reconciliation{x: x, ctx: ctx, differ: func(at membership, added bool) {
+		x.outbox.update(func() {
+			x.outbox.note(at, decision{added: added, cause: &event.MembershipCause{Kind: string(CauseQuery)}})
+		})
+	}}
 	if x.options.Stored != nil {
 		if err := x.options.Stored(ctx, c.stored); err != nil {
 			return 0, fmt.Errorf("read stored memberships: %w", err)
 		}
 	}
 	c.finish()
+	x.tellComplete()
 	x.replay.end()
 	return c.differences, nil
 }
@@ -150,7 +155,10 @@ type reconciliation struct {
 	names []string
 	after string
 	// seen are the groups that had stored members.
-	seen        map[groupKey]bool
+	seen map[groupKey]bool
+	// differ is told of a place that the index has and the store lacks, or the
+	// other way round; under the lock that decisions are made under.
+	differ      func(at membership, added bool)
 	differences int
 }
 
@@ -176,7 +184,7 @@ func (c *reconciliation) page(last bool) {
 	if c.group == "" {
 		return
 	}
-	c.x.compareMembers(c.account, c.group, c.after, c.names, last, &c.differences)
+	c.compareMembers(c.account, c.group, c.after, c.names, last)
 	if !last {
 		c.after = c.names[len(c.names)-1]
 	}
@@ -196,26 +204,22 @@ func (c *reconciliation) finish() {
 		}
 		s.mu.RUnlock()
 		for _, group := range groups {
-			c.x.compareMembers(account, group, "", nil, true, &c.differences)
+			c.compareMembers(account, group, "", nil, true)
 		}
 	}
-	c.x.tellComplete()
 }
 
-// compareMembers has the places committed in which the members of a group behind a
-// name differ from the stored ones, up to the last stored one unless the list is
-// complete. It reads under the lock that decisions are made under.
-func (x *Index) compareMembers(account fleet.Account, group, after string, stored []string, complete bool, differences *int) {
-	s, err := x.shard(account)
+// compareMembers finds the places in which the members of a group behind a name
+// differ from the stored ones, up to the last stored one unless the list is
+// complete.
+func (c *reconciliation) compareMembers(account fleet.Account, group, after string, stored []string, complete bool) {
+	s, err := c.x.shard(account)
 	if s == nil || err != nil {
 		return
 	}
 	differ := func(thing string, added bool) {
-		*differences++
-		at := membership{account: account, group: group, thing: thing}
-		x.outbox.update(func() {
-			x.outbox.note(at, decision{added: added, cause: &event.MembershipCause{Kind: string(CauseQuery)}})
-		})
+		c.differences++
+		c.differ(membership{account: account, group: group, thing: thing}, added)
 	}
 	is := make(map[string]bool, len(stored))
 	for _, thing := range stored {

@@ -50,25 +50,31 @@ func (s *Service) Rebuild(ctx context.Context) (store.Cursor, error) {
 
 // compare repairs what differs between the open rows and the registry.
 func (s *Service) compare(ctx context.Context, snapshot store.Snapshot, now int64) error {
+	repairs, err := s.differing(ctx, snapshot, now)
+	if err != nil {
+		return err
+	}
+	for len(repairs) > 0 {
+		n := min(len(repairs), rebuildBatch)
+		if err := s.repair(ctx, repairs[:n], now, store.Batch{}); err != nil {
+			return err
+		}
+		repairs = repairs[n:]
+	}
+	return nil
+}
+
+// differing finds what differs between the open rows and the registry.
+func (s *Service) differing(ctx context.Context, snapshot store.Snapshot, now int64) ([]repair, error) {
 	open := map[store.Key]bool{}
 	err := snapshot.Scan(ctx, store.Under(kindOpen), func(row store.Record) error {
 		open[row.Key] = true
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("compare membership history: %w", err)
+		return nil, fmt.Errorf("compare membership history: %w", err)
 	}
 	var repairs []repair
-	flush := func(most int) error {
-		for len(repairs) > most {
-			n := min(len(repairs), rebuildBatch)
-			if err := s.repair(ctx, repairs[:n], now); err != nil {
-				return err
-			}
-			repairs = repairs[n:]
-		}
-		return nil
-	}
 	seq := snapshot.Cursor().Seq(0)
 	err = s.o.Live(ctx, snapshot, func(l Live) error {
 		row := openKey(l.Account, l.Thing, l.Group)
@@ -79,24 +85,24 @@ func (s *Service) compare(ctx context.Context, snapshot store.Snapshot, now int6
 		repairs = append(repairs, repair{account: l.Account, row: row, begin: &record{
 			Seq: seq, Began: now, Group: l.Group, Thing: l.Thing, Dynamic: l.Dynamic, Joined: &Cause{Kind: CauseUnknown},
 		}})
-		return flush(rebuildBatch)
+		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("compare membership history: %w", err)
+		return nil, fmt.Errorf("compare membership history: %w", err)
 	}
 	for row := range open {
 		repairs = append(repairs, repair{account: fleet.Account(row.Parts()[1]), row: row})
 	}
-	return flush(0)
+	return repairs, nil
 }
 
-// repair commits some repairs. Run twice, it finds nothing to do.
-func (s *Service) repair(ctx context.Context, repairs []repair, now int64) error {
+// repair commits some repairs together with a guard. Run twice, it finds nothing to do.
+func (s *Service) repair(ctx context.Context, repairs []repair, now int64, guard store.Batch) error {
 	rows := make([]store.Key, len(repairs))
 	for i, r := range repairs {
 		rows[i] = r.row
 	}
-	c := &change{filed: map[fleet.Account]total{}}
+	c := &change{batch: guard, filed: map[fleet.Account]total{}}
 	var err error
 	if c.open, err = loadOpen(ctx, s.store, rows); err != nil {
 		return err
@@ -112,7 +118,7 @@ func (s *Service) repair(ctx context.Context, repairs []repair, now int64) error
 			return err
 		}
 	}
-	if len(c.batch.Writes) == 0 {
+	if len(c.batch.Writes) == len(guard.Writes) {
 		return nil
 	}
 	if err := s.count(ctx, c); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/muster-iot/muster/internal/apiclient"
 	"github.com/muster-iot/muster/internal/testkit"
 )
 
@@ -41,6 +43,8 @@ type rig struct {
 	server  *testkit.Server
 	journal *journal
 	writers []*writer
+	// registered numbers the things that register made; it belongs to register.
+	registered int
 }
 
 func newRig(t *testing.T, flags ...string) *rig {
@@ -56,6 +60,20 @@ func newRig(t *testing.T, flags ...string) *rig {
 		journal: &journal{file: file, last: map[string]entry{}},
 	}
 	r.server.Start()
+	id, secret := r.server.Credentials()
+	api, err := apiclient.New(apiclient.Options{
+		Endpoint: "http://" + r.server.HTTPAddr, Credentials: apiclient.Credentials{AccessKeyID: id, Secret: secret, Region: "us-east-1"}, Now: time.Now,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer api.CloseIdle()
+	for name, query := range map[string]string{"low": "shadow.reported.battery<30", "leeds": "attributes.site:leeds"} {
+		request := apiclient.Request{Service: apiclient.ServiceControl, Method: http.MethodPost, Path: "/dynamic-thing-groups/" + name}
+		if err := api.JSON(t.Context(), request, map[string]string{"queryString": query}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for i := range things {
 		name := fmt.Sprintf("t-%02d", i)
 		if _, err := r.server.Muster(t.Context(), "things", "create", name); err != nil {
@@ -79,9 +97,40 @@ func (r *rig) load(strike func()) {
 			}
 		})
 	}
+	wg.Go(func() { r.churn(ctx) })
+	wg.Go(func() { r.register(ctx) })
 	strike()
 	cancel()
 	wg.Wait()
+}
+
+// churn connects and disconnects a thing's device until ctx ends or the server is
+// gone.
+func (r *rig) churn(ctx context.Context) {
+	for ctx.Err() == nil {
+		s, err := open(ctx, r.server.PlainMQTTAddr, "churn")
+		if err != nil {
+			return
+		}
+		_ = s.Close()
+	}
+}
+
+// register makes things with attributes and deletes some, as far as the server
+// lives; what became of them is the doctor's to say.
+func (r *rig) register(ctx context.Context) {
+	for ctx.Err() == nil {
+		r.registered++
+		name := fmt.Sprintf("r-%05d", r.registered)
+		if _, err := r.server.Muster(ctx, "things", "create", name, "site=leeds", "n="+strconv.Itoa(r.registered)); err != nil {
+			return
+		}
+		if r.registered%3 == 0 {
+			if _, err := r.server.Muster(ctx, "things", "delete", name); err != nil {
+				return
+			}
+		}
+	}
 }
 
 // verify checks every acknowledged version and the projections.

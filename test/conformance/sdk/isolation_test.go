@@ -548,13 +548,14 @@ func opsCases(of *neighbour) map[string][]opsCase {
 	const installation = "Forbidden"
 	const onlyLooks = `{"policyDocument":"{\"Version\":\"2012-10-17\",\"Statement\":{\"Effect\":\"Allow\",\"Action\":\"iot:ListThings\",\"Resource\":\"*\"}}"}`
 	return map[string][]opsCase{
-		"POST backup":   {{path: "backup", body: `{"recipient":"age1x"}`, refused: installation}},
-		"GET doctor":    {{path: "doctor", refused: installation}},
-		"POST drain":    {{path: "drain", refused: installation}},
-		"GET drain":     {{path: "drain", refused: installation}},
-		"DELETE drain":  {{path: "drain", refused: installation}},
-		"POST accounts": {{path: "accounts", body: `{"name":"x"}`, refused: installation}, {path: "accounts", body: `{"name":"x","id":"` + of.account + `"}`, refused: installation}},
-		"GET accounts":  {{path: "accounts"}},
+		"POST backup":        {{path: "backup", body: `{"recipient":"age1x"}`, refused: installation}},
+		"GET doctor":         {{path: "doctor", refused: installation}},
+		"POST doctor/repair": {{path: "doctor/repair", refused: installation}},
+		"POST drain":         {{path: "drain", refused: installation}},
+		"GET drain":          {{path: "drain", refused: installation}},
+		"DELETE drain":       {{path: "drain", refused: installation}},
+		"POST accounts":      {{path: "accounts", body: `{"name":"x"}`, refused: installation}, {path: "accounts", body: `{"name":"x","id":"` + of.account + `"}`, refused: installation}},
+		"GET accounts":       {{path: "accounts"}},
 		"GET accounts/{account}": {
 			{path: "accounts/" + of.account, refused: "ResourceNotFound"},
 			{path: "accounts/000000000000", refused: "ResourceNotFound"},
