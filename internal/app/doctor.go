@@ -71,6 +71,8 @@ func (a *App) checks() []check {
 		{name: "dynamic memberships", counted: "dynamic memberships", rounds: doctorRounds, run: a.checkMembers, repair: a.repairMembers},
 		{name: "connection history", counted: "connections", rounds: doctorRounds, run: a.checkConnections, repair: a.repairConnections},
 		{name: "membership history", counted: "memberships", rounds: doctorRounds, run: a.checkMemberships, repair: a.repairMemberships},
+		{name: "shadow history", counted: "shadows with a history", rounds: doctorRounds, run: a.checkVersions},
+		{name: "drifts", counted: "drifts", rounds: doctorRounds, run: a.checkDrifts, repair: a.repairDrifts},
 		{name: "audit", counted: "audit records", rounds: 1, run: a.checkAudit},
 	}
 }
