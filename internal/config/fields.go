@@ -183,7 +183,7 @@ func fields() []field {
 			func(s *Settings) value { return (*count)(&s.Shadow.MaxRequestsPerSecond) },
 		},
 		{
-			"shadow.max-in-flight", "0", "how many unanswered shadow requests a thing may have, 10 on AWS; 0 for no limit but that of memory", false,
+			"shadow.max-in-flight", "0", "how many unanswered shadow requests a thing may have, 10 on AWS; 0 for 128 over MQTT and no limit over HTTPS", false,
 			func(s *Settings) value { return (*count)(&s.Shadow.MaxInFlight) },
 		},
 		{

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -21,9 +22,25 @@ import (
 	"github.com/muster-iot/muster/internal/shadow"
 	"github.com/muster-iot/muster/internal/store"
 	"github.com/muster-iot/muster/internal/store/embedded"
+	"github.com/muster-iot/muster/internal/store/postgres"
+	"github.com/muster-iot/muster/internal/testkit"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// cluster is the PostgreSQL of this binary's tests.
+var cluster testkit.PostgresPool
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if err := cluster.Close(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	if err := goleak.Find(); code == 0 && err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
 
 const account fleet.Account = "000000000001"
 
@@ -44,6 +61,12 @@ func newWorld(tb testing.TB, o Options) *world {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { _ = engine.Close() })
+	return newWorldOn(tb, engine, o)
+}
+
+// newWorldOn is newWorld on another engine.
+func newWorldOn(tb testing.TB, engine store.Store, o Options) *world {
+	tb.Helper()
 	w := &world{t: tb, engine: engine, now: time.UnixMilli(1_750_000_000_000).UTC()}
 	w.open(true)
 	o.Store, o.Shadows, o.Now, o.Logger = engine, w, func() time.Time { return w.now }, slog.New(slog.DiscardHandler)
@@ -327,63 +350,79 @@ func TestHistoryThatBeganLateIsHonest(t *testing.T) {
 func TestEveryKeptVersionIsWhatItWas(t *testing.T) {
 	t.Parallel()
 	for _, versions := range []int{1, 40, 100000} {
-		random := rand.New(rand.NewPCG(7, uint64(versions)))
-		w := newWorld(t, Options{Versions: versions})
-		type made struct{ document, by string }
-		was := map[string]map[int64]made{}
-		newest := map[string]int64{}
-		lives := map[string]int64{}
-		for step := range 1500 {
-			w.now = w.now.Add(time.Duration(random.IntN(300)) * time.Second)
-			thing, by := fmt.Sprintf("t%d", random.IntN(3)), fmt.Sprintf("u%d", random.IntN(3))
-			if was[thing] == nil {
-				was[thing] = map[int64]made{}
-			}
-			switch n := random.IntN(200); {
-			case n == 0 && newest[thing] > 0:
-				w.delete(by, thing, "")
-				if random.IntN(2) == 0 {
-					w.now = w.now.Add(49 * time.Hour)
-					newest[thing], was[thing] = 0, map[int64]made{}
-					lives[thing]++
-				}
-			case n == 1:
-				w.now = w.now.Add(30 * time.Hour)
-			case n == 2:
-				w.open(true)
-			case n < 10:
-				w.follow(1 + random.IntN(100))
-			default:
-				v := w.update(by, thing, "", fmt.Sprintf(`{"state":{"desired":{"p%d":{"q%d":%d.0}},"reported":{"p%d":%s}}}`,
-					random.IntN(4), random.IntN(4), step, random.IntN(4), []string{"null", "1.50", `{"q1":[1]}`}[random.IntN(3)]))
-				d, err := w.Peek(t.Context(), account, thing, "")
-				if err != nil {
-					t.Fatal(err)
-				}
-				was[thing][v], newest[thing] = made{string(d.GetDocument("", 0)), by}, v
-			}
-		}
-		w.follow(64)
-		for thing, versionsOf := range was {
-			for v, want := range versionsOf {
-				at, err := w.At(t.Context(), account, thing, "", v)
-				if err != nil && v > newest[thing]-int64(versions) {
-					t.Fatalf("versions=%d: %s version %d of %d: %v", versions, thing, v, newest[thing], err)
-				}
-				if err != nil {
-					continue
-				}
-				if got := string(at.GetDocument("", 0)); got != want.document || at.Made.Actor.Principal.ID != want.by {
-					t.Fatalf("versions=%d: %s version %d by %s\nis  %s\nwas %s", versions, thing, v, at.Made.Actor.Principal.ID, got, want.document)
-				}
-			}
-			lines, _ := w.list(thing, "", Query{Limit: MaxPage})
-			if most := versions + 2*32 + 20; len(lines) > most && versions < 1000 {
-				t.Errorf("versions=%d: %d entries of %s are kept", versions, len(lines), thing)
-			}
-		}
-		w.check()
+		everyKeptVersion(t, newWorld(t, Options{Versions: versions}), versions, 1500)
 	}
+}
+
+// The same on PostgreSQL.
+func TestEveryKeptVersionOnPostgreSQL(t *testing.T) {
+	t.Parallel()
+	engine, err := postgres.Open(t.Context(), postgres.Options{URL: cluster.Get(t).Database(t), Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = engine.Close() })
+	everyKeptVersion(t, newWorldOn(t, engine, Options{Versions: 40}), 40, 400)
+}
+
+// everyKeptVersion makes so many random changes and compares.
+func everyKeptVersion(t *testing.T, w *world, versions, steps int) {
+	t.Helper()
+	random := rand.New(rand.NewPCG(7, uint64(versions)))
+	type made struct{ document, by string }
+	was := map[string]map[int64]made{}
+	newest := map[string]int64{}
+	lives := map[string]int64{}
+	for step := range steps {
+		w.now = w.now.Add(time.Duration(random.IntN(300)) * time.Second)
+		thing, by := fmt.Sprintf("t%d", random.IntN(3)), fmt.Sprintf("u%d", random.IntN(3))
+		if was[thing] == nil {
+			was[thing] = map[int64]made{}
+		}
+		switch n := random.IntN(200); {
+		case n == 0 && newest[thing] > 0:
+			w.delete(by, thing, "")
+			if random.IntN(2) == 0 {
+				w.now = w.now.Add(49 * time.Hour)
+				newest[thing], was[thing] = 0, map[int64]made{}
+				lives[thing]++
+			}
+		case n == 1:
+			w.now = w.now.Add(30 * time.Hour)
+		case n == 2:
+			w.open(true)
+		case n < 10:
+			w.follow(1 + random.IntN(100))
+		default:
+			v := w.update(by, thing, "", fmt.Sprintf(`{"state":{"desired":{"p%d":{"q%d":%d.0}},"reported":{"p%d":%s}}}`,
+				random.IntN(4), random.IntN(4), step, random.IntN(4), []string{"null", "1.50", `{"q1":[1]}`}[random.IntN(3)]))
+			d, err := w.Peek(t.Context(), account, thing, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			was[thing][v], newest[thing] = made{string(d.GetDocument("", 0)), by}, v
+		}
+	}
+	w.follow(64)
+	for thing, versionsOf := range was {
+		for v, want := range versionsOf {
+			at, err := w.At(t.Context(), account, thing, "", v)
+			if err != nil && v > newest[thing]-int64(versions) {
+				t.Fatalf("versions=%d: %s version %d of %d: %v", versions, thing, v, newest[thing], err)
+			}
+			if err != nil {
+				continue
+			}
+			if got := string(at.GetDocument("", 0)); got != want.document || at.Made.Actor.Principal.ID != want.by {
+				t.Fatalf("versions=%d: %s version %d by %s\nis  %s\nwas %s", versions, thing, v, at.Made.Actor.Principal.ID, got, want.document)
+			}
+		}
+		lines, _ := w.list(thing, "", Query{Limit: MaxPage})
+		if most := versions + 2*32 + 20; len(lines) > most && versions < 1000 {
+			t.Errorf("versions=%d: %d entries of %s are kept", versions, len(lines), thing)
+		}
+	}
+	w.check()
 }
 
 func TestRetentionByAgeAndBytes(t *testing.T) {
