@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -289,6 +290,45 @@ func TestDriftsOfAnOlderStoreAreFilled(t *testing.T) {
 	}
 	if n != 300 {
 		t.Errorf("%d of 300 are there", n)
+	}
+}
+
+// What is wrong with the rows is told and repaired.
+func TestDriftsAreCheckedAndRepaired(t *testing.T) {
+	t.Parallel()
+	m := newMemory(t)
+	s := New(Options{Store: m, Now: fixed})
+	for _, thing := range []string{"a", "b", "c"} {
+		update(t, s, thing, "", `{"state":{"desired":{"a":1}}}`)
+	}
+	update(t, s, "same", "", `{"state":{"desired":{"a":1},"reported":{"a":1}}}`)
+	check := func() (told []string) {
+		t.Helper()
+		rows, err := CheckDrifts(t.Context(), m, func(row store.Key, missing bool) { told = append(told, fmt.Sprint(row.Parts()[3], " ", missing)) })
+		if err != nil || rows == 0 {
+			t.Fatal(rows, err)
+		}
+		slices.Sort(told)
+		return told
+	}
+	if told := check(); told != nil {
+		t.Errorf("at first: %q", told)
+	}
+	of := func(thing string) identity { return identity{account: scriptAccount, thing: thing} }
+	if _, err := m.Commit(t.Context(), store.Batch{Writes: []store.Write{
+		{Key: of("a").driftKey(fixed().Unix()), Delete: true}, {Key: of("b").driftKey(7), Value: []byte("1")},
+		{Key: of("same").driftKey(7), Value: []byte("1")}, {Key: of("nobody").driftKey(7), Value: []byte("1")},
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"a true", "b false", "nobody false", "same false"}, check()); diff != "" {
+		t.Error(diff)
+	}
+	if err := s.RepairDrifts(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if told := check(); told != nil {
+		t.Errorf("after the repair: %q", told)
 	}
 }
 

@@ -354,6 +354,50 @@ func TestEveryKeptVersionIsWhatItWas(t *testing.T) {
 	}
 }
 
+// The history is held against the shadows.
+func TestCheckFindsWhatDiffers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, Options{Versions: 100})
+	for i := range 40 {
+		w.update("a", "one", "", fmt.Sprintf(`{"state":{"desired":{"n":%d}}}`, i))
+	}
+	w.update("a", "two", "", `{"state":{"desired":{"n":1}}}`)
+	w.follow(10)
+	w.delete("a", "two", "")
+	w.update("a", "three", "", `{"state":{"desired":{"n":1}}}`)
+	w.follow(10)
+	check := func() (told []string) {
+		t.Helper()
+		n, err := w.Check(t.Context(), w.engine, func(of shadow.Document, detail string) { told = append(told, of.Thing+": "+detail) })
+		if err != nil || n == 0 {
+			t.Fatal(n, err)
+		}
+		return told
+	}
+	if told := check(); told != nil {
+		t.Errorf("%q", told)
+	}
+	w.update("a", "three", "", `{"state":{"desired":{"n":2}}}`)
+	of := subject{account, "one", ""}
+	entries, err := entriesIn(t.Context(), w.engine, of.entries())
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := entries[len(entries)-1]
+	last.Patch = json.RawMessage(`{"desired":{"n":7}}`)
+	var at store.Key
+	if err := w.engine.Scan(t.Context(), of.entries(), func(r store.Record) error { at = r.Key; return store.Stop }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.engine.Commit(t.Context(), store.Batch{Writes: []store.Write{{Key: at, Value: last.encode([]byte("{}"))}}}); err != nil {
+		t.Fatal(err)
+	}
+	if told := check(); len(told) != 2 || !strings.Contains(told[0], `one: the history makes {"state":{"desired":{"n":7}`) ||
+		told[1] != "three: the shadow has version 2, the newest in its history is 1, deleted: false" {
+		t.Errorf("%q", told)
+	}
+}
+
 // The same on PostgreSQL.
 func TestEveryKeptVersionOnPostgreSQL(t *testing.T) {
 	t.Parallel()

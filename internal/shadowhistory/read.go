@@ -182,7 +182,7 @@ func (s *Service) At(ctx context.Context, account fleet.Account, thing, name str
 
 // at is At after the checks.
 func (s *Service) at(ctx context.Context, of subject, version int64) (State, error) {
-	found, err := s.find(ctx, of, version)
+	found, err := s.find(ctx, s.store, of, version)
 	if err != nil {
 		return State{}, err
 	}
@@ -211,8 +211,8 @@ type found struct {
 }
 
 // find looks for a version in the newest segment that has it.
-func (s *Service) find(ctx context.Context, of subject, version int64) (found, error) {
-	known, err := s.segmentsOf(ctx, s.store, of)
+func (s *Service) find(ctx context.Context, r store.Reader, of subject, version int64) (found, error) {
+	known, err := s.segmentsOf(ctx, r, of)
 	if err != nil {
 		return found{}, err
 	}
@@ -230,7 +230,7 @@ func (s *Service) find(ctx context.Context, of subject, version int64) (found, e
 			// Entries before the oldest segment, whose own was trimmed.
 			within.To = of.entries().To
 		}
-		entries, err := s.entriesIn(ctx, within)
+		entries, err := entriesIn(ctx, r, within)
 		if err != nil {
 			return found{}, err
 		}
@@ -249,9 +249,9 @@ func (s *Service) find(ctx context.Context, of subject, version int64) (found, e
 }
 
 // entriesIn reads a range of entries, oldest first.
-func (s *Service) entriesIn(ctx context.Context, within store.Range) ([]*entry, error) {
+func entriesIn(ctx context.Context, r store.Reader, within store.Range) ([]*entry, error) {
 	var entries []*entry
-	err := s.store.Scan(ctx, within, func(stored store.Record) error {
+	err := r.Scan(ctx, within, func(stored store.Record) error {
 		e, err := decode(stored)
 		entries = append(entries, e)
 		return err
@@ -334,25 +334,32 @@ func (s *Service) Diff(ctx context.Context, account fleet.Account, thing, name s
 
 // newest is the number of the newest version.
 func (s *Service) newest(ctx context.Context, of subject) (*int64, error) {
-	var newest *int64
-	err := s.store.Scan(ctx, of.entries(), func(stored store.Record) error {
-		e, err := decode(stored)
-		if err == nil {
-			newest, err = &e.Version, store.Stop
-		}
-		return err
-	})
+	newest, err := newestIn(ctx, s.store, of)
 	if err != nil {
-		return nil, fmt.Errorf("read shadow history: %w", err)
+		return nil, err
 	}
 	if newest != nil {
-		return newest, nil
+		return &newest.Version, nil
 	}
 	now, err := s.o.Shadows.Peek(ctx, of.account, of.thing, of.shadow)
 	if err != nil {
 		return nil, err //nolint:wrapcheck // coded
 	}
 	return &now.Version, nil
+}
+
+// newestIn is a shadow's newest entry, nil for none.
+func newestIn(ctx context.Context, r store.Reader, of subject) (newest *entry, err error) {
+	err = r.Scan(ctx, of.entries(), func(stored store.Record) error {
+		if newest, err = decode(stored); err != nil {
+			return err
+		}
+		return store.Stop
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read shadow history: %w", err)
+	}
+	return newest, nil
 }
 
 // RestoreCommand asks that a shadow becomes again what it was at a version.
