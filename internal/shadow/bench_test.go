@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/muster-iot/muster/internal/store"
 	"github.com/muster-iot/muster/internal/store/embedded"
 )
 
@@ -100,6 +101,78 @@ func BenchmarkServiceUpdate(b *testing.B) {
 			}
 			if len(u.AcceptedDocument())+len(u.DocumentsDocument()) == 0 {
 				b.Error("nothing was written")
+			}
+		}
+	})
+}
+
+// BenchmarkDrifts is a page of 100 of the drift report of a million shadows of
+// which every tenth differs; with a query that finds one thing in a thousand,
+// too.
+func BenchmarkDrifts(b *testing.B) {
+	engine, err := embedded.Open(embedded.Options{Dir: b.TempDir(), Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer engine.Close()
+	const shadows = 1_000_000
+	limits := Limits{}.withDefaults()
+	var batch store.Batch
+	for i := range shadows {
+		body := `{"state":{"desired":{"a":1,"interval":30},"reported":{"a":1,"interval":30,"battery":77}}}`
+		if i%10 == 0 {
+			body = `{"state":{"desired":{"a":1,"interval":30},"reported":{"a":1,"battery":77}}}`
+		}
+		at := time.Unix(1795412345+int64(i%86400), 0)
+		r, err := parseRequest([]byte(body), at.Unix(), limits)
+		if err != nil {
+			b.Fatal(err)
+		}
+		d, err := absent().update(&r, at, limits)
+		if err != nil {
+			b.Fatal(err)
+		}
+		id := identity{account: scriptAccount, thing: fmt.Sprintf("thing-%07d", i)}
+		batch.Writes = append(batch.Writes, writes(id, absent(), d, encodeRecord(d))...)
+		if len(batch.Writes) > 5000 || i == shadows-1 {
+			if _, err := engine.Commit(b.Context(), batch); err != nil {
+				b.Fatal(err)
+			}
+			batch.Writes = nil
+		}
+	}
+	s := New(Options{Store: engine, Now: time.Now})
+	for name, match := range map[string]func([]string) ([]bool, error){
+		"all": nil,
+		"query": func(things []string) ([]bool, error) {
+			out := make([]bool, len(things))
+			for i, thing := range things {
+				out[i] = strings.HasSuffix(thing, "000")
+			}
+			return out, nil
+		},
+	} {
+		b.Run(name, func(b *testing.B) {
+			q, found, pages := DriftQuery{Limit: 100, Match: match}, 0, 0
+			for b.Loop() {
+				page, err := s.Drifts(b.Context(), scriptAccount, q)
+				if err != nil {
+					b.Fatal(err)
+				}
+				found += len(page.Drifts)
+				pages++
+				q.After = page.Next
+			}
+			b.ReportMetric(float64(found)/float64(pages), "entries/page")
+		})
+	}
+	b.Run("fill", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := engine.Commit(b.Context(), store.Batch{Writes: []store.Write{{Key: store.K(keyDriftWhole), Delete: true}}}); err != nil {
+				b.Fatal(err)
+			}
+			if err := s.FillDrifts(b.Context()); err != nil {
+				b.Fatal(err)
 			}
 		}
 	})

@@ -315,10 +315,11 @@ func TestDriftsAreCheckedAndRepaired(t *testing.T) {
 		t.Errorf("at first: %q", told)
 	}
 	of := func(thing string) identity { return identity{account: scriptAccount, thing: thing} }
-	if _, err := m.Commit(t.Context(), store.Batch{Writes: []store.Write{
+	wrong := []store.Write{
 		{Key: of("a").driftKey(fixed().Unix()), Delete: true}, {Key: of("b").driftKey(7), Value: []byte("1")},
 		{Key: of("same").driftKey(7), Value: []byte("1")}, {Key: of("nobody").driftKey(7), Value: []byte("1")},
-	}}); err != nil {
+	}
+	if _, err := m.Commit(t.Context(), store.Batch{Writes: wrong}); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff([]string{"a true", "b false", "nobody false", "same false"}, check()); diff != "" {
