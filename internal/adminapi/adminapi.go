@@ -288,7 +288,7 @@ func (h *handler) repair(w http.ResponseWriter, r *http.Request) {
 // statuses of the codes that these operations raise; others are 500.
 func status(code fault.Code) int {
 	switch code {
-	case fault.InvalidRequest, fault.MalformedPolicy, fault.LimitExceeded, fault.CertificateValidation, fault.NotOffered, fault.IndexNotReady:
+	case fault.InvalidRequest, fault.InvalidQuery, fault.InvalidAggregation, fault.MalformedPolicy, fault.LimitExceeded, fault.CertificateValidation, fault.NotOffered, fault.IndexNotReady:
 		return http.StatusBadRequest
 	case fault.Throttling:
 		return http.StatusTooManyRequests

@@ -39,4 +39,6 @@ func (a *App) checkDrifts(ctx context.Context, found func(finding)) (int, error)
 	})
 }
 
-func (a *App) repairDrifts(ctx context.Context, _ []finding) error { return a.shadows.RepairDrifts(ctx) }
+func (a *App) repairDrifts(ctx context.Context, _ []finding) error {
+	return a.shadows.RepairDrifts(ctx)
+}

@@ -123,26 +123,28 @@ func (a *App) writeIndexSnapshot(ctx context.Context) error {
 	return nil
 }
 
-// keepIndexSnapshots writes a snapshot again and again while things change.
-func (a *App) keepIndexSnapshots(ctx context.Context) error {
-	every := a.settings.Index.SnapshotEvery
-	if every == 0 {
-		<-ctx.Done()
-		return nil
-	}
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
+// keepIndexSnapshots returns the part that writes a snapshot again and again while
+// things change.
+func (a *App) keepIndexSnapshots(every time.Duration) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if every == 0 {
+			<-ctx.Done()
 			return nil
 		}
-		if a.snapshotAt.CoversAll(a.index.Applied()) {
-			continue
-		}
-		if err := a.writeIndexSnapshot(ctx); err != nil && ctx.Err() == nil {
-			a.component("index").ErrorContext(ctx, "index snapshot is not written; a restart builds the index from an older one or anew", slog.Any("err", err))
+		tick := time.NewTicker(every)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return nil
+			}
+			if a.snapshotAt.CoversAll(a.index.Applied()) {
+				continue
+			}
+			if err := a.writeIndexSnapshot(ctx); err != nil && ctx.Err() == nil {
+				a.component("index").ErrorContext(ctx, "index snapshot is not written; a restart builds the index from an older one or anew", slog.Any("err", err))
+			}
 		}
 	}
 }

@@ -3,6 +3,8 @@ package app
 import (
 	"context"
 	"crypto/tls"
+	"errors"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -94,6 +96,10 @@ func TestShadowHistoryThroughTheAPI(t *testing.T) {
 		if drifts, err := api.ShadowDrift(ctx, filter, 0); err != nil || len(drifts.Shadows) != 0 {
 			t.Errorf("%+v: %+v, %v", filter, drifts, err)
 		}
+	}
+	var refused *apiclient.Error
+	if _, err := api.ShadowDrift(ctx, apiclient.DriftFilter{Query: "a>>b"}, 0); !errors.As(err, &refused) || refused.Status != http.StatusBadRequest {
+		t.Errorf("a query that is none: %v", err)
 	}
 	if _, err := api.RestoreShadow(ctx, "pump", "", apiclient.RestoreShadow{Version: 1, ExpectVersion: new(int64(2))}); !apiclient.Is(err, "Conflict") {
 		t.Errorf("another version than expected: %v", err)

@@ -208,7 +208,7 @@ func (a *App) Start(ctx context.Context) error {
 		part{"accounts follower", a.followers.accounts.Run},
 		part{"index follower", a.followers.index.Run},
 		part{"index", a.index.Run},
-		part{"index snapshots", a.keepIndexSnapshots},
+		part{"index snapshots", a.keepIndexSnapshots(a.settings.Index.SnapshotEvery)},
 		part{"deviceauth follower", a.followers.devices.Run},
 		part{"event topics follower", a.followers.topics.Run},
 		part{"history follower", a.followers.history.Run},

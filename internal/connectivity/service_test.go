@@ -1063,7 +1063,7 @@ func TestCommitsThatFail(t *testing.T) {
 				w.stop()
 				w.trouble = &trouble{Store: w.store, dice: rand.New(rand.NewPCG(seed, 7))}
 				w.start()
-				names := []string{"a", "b", "c"}
+				names, random := []string{"a", "b", "c"}, rand.New(rand.NewPCG(2, 2))
 				w.create(names...)
 				w.connect(names...)
 				w.trouble.mu.Lock()
@@ -1071,7 +1071,7 @@ func TestCommitsThatFail(t *testing.T) {
 				w.trouble.mu.Unlock()
 				want := map[string]State{}
 				for i := range 40 {
-					thing := names[w.trouble.dice.IntN(len(names))]
+					thing := names[random.IntN(len(names))]
 					switch _, live := w.session[thing]; {
 					case live && i%2 == 0:
 						w.mustDeclare(Declaration{Thing: thing, Operation: Hello, Interval: time.Hour})

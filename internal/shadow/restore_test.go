@@ -316,8 +316,10 @@ func TestDriftsAreCheckedAndRepaired(t *testing.T) {
 	}
 	of := func(thing string) identity { return identity{account: scriptAccount, thing: thing} }
 	wrong := []store.Write{
-		{Key: of("a").driftKey(fixed().Unix()), Delete: true}, {Key: of("b").driftKey(7), Value: []byte("1")},
-		{Key: of("same").driftKey(7), Value: []byte("1")}, {Key: of("nobody").driftKey(7), Value: []byte("1")},
+		{Key: of("a").driftKey(fixed().Unix()), Delete: true},
+		{Key: of("b").driftKey(7), Value: []byte("1")},
+		{Key: of("same").driftKey(7), Value: []byte("1")},
+		{Key: of("nobody").driftKey(7), Value: []byte("1")},
 	}
 	if _, err := m.Commit(t.Context(), store.Batch{Writes: wrong}); err != nil {
 		t.Fatal(err)
