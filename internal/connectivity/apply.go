@@ -18,10 +18,13 @@ const (
 	// batchThings bounds one commit of Run, Rebuild and of what follows from a
 	// gateway.
 	batchThings = 500
+	// mostThings is how many things may follow from events before the batch is
+	// committed.
+	mostThings = 2000
 )
 
 // Apply follows the event log by one batch of events: one commit for all of
-// them. Events that are in the records already are passed over.
+// them, unless gateways with many things behind them are among them. Events that are in the records already are passed over.
 func (s *Service) Apply(ctx context.Context, events []event.Envelope) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -39,36 +42,54 @@ func (s *Service) Apply(ctx context.Context, events []event.Envelope) error {
 	if err := s.takeDeclarations(ctx); err != nil {
 		return err
 	}
-	b := s.newBatch()
 	cursor := s.applied
 	var things []thingKey
-	var fresh []event.Envelope
+	fresh := events[:0:0]
 	for _, env := range events {
-		at := store.Position{Partition: env.Partition, Seq: env.Seq}
-		if cursor.Covers(at) {
-			continue
-		}
-		cursor = cursor.Advance(at)
-		if thing, ok := concerns(env); ok {
+		if !cursor.Covers(positionOf(&env)) {
+			cursor = cursor.Advance(positionOf(&env))
 			fresh = append(fresh, env)
-			if thing != "" {
+			if thing, ok := concerns(env); ok && thing != "" {
 				things = append(things, thingKey{env.Account, thing})
 			}
 		}
 	}
-	b.cursor = &cursor
-	if len(fresh) == 0 {
-		return s.pass(ctx, b)
-	}
+	b := s.newBatch()
 	if err := b.load(ctx, things...); err != nil {
 		return err
 	}
+	cursor = s.applied
+	matter := false
 	for i := range fresh {
+		cursor = cursor.Advance(positionOf(&fresh[i]))
+		if _, ok := concerns(fresh[i]); !ok {
+			continue
+		}
+		matter = true
 		if err := s.apply(ctx, b, &fresh[i]); err != nil {
 			return err
 		}
+		if len(b.order) < len(things)+mostThings {
+			continue
+		}
+		// Gateways have many things behind them.
+		until := cursor
+		b.cursor = &until
+		if err := s.commit(ctx, b); err != nil {
+			return err
+		}
+		b = s.newBatch()
+	}
+	b.cursor = &cursor
+	if !matter {
+		return s.pass(ctx, b)
 	}
 	return s.commit(ctx, b)
+}
+
+// positionOf is an event's place in the log.
+func positionOf(env *event.Envelope) store.Position {
+	return store.Position{Partition: env.Partition, Seq: env.Seq}
 }
 
 // pass moves the cursor over events that do not matter; it is stored now and
@@ -214,7 +235,7 @@ func (s *Service) deleted(ctx context.Context, b *batch, k thingKey, at int64) e
 	b.things[k.account]--
 	if s.gateways[k] > 0 {
 		err := s.eachChild(ctx, k, func(child thingKey) error {
-			if err := s.childGone(ctx, b, child, ReasonGatewayOffline, 0, at); err != nil {
+			if err := s.childGone(ctx, b, child, ReasonGatewayOffline, planned{}, at); err != nil {
 				return err
 			}
 			return s.assign(ctx, b, child, "", false, at)

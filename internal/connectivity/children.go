@@ -138,7 +138,7 @@ func (s *Service) AssignGateway(ctx context.Context, account fleet.Account, thin
 	}
 	if one := b.slots[k]; one.record != nil && one.record.Session.Live && one.record.Session.ClientID == "" {
 		// What the gateway before said holds no more.
-		if err := s.childGone(ctx, b, k, ReasonGatewayLost, 0, b.now); err != nil {
+		if err := s.childGone(ctx, b, k, ReasonGatewayLost, planned{}, b.now); err != nil {
 			return err
 		}
 	}
@@ -172,14 +172,20 @@ func (s *Service) eachChild(ctx context.Context, gateway thingKey, fn func(child
 	return nil
 }
 
+// planned is the end of a gateway's sleep.
+type planned struct {
+	until    int64
+	floating bool
+}
+
 // childGone ends what a gateway said of a thing. One that is not connected is
 // left alone.
-func (s *Service) childGone(ctx context.Context, b *batch, child thingKey, reason string, planned, at int64) error {
+func (s *Service) childGone(ctx context.Context, b *batch, child thingKey, reason string, planned planned, at int64) error {
 	one, err := b.at(ctx, child)
 	if err != nil || one.record == nil || !one.record.Session.Live || one.record.Session.ClientID != "" {
 		return err
 	}
-	in := &input{kind: inDisconnect, virtual: true, at: at, base: s.clock.base(at, b.now), plan: planned, session: one.record.Session}
+	in := &input{kind: inDisconnect, virtual: true, at: at, base: s.clock.base(at, b.now), plan: planned.until, floating: planned.floating, session: one.record.Session}
 	in.session.Reason = reason
 	_, err = b.decide(ctx, child, in)
 	return err
@@ -192,19 +198,19 @@ func (s *Service) gatewayChanged(ctx context.Context, b *batch, gateway thingKey
 	var each func(child thingKey) error
 	switch to {
 	case OfflineDirty, OfflineOverdue, Blocked:
-		each = func(child thingKey) error { return s.childGone(ctx, b, child, ReasonGatewayOffline, 0, at) }
+		each = func(child thingKey) error { return s.childGone(ctx, b, child, ReasonGatewayOffline, planned{}, at) }
 	case OfflineClean, Sleeping:
-		planned := int64(0)
+		var plan planned
 		if to == Sleeping {
 			one, err := b.at(ctx, gateway)
 			if err != nil {
 				return err
 			}
 			if one.record != nil && one.record.State == Sleeping {
-				planned = one.record.Due
+				plan = planned{one.record.Due, one.record.Floating}
 			}
 		}
-		each = func(child thingKey) error { return s.childGone(ctx, b, child, ReasonGatewayLeft, planned, at) }
+		each = func(child thingKey) error { return s.childGone(ctx, b, child, ReasonGatewayLeft, plan, at) }
 	case FirstConnected, Online, Recovered:
 		each = func(child thingKey) error { return s.childBack(ctx, b, gateway, child, at) }
 	case NeverSeen, Provisioning, Stale, Suspect:

@@ -77,6 +77,8 @@ type input struct {
 	provisioning bool
 	// plan is the end of an absence that the gateway before the thing announced.
 	plan int64
+	// floating says that plan or nextContact was given as a length of time.
+	floating bool
 	// interval is that of declared heartbeats, 0 for not declared.
 	interval int64
 	// nextContact is the end of an announced absence, 0 for none.
@@ -313,13 +315,13 @@ func (d *decision) disconnect() {
 			r.Session = d.in.session
 		}
 	}
-	planned := d.in.plan
+	planned, floating := d.in.plan, d.in.floating
 	if r.Plan != nil && r.Plan.ConnectionID == r.Session.ConnectionID {
-		planned = r.Plan.NextContact
+		planned, floating = r.Plan.NextContact, r.Plan.Floating
 	}
 	r.Session.Live, r.Session.EndedAt, r.Session.Reason = false, d.in.at, d.in.session.Reason
 	r.LastSeen = max(r.LastSeen, d.lastSeen())
-	r.Plan = nil
+	r.Plan, r.Floating = nil, floating
 	switch r.State {
 	case FirstConnected, Online, Stale, Recovered:
 		d.leave(planned)
@@ -419,7 +421,7 @@ func (d *decision) goodbye() {
 		d.ignore(ignoredNotConnected)
 	default:
 		r.LastSeen = max(r.LastSeen, d.in.at)
-		r.Plan = &plan{ConnectionID: r.Session.ConnectionID, NextContact: d.in.nextContact}
+		r.Plan = &plan{ConnectionID: r.Session.ConnectionID, NextContact: d.in.nextContact, Floating: d.in.floating}
 	}
 }
 

@@ -214,7 +214,7 @@ func (s *Service) declare(ctx context.Context, b *batch, d *Declaration) error {
 		return nil
 	}
 	in := &input{
-		at: min(d.At.UnixMilli(), b.now), interval: d.Interval.Milliseconds(), session: session{ConnectionID: d.ConnectionID},
+		at: min(d.At.UnixMilli(), b.now), interval: d.Interval.Milliseconds(), session: session{ConnectionID: d.ConnectionID}, floating: d.Sleep > 0,
 	}
 	if d.Thing != d.ClientID {
 		return s.speakFor(ctx, b, d, in)

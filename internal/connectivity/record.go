@@ -91,6 +91,8 @@ type record struct {
 	// Interval is that of the heartbeats that the device declared.
 	Interval int64 `json:"interval,omitempty"`
 	Plan     *plan `json:"plan,omitempty"`
+	// Floating says that the device named the length of its sleep, and no time.
+	Floating bool `json:"floating,omitempty"`
 	// OutageBegan is set while it is offline.
 	OutageBegan int64 `json:"outageBegan,omitempty"`
 	Outages     int64 `json:"outages,omitempty"`
@@ -141,6 +143,8 @@ type plan struct {
 	ConnectionID string `json:"connectionId,omitempty"`
 	// NextContact is 0 for a goodbye without one.
 	NextContact int64 `json:"nextContact,omitempty"`
+	// Floating says that it was given as a length of time.
+	Floating bool `json:"floating,omitempty"`
 }
 
 // change is one settled change of state.

@@ -206,7 +206,7 @@ func (s *Service) moveTimers(ctx context.Context, jump time.Duration) error {
 		}
 		for _, t := range timers {
 			one := b.slots[t.thingKey]
-			if one.record.timer(t.which) != t.due || one.record.State == Sleeping && t.which == timerState {
+			if one.record.timer(t.which) != t.due || one.record.State == Sleeping && !one.record.Floating && t.which == timerState {
 				continue
 			}
 			one.record = one.record.clone()
