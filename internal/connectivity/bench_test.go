@@ -56,7 +56,7 @@ func BenchmarkMass(b *testing.B) {
 	}
 	const devices, atOnce = 10_000, 1000
 	seq := uint64(0)
-	apply := func(make func(session event.Session) event.Event) time.Duration {
+	apply := func(made func(session event.Session) event.Event) time.Duration {
 		started := time.Now()
 		for from := 0; from < devices; from += atOnce {
 			var events []event.Envelope
@@ -65,7 +65,7 @@ func BenchmarkMass(b *testing.B) {
 				name := fmt.Sprintf("d%05d", from+i)
 				id := fmt.Sprintf("%s-%d", name, (seq-1)/devices/2)
 				v := int64((seq - 1) / devices / 2)
-				events = append(events, event.Envelope{Seq: seq, Account: account, At: now, Event: make(event.Session{
+				events = append(events, event.Envelope{Seq: seq, Account: account, At: now, Event: made(event.Session{
 					ClientID: name, SessionID: id, ConnectionID: id, Version: v, Indexed: true, KeepAlive: 60,
 				})})
 			}
