@@ -1063,15 +1063,16 @@ func TestCommitsThatFail(t *testing.T) {
 				w.stop()
 				w.trouble = &trouble{Store: w.store, dice: rand.New(rand.NewPCG(seed, 7))}
 				w.start()
-				names, random := []string{"a", "b", "c"}, rand.New(rand.NewPCG(2, 2))
+				names := []string{"a", "b", "c"}
 				w.create(names...)
 				w.connect(names...)
 				w.trouble.mu.Lock()
 				w.trouble.often = 0.3
 				w.trouble.mu.Unlock()
 				want := map[string]State{}
+				dice := rand.New(rand.NewPCG(seed, 8))
 				for i := range 40 {
-					thing := names[random.IntN(len(names))]
+					thing := names[dice.IntN(len(names))]
 					switch _, live := w.session[thing]; {
 					case live && i%2 == 0:
 						w.mustDeclare(Declaration{Thing: thing, Operation: Hello, Interval: time.Hour})
@@ -1089,9 +1090,11 @@ func TestCommitsThatFail(t *testing.T) {
 					w.want(thing, state)
 					w.changes(thing)
 				}
+				w.trouble.mu.Lock()
 				if w.trouble.failed < 10 {
 					t.Errorf("only %d commits failed", w.trouble.failed)
 				}
+				w.trouble.mu.Unlock()
 				w.agree()
 			})
 		})
@@ -1102,6 +1105,8 @@ func TestCommitsThatFail(t *testing.T) {
 func (w *world) agree() {
 	w.t.Helper()
 	w.settle()
+	w.Service.mu.Lock()
+	defer w.Service.mu.Unlock()
 	want := newCounts()
 	want.Things = w.counts[account].Things // the kit counts some things only
 	due := map[store.Key]bool{}
