@@ -201,6 +201,10 @@ func (a *App) Start(ctx context.Context) error {
 	if err := a.presence.Recover(ctx); err != nil {
 		return err
 	}
+	endCut, err := a.endCutConnections(ctx)
+	if err != nil {
+		return err
+	}
 	a.cleanups.push("index snapshot", a.writeIndexSnapshot)
 	background := &parts{fatal: a.fail}
 	background.start(ctx,
@@ -216,6 +220,7 @@ func (a *App) Start(ctx context.Context) error {
 		part{"connectivity", a.connectivity.Run},
 		part{"revocation list follower", a.followers.crl.Run},
 		part{"history retention", a.history.Run},
+		part{"cut connections", endCut},
 		part{"membership follower", a.followers.memberships.Run},
 		part{"membership retention", a.memberships.Run},
 		part{"shadow history follower", a.followers.versions.Run},

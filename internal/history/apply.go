@@ -245,16 +245,26 @@ type repair struct {
 	at      int64
 	reason  string
 	begin   *record
+	// seq is that of the event that the row's connection began with.
+	seq uint64
 }
 
 // compare finds what differs between the open rows and presence.
 func (s *Service) compare(ctx context.Context, snapshot store.Snapshot, now int64) ([]repair, error) {
 	type client struct{ account, id string }
-	open := map[client][]store.Key{}
+	type begun struct {
+		row store.Key
+		seq uint64
+	}
+	open := map[client][]begun{}
 	err := snapshot.Scan(ctx, store.Under(kindOpen), func(row store.Record) error {
+		ref, err := referenceOf(row)
+		if err != nil {
+			return err
+		}
 		parts := row.Key.Parts()
 		c := client{parts[1], parts[2]}
-		open[c] = append(open[c], row.Key)
+		open[c] = append(open[c], begun{row.Key, ref.place.seq})
 		return nil
 	})
 	if err != nil {
@@ -265,15 +275,15 @@ func (s *Service) compare(ctx context.Context, snapshot store.Snapshot, now int6
 		c := client{string(l.Account), named(l.Session.ClientID)}
 		same := openKey(l.Account, l.Session.ClientID, l.Session.Version, l.Session.SessionID)
 		known := false
-		for _, row := range open[c] {
+		for _, o := range open[c] {
 			switch {
-			case row != same:
+			case o.row != same:
 				// It ended before the newest connection began or ended.
-				repairs = append(repairs, repair{account: l.Account, row: row, at: millis(l.At), reason: reasonUnknown})
+				repairs = append(repairs, repair{account: l.Account, row: o.row, seq: o.seq, at: millis(l.At), reason: reasonUnknown})
 			case l.Connected:
 				known = true
 			default:
-				repairs = append(repairs, repair{account: l.Account, row: row, at: millis(l.At), reason: l.Reason})
+				repairs = append(repairs, repair{account: l.Account, row: o.row, seq: o.seq, at: millis(l.At), reason: l.Reason})
 			}
 		}
 		delete(open, c)
@@ -288,8 +298,8 @@ func (s *Service) compare(ctx context.Context, snapshot store.Snapshot, now int6
 		return nil, fmt.Errorf("compare connection history: %w", err)
 	}
 	for c, rows := range open {
-		for _, row := range rows {
-			repairs = append(repairs, repair{account: fleet.Account(c.account), row: row, at: now, reason: reasonUnknown})
+		for _, o := range rows {
+			repairs = append(repairs, repair{account: fleet.Account(c.account), row: o.row, seq: o.seq, at: now, reason: reasonUnknown})
 		}
 	}
 	return repairs, nil

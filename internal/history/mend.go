@@ -21,6 +21,8 @@ type Difference struct {
 	// Lasts says that it is open in the history and should not be; else it should
 	// be and is not.
 	Lasts bool
+	// Seq is that of the event that began it, for one that lasts.
+	Seq uint64
 }
 
 // openRow is the key that a repair is about.
@@ -48,7 +50,7 @@ func (s *Service) Differences(ctx context.Context, report func(Difference)) (sto
 	}
 	for i := range repairs {
 		r := &repairs[i]
-		report(Difference{Account: r.account, Open: r.openRow(), Lasts: r.begin == nil})
+		report(Difference{Account: r.account, Open: r.openRow(), Lasts: r.begin == nil, Seq: r.seq})
 	}
 	return snapshot.Cursor(), nil
 }

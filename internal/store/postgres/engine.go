@@ -91,6 +91,10 @@ func Open(ctx context.Context, o Options) (*Engine, error) {
 		queue:   make(chan *store.Pending, queueLength),
 		closing: make(chan struct{}),
 	}
+	if err := settle(ctx, pool); err != nil {
+		pool.Close()
+		return nil, err
+	}
 	h, err := e.head(ctx)
 	if err != nil {
 		pool.Close()
@@ -100,6 +104,22 @@ func Open(ctx context.Context, o Options) (*Engine, error) {
 	e.run(context.WithoutCancel(ctx), config.ConnConfig)
 	return e, nil
 }
+
+// settle waits for the last commit of a process that was killed: the server may
+// still carry it out, and what is read at start must have it. Every commit holds
+// the head row.
+func settle(ctx context.Context, pool *pgxpool.Pool) error {
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	var id int
+	if err := pool.QueryRow(ctx, "SELECT id FROM muster_head WHERE id = 1 FOR UPDATE").Scan(&id); err != nil {
+		return fmt.Errorf("wait for commits under way: %w", classify(err))
+	}
+	return nil
+}
+
+// settleTimeout bounds that wait.
+const settleTimeout = 30 * time.Second
 
 // run starts the goroutines. They outlive the call that opened the engine and
 // end with Close.
