@@ -21,7 +21,7 @@ func TestOpenWaitsForACommitUnderWay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ghost.Close(t.Context()) //nolint:errcheck // the test is over
+	defer ghost.Close(t.Context())
 	for _, statement := range []string{
 		"BEGIN", "SELECT id FROM muster_head WHERE id = 1 FOR UPDATE",
 		"INSERT INTO muster_kv VALUES ('late', 'x', 1)", "UPDATE muster_head SET version = 1, seq = seq",
@@ -37,7 +37,7 @@ func TestOpenWaitsForACommitUnderWay(t *testing.T) {
 		committed <- err
 	}()
 	e := openAt(t, url)
-	defer e.Close() //nolint:errcheck // the test is over
+	defer e.Close()
 	if _, err := e.Get(t.Context(), store.Key("late")); err != nil {
 		t.Errorf("the commit under way is not seen: %v", err)
 	}
