@@ -30,6 +30,9 @@ var errForeignSnapshot = errors.New("the index snapshot belongs to another event
 // restoreIndex begins with the newest snapshot. Whatever is wrong with it, the
 // index can be built from the store.
 func (a *App) restoreIndex(ctx context.Context) (store.Cursor, error) {
+	if err := datadir.RemoveTemporary(a.dir.Path(datadir.IndexDir)); err != nil {
+		a.component("index").WarnContext(ctx, "what a crash left of index snapshots stays on the disk", slog.Any("err", err))
+	}
 	f, err := os.Open(a.dir.Path(datadir.IndexDir, snapshotFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return store.Cursor{}, errors.New("there is no index snapshot")
@@ -120,6 +123,15 @@ func (a *App) writeIndexSnapshot(ctx context.Context) error {
 	}
 	a.snapshotAt = cursor
 	a.component("index").DebugContext(ctx, "index snapshot written", slog.String("cursor", cursor.String()), slog.Duration("took", now().Sub(begun)))
+	return nil
+}
+
+// leaveIndexSnapshot writes the snapshot that the next start begins with. Without it
+// that start takes longer, which is no failure of the stop.
+func (a *App) leaveIndexSnapshot(ctx context.Context) error {
+	if err := a.writeIndexSnapshot(ctx); err != nil {
+		a.component("index").WarnContext(ctx, "no index snapshot at the stop; the next start builds the index from an older one or anew", slog.Any("err", err))
+	}
 	return nil
 }
 

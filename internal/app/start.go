@@ -205,7 +205,7 @@ func (a *App) Start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.cleanups.push("index snapshot", a.writeIndexSnapshot)
+	a.cleanups.push("index snapshot", a.leaveIndexSnapshot)
 	background := &parts{fatal: a.fail}
 	background.start(ctx,
 		part{"pki", a.pki.Run},

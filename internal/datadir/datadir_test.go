@@ -108,6 +108,23 @@ func TestWriteFileReplaces(t *testing.T) {
 	}
 }
 
+func TestRemoveTemporary(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, name := range []string{"snapshot", temporaryPrefix + "snapshot-1", temporaryPrefix + "snapshot-2"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := RemoveTemporary(dir); err != nil {
+		t.Fatal(err)
+	}
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) != 1 || left[0].Name() != "snapshot" {
+		t.Errorf("left %v, %v", left, err)
+	}
+}
+
 func FuzzParseFormat(f *testing.F) {
 	for _, seed := range []string{"muster 1\n", "muster 2", "", " ", "muster", "muster -1", "muster 99999999999999999999"} {
 		f.Add(seed)

@@ -39,6 +39,22 @@ func Replace(path string, mode fs.FileMode, write func(io.Writer) error) error {
 	return syncFolder(dir)
 }
 
+// RemoveTemporary removes what writes that a crash has cut left in a folder. Nobody
+// may be writing there.
+func RemoveTemporary(dir string) error {
+	left, err := filepath.Glob(filepath.Join(dir, temporaryPrefix+"*"))
+	if err != nil {
+		return fmt.Errorf("look for temporary files in %s: %w", dir, err)
+	}
+	for _, path := range left {
+		err = errors.Join(err, os.Remove(path))
+	}
+	if err != nil {
+		return fmt.Errorf("remove temporary files: %w", err)
+	}
+	return nil
+}
+
 // fill writes, syncs and closes the temporary file.
 func fill(f *os.File, write func(io.Writer) error, mode fs.FileMode) error {
 	err := write(f)
