@@ -23,11 +23,8 @@ func (x *Index) Apply(ctx context.Context, batch []event.Envelope) error {
 	if _, err := x.shard(""); err != nil {
 		return err
 	}
-	if x.outbox.attended() {
-		room := func() bool { return len(x.outbox.waiting)+len(x.outbox.underway) < maxWaiting }
-		if err := x.outbox.await(ctx, room); err != nil {
-			return err
-		}
+	if err := x.awaitRoom(ctx); err != nil {
+		return err
 	}
 	fresh := make([]event.Envelope, 0, len(batch))
 	last := map[uint32]uint64{}

@@ -163,6 +163,15 @@ func (o *outbox) replace(fresh map[membership]decision, complete map[groupKey]st
 	})
 }
 
+// awaitRoom waits until few enough decisions wait for their commit, if somebody
+// commits them beside.
+func (x *Index) awaitRoom(ctx context.Context) error {
+	if !x.outbox.attended() {
+		return nil
+	}
+	return x.outbox.await(ctx, func() bool { return len(x.outbox.waiting)+len(x.outbox.underway) < maxWaiting })
+}
+
 // CommittedCursor is how far the event log's consequences for dynamic groups are
 // durable: replayed from there, the log yields all that is not. It is at or
 // behind Applied.

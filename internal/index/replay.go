@@ -174,6 +174,7 @@ func (c *reconciliation) stored(account fleet.Account, group, thing string) erro
 	}
 	if c.names = append(c.names, thing); len(c.names) == comparedMembers {
 		c.page(false)
+		return c.x.awaitRoom(c.ctx)
 	}
 	return c.ctx.Err()
 }
