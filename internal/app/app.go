@@ -69,6 +69,8 @@ type App struct {
 	cleanups *cleanups
 
 	dir *datadir.Dir
+	// indexed are the options of the fleet index; doctor builds another one with them.
+	indexed index.Options
 	// snapshotAt is how far the newest index snapshot has followed the log. Only
 	// keepIndexSnapshots and, after it, the stop touch it.
 	snapshotAt store.Cursor
@@ -271,12 +273,13 @@ func (a *App) joinDomains(context.Context) error {
 	a.history = a.newHistory()
 	a.memberships = a.newMemberships()
 	a.connectivity = a.newConnectivity()
-	a.index = index.New(a.indexOptions())
+	a.indexed = a.indexOptions()
+	a.index = index.New(a.indexed)
 	a.measureIndexLag() //nolint:contextcheck // looked at by scrapes, which bring no context
 	return nil
 }
 
-// indexOptions are those of the fleet index; doctor builds another one with them.
+// indexOptions are those of the fleet index.
 func (a *App) indexOptions() index.Options {
 	return index.Options{
 		Committer: &memberCommitter{a.registry}, Source: &thingState{shadows: a.shadows, presence: a.presence}, Originals: originals{a.registry}, Logger: a.component("index"),

@@ -263,7 +263,7 @@ func (a *App) repairRows(ctx context.Context, findings []finding) error {
 // checkIndex builds a second index and compares. One such index is in memory at a
 // time.
 func (a *App) checkIndex(ctx context.Context, found func(finding)) (int, error) {
-	o := a.indexOptions()
+	o := a.indexed
 	o.Committer, o.Source, o.Certificates, o.Reloader, o.Stored, o.Registerer = spectator{}, spectator{}, nil, nil, nil, nil
 	o.Logger = slog.New(slog.DiscardHandler)
 	expected := index.New(o)

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/muster-iot/muster/internal/adminapi"
+	"github.com/muster-iot/muster/internal/config"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/presence"
 	"github.com/muster-iot/muster/internal/registry"
@@ -17,9 +18,13 @@ import (
 
 // patient is a server with a small fleet that has one of everything that is kept
 // twice.
-func patient(t *testing.T) *App {
+func patient(t *testing.T, change ...func(*config.Settings)) *App {
 	t.Helper()
-	a := newApp(t, settings(t))
+	s := settings(t)
+	for _, f := range change {
+		f(&s)
+	}
+	a := newApp(t, s)
 	if err := a.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -224,6 +229,25 @@ func TestDoctorHealsTheIndex(t *testing.T) {
 	examine(t, a, "index")
 	treat(t, a)
 	examine(t, a)
+}
+
+// TestDoctorKnowsTheLimitOfGroups keeps a thing out of a dynamic group whose query
+// it matches; the doctor's own index must do the same.
+func TestDoctorKnowsTheLimitOfGroups(t *testing.T) {
+	t.Parallel()
+	a := patient(t, func(s *config.Settings) { s.Registry.MaxGroupsPerThing = 1 })
+	head, err := a.store.Head(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.followers.index.WaitCovered(t.Context(), head); err != nil {
+		t.Fatal(err)
+	}
+	examine(t, a)
+	thing, err := a.registry.DescribeThing(t.Context(), a.settings.AccountID, "pump")
+	if err != nil || len(thing.Groups) != 1 {
+		t.Errorf("groups %v, %v", thing.Groups, err)
+	}
 }
 
 // TestDoctorHealsMemberships takes a thing out of its dynamic group, record and
