@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -156,7 +157,7 @@ func (r *rig) killing(rounds int) {
 	random := rand.New(rand.NewPCG(1, uint64(rounds)))
 	for round := range rounds {
 		before := r.journal.count
-		pause := time.Duration(200+random.IntN(1000)) * time.Millisecond
+		pause := time.Duration(200+random.IntN(1500)) * time.Millisecond
 		r.load(func() {
 			<-time.After(pause)
 			r.server.Kill()
@@ -173,8 +174,18 @@ func (r *rig) killing(rounds int) {
 	}
 }
 
+// TestKilledServerLosesNothingOnPebble writes index snapshots all the time, so that
+// kills fall between two, and into one.
 func TestKilledServerLosesNothingOnPebble(t *testing.T) {
-	newRig(t).killing(kills(t, 20))
+	r := newRig(t, "--index.snapshot-every", "1s", "--log.level", "info")
+	r.killing(kills(t, 20))
+	if !strings.Contains(r.server.Log(), "index begins with its snapshot") {
+		t.Error("no start began with a snapshot")
+	}
+	left, err := filepath.Glob(filepath.Join(r.server.DataDir, "index", ".tmp-*"))
+	if err != nil || len(left) > 1 {
+		t.Errorf("cut snapshots on the disk: %v, %v", left, err)
+	}
 }
 
 func TestKilledServerLosesNothingOnPostgreSQL(t *testing.T) {
