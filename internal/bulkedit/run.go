@@ -168,7 +168,10 @@ func (s *Service) start(ctx context.Context, under *sync.WaitGroup, at place, r 
 		delete(s.running, at)
 		s.mu.Unlock()
 		close(run.gone)
-		if err != nil && ctx.Err() == nil {
+		if err == nil {
+			// It may have been resumed before it was gone.
+			s.rouse()
+		} else if ctx.Err() == nil {
 			s.o.Logger.ErrorContext(ctx, "bulk edit is interrupted and goes on later", slog.String("bulk_edit", at.id), slog.Any("err", err))
 		}
 	})

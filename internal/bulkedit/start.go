@@ -136,18 +136,12 @@ func (s *Service) more(account fleet.Account, query string, shown, atLeast int) 
 // begin writes down an edit and the things that find yields, and lets Run have it.
 // When that fails nothing is left of it.
 func (s *Service) begin(ctx context.Context, account fleet.Account, id string, r *editRecord, find func(found func([]target) error) error) (Edit, error) {
+	at := place{account, id}
+	s.selects(at, true)
+	defer s.selects(at, false)
 	if err := s.create(ctx, account, id, r); err != nil {
 		return Edit{}, err
 	}
-	at := place{account, id}
-	s.mu.Lock()
-	s.selecting[at] = true
-	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		delete(s.selecting, at)
-	}()
 	things, pages := 0, 0
 	err := find(func(targets []target) error {
 		if len(targets) == 0 {
@@ -179,6 +173,17 @@ func (s *Service) begin(ctx context.Context, account fleet.Account, id string, r
 	}
 	s.rouse()
 	return s.edit(account, id, r), nil
+}
+
+// selects notes that a call is about to begin an edit, or no longer is.
+func (s *Service) selects(at place, begins bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if begins {
+		s.selecting[at] = true
+	} else {
+		delete(s.selecting, at)
+	}
 }
 
 // create writes the record of a new edit.
