@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"reflect"
 )
 
@@ -44,9 +45,7 @@ func writeObject(o object) (json.RawMessage, error) {
 // merged, everything else replaces.
 func merge(state, patch object) object {
 	out := make(object, len(state)+len(patch))
-	for name, value := range state {
-		out[name] = value
-	}
+	maps.Copy(out, state)
 	for name, value := range patch {
 		inner, isObject := value.(object)
 		switch {

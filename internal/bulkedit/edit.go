@@ -3,6 +3,7 @@ package bulkedit
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/muster-iot/muster/internal/event"
@@ -175,12 +176,7 @@ func (s *Service) leave(ctx context.Context, b *store.Batch, account fleet.Accou
 	if err != nil {
 		return err
 	}
-	kept := make([]string, 0, len(active.IDs))
-	for _, other := range active.IDs {
-		if other != id {
-			kept = append(kept, other)
-		}
-	}
+	kept := slices.DeleteFunc(active.IDs, func(other string) bool { return other == id })
 	b.Expect = append(b.Expect, store.Expect{Key: activeKey(account), Version: version})
 	return put(b, activeKey(account), activeRecord{Schema: schemaVersion, IDs: kept})
 }
@@ -207,11 +203,9 @@ func (s *Service) control(ctx context.Context, account fleet.Account, id, verb s
 		if r.Status == to {
 			return false, nil
 		}
-		for _, each := range from {
-			if r.Status == each {
-				r.Status = to
-				return true, nil
-			}
+		if slices.Contains(from, r.Status) {
+			r.Status = to
+			return true, nil
 		}
 		return false, fault.New(fault.Conflict, "bulk edit %s is %s and cannot be %s", id, r.Status, verb)
 	})

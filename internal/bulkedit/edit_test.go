@@ -21,7 +21,8 @@ import (
 // All members of a registry edit act on each thing in one commit; the receipt
 // says what was and what is; what needs no change is left alone.
 func TestEditChangesWhatMatches(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(r *rig) {
+		t := r.t
 		r.things("pump-1", "pump-2", "pump-3", "valve-1")
 		r.group("east", "")
 		r.group("west", "")
@@ -39,7 +40,7 @@ func TestEditChangesWhatMatches(t *testing.T) {
 		if err := r.registry.AddThingToBillingGroup(t.Context(), account, registry.ThingAndGroup{ThingName: "pump-1", GroupName: "old"}); err != nil {
 			t.Fatal(err)
 		}
-		pump, new, zero, leeds, none := "Pump", "new", "0", "leeds", ""
+		pump, newer, zero, leeds, none := "Pump", "new", "0", "leeds", ""
 		old := "old"
 		o := Operation{
 			SetAttributes: map[string]string{"site": "leeds"}, RemoveAttributes: []string{"n"}, SetThingType: "Pump",
@@ -70,7 +71,7 @@ func TestEditChangesWhatMatches(t *testing.T) {
 				ThingGroups: map[string]bool{"east": false, "west": true},
 			},
 			After: Image{
-				ThingID: got.ID, ThingTypeName: &pump, BillingGroupName: &new, Attributes: map[string]*string{"site": &leeds, "n": nil},
+				ThingID: got.ID, ThingTypeName: &pump, BillingGroupName: &newer, Attributes: map[string]*string{"site": &leeds, "n": nil},
 				ThingGroups: map[string]bool{"east": true, "west": false},
 			},
 		}
@@ -94,7 +95,8 @@ func TestEditChangesWhatMatches(t *testing.T) {
 
 // Each thing is changed by who started the edit.
 func TestEditIsItsStartersDoing(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(r *rig) {
+		t := r.t
 		r.things("pump-1")
 		ctx := fleet.WithActor(t.Context(), fleet.Actor{Principal: fleet.Principal{Kind: fleet.PrincipalUser, ID: "u", ARN: "arn:u"}, RequestID: "q"})
 		o := Operation{SetAttributes: map[string]string{"a": "b"}}
@@ -135,7 +137,8 @@ func stepOf(e event.Event) Status {
 // A thing that breaks a rule fails alone, with the words of the ordinary command;
 // the preview knew.
 func TestPreviewTellsWhatWillBeRefused(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(r *rig) {
+		t := r.t
 		r.things(pumps(12)...)
 		r.group("site", "")
 		r.group("hall-1", "site")
@@ -174,7 +177,8 @@ func TestPreviewTellsWhatWillBeRefused(t *testing.T) {
 // A token is good for the query, operation and caller of its preview, for a
 // quarter of an hour, and for as many things as the preview saw.
 func TestStartTakesOnlyWhatWasShown(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(r *rig) {
+		t := r.t
 		r.things(pumps(3)...)
 		o := Operation{SetAttributes: map[string]string{"a": "b"}}
 		p, err := r.Preview(t.Context(), account, "pump-", o)
@@ -234,7 +238,8 @@ func TestStartTakesOnlyWhatWasShown(t *testing.T) {
 
 // Whoever may not do it to every single thing does it to none.
 func TestStartNeedsThePermissionForEachThing(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(r *rig) {
+		t := r.t
 		r.things(pumps(2*pageSize + 10)...)
 		last := pumps(2*pageSize + 10)[2*pageSize+9]
 		for name, o := range map[string]Operation{
@@ -274,7 +279,8 @@ func TestStartNeedsThePermissionForEachThing(t *testing.T) {
 // A shadow edit is an ordinary update of each shadow; things whose desired state
 // has it already keep their version.
 func TestEditOfShadows(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(r *rig) {
+		t := r.t
 		r.things("pump-1", "pump-2", "pump-3")
 		update := func(thing, body string) {
 			t.Helper()

@@ -3,6 +3,7 @@ package bulkedit
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"slices"
 	"unicode/utf8"
 
@@ -156,9 +157,7 @@ func (d *Deletion) check() error {
 // attributes are the changes as the registry takes them: an empty value removes.
 func (o *Operation) attributes() map[string]string {
 	out := make(map[string]string, len(o.SetAttributes)+len(o.RemoveAttributes))
-	for name, value := range o.SetAttributes {
-		out[name] = value
-	}
+	maps.Copy(out, o.SetAttributes)
 	for _, name := range o.RemoveAttributes {
 		out[name] = ""
 	}

@@ -339,7 +339,7 @@ func (j *job) undo(ctx context.Context, t target) (outcome, error) {
 		}
 		return nil
 	}
-	c.Joined = func(before, after registry.Thing) (store.Batch, error) {
+	c.Joined = func(registry.Thing, registry.Thing) (store.Batch, error) {
 		return j.receipt(t.Name, receipt{Before: of.After, After: of.Before})
 	}
 	did, err := j.editThing(ctx, c)

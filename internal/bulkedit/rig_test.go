@@ -174,14 +174,14 @@ func (r *rig) runs() *rig {
 }
 
 // inBubble runs a test in virtual time with a running rig.
-func inBubble(t *testing.T, do func(t *testing.T, r *rig), edit ...func(*rig, *Options)) {
+func inBubble(t *testing.T, do func(r *rig), edit ...func(*rig, *Options)) {
 	t.Helper()
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		d := disk(t)
 		t.Cleanup(func() { _ = d.Close() })
 		r := boot(t, d, edit...).runs()
-		do(t, r)
+		do(r)
 		r.stop()
 	})
 }

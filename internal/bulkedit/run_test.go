@@ -73,44 +73,36 @@ func TestAKilledEditChangesEachThingOnce(t *testing.T) {
 	const n = 40
 	for name, c := range map[string]struct {
 		o       Operation
-		changed func(t *testing.T, d store.Store) []string
+		changed func(e event.Event) string
 	}{
 		"registry": {
 			Operation{SetAttributes: map[string]string{"a": "b"}, AddToThingGroups: []string{"g"}},
-			func(t *testing.T, d store.Store) (names []string) {
-				for _, e := range events[event.ThingUpdated](t, d) {
-					names = append(names, e.Thing.Thing)
-				}
-				return names
+			func(e event.Event) string {
+				v, _ := e.(event.ThingUpdated)
+				return v.Thing.Thing
 			},
 		},
 		"shadow": {
 			Operation{Shadow: &ShadowPatch{Desired: json.RawMessage(`{"a":1}`)}},
-			func(t *testing.T, d store.Store) (names []string) {
-				for _, e := range events[event.ShadowUpdated](t, d) {
-					if e.Shadow == "" {
-						names = append(names, e.Thing)
-					}
+			func(e event.Event) string {
+				if v, ok := e.(event.ShadowUpdated); ok && v.Shadow == "" {
+					return v.Thing
 				}
-				return names
+				return ""
 			},
 		},
 		"delete": {
 			Operation{Delete: &Deletion{}},
-			func(t *testing.T, d store.Store) (names []string) {
-				for _, e := range events[event.ThingDeleted](t, d) {
-					names = append(names, e.Thing)
-				}
-				return names
+			func(e event.Event) string {
+				v, _ := e.(event.ThingDeleted)
+				return v.Thing
 			},
 		},
 		"decommission": {
 			Operation{Delete: &Deletion{Decommission: true}},
-			func(t *testing.T, d store.Store) (names []string) {
-				for _, e := range events[event.ThingDecommissioned](t, d) {
-					names = append(names, e.Thing)
-				}
-				return names
+			func(e event.Event) string {
+				v, _ := e.(event.ThingDecommissioned)
+				return v.Thing
 			},
 		},
 	} {
@@ -120,7 +112,7 @@ func TestAKilledEditChangesEachThingOnce(t *testing.T) {
 					t.Parallel()
 					synctest.Test(t, func(t *testing.T) {
 						d := disk(t)
-						defer d.Close() //nolint:errcheck // in memory
+						defer d.Close()
 						r, e := dying(t, d, dies, after, c.o, func(r *rig) {
 							prepareAgain(r)
 							r.things(pumps(n)...)
@@ -135,7 +127,13 @@ func TestAKilledEditChangesEachThingOnce(t *testing.T) {
 							failures, _, _ := r.Failures(t.Context(), account, e.ID, "", 3)
 							t.Errorf("edit %+v\n%+v", e, failures)
 						}
-						once(t, c.changed(t, d), n)
+						var names []string
+						for _, each := range events[event.Event](t, d) {
+							if thing := c.changed(each); thing != "" {
+								names = append(names, thing)
+							}
+						}
+						once(t, names, n)
 						once(t, sorted(t.Context(), t, r.Service, e.ID), n)
 						if name == "delete" {
 							gone := map[string]bool{}
@@ -161,7 +159,7 @@ func TestAKilledUndoRestoresEachThingOnce(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				const n = 30
 				d := disk(t)
-				defer d.Close() //nolint:errcheck // in memory
+				defer d.Close()
 				r := boot(t, d).runs()
 				r.things(pumps(n)...)
 				e := r.ends(r.begin("pump-", Operation{Delete: &Deletion{}}, 0), Completed, Counts{Changed: n})
@@ -197,32 +195,70 @@ func TestAKilledUndoRestoresEachThingOnce(t *testing.T) {
 	}
 }
 
-// Two processes that work on the same edit change each thing once.
+// Two processes that work on the same edit change each thing once: also where an
+// update of the same would be another version.
 func TestTwoRunnersChangeEachThingOnce(t *testing.T) {
+	for name, o := range map[string]Operation{
+		"registry": {SetAttributes: map[string]string{"a": "b"}},
+		"shadow":   {Shadow: &ShadowPatch{Desired: json.RawMessage(`{"a":1}`)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				const n = 60
+				d := disk(t)
+				defer d.Close()
+				r, other := boot(t, d), boot(t, d)
+				r.things(pumps(n)...)
+				e := r.begin("pump-", o, 0)
+				r.runs()
+				other.runs()
+				r.finish(e.ID)
+				r.stop()
+				other.stop()
+				var names []string
+				for _, u := range events[event.ThingUpdated](t, d) {
+					names = append(names, u.Thing.Thing)
+				}
+				for _, u := range events[event.ShadowUpdated](t, d) {
+					names = append(names, u.Thing)
+				}
+				once(t, names, n)
+			})
+		})
+	}
+}
+
+// What is written down of a thing stands: it is not tried again, though it would
+// succeed by now.
+func TestAFailureStands(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		const n = 60
 		d := disk(t)
-		defer d.Close() //nolint:errcheck // in memory
-		r, other := boot(t, d), boot(t, d)
-		r.things(pumps(n)...)
-		e := r.begin("pump-", Operation{SetAttributes: map[string]string{"a": "b"}}, 0)
-		r.runs()
-		other.runs()
-		r.finish(e.ID)
-		r.stop()
-		other.stop()
-		var names []string
-		for _, u := range events[event.ThingUpdated](t, d) {
-			names = append(names, u.Thing.Thing)
+		defer d.Close()
+		r := boot(t, d)
+		r.things("pump-1")
+		e := r.begin("pump-", Operation{AddToThingGroups: []string{"late"}}, 0)
+		record, _, err := r.find(t.Context(), account, e.ID)
+		if err != nil {
+			t.Fatal(err)
 		}
-		once(t, names, n)
+		j := &job{s: r.Service, account: account, id: e.ID, record: record}
+		of := target{Name: "pump-1", ID: r.thing("pump-1").ID}
+		if did, err := j.perform(t.Context(), of); did != failed || err != nil {
+			t.Fatalf("%s, %v", did, err)
+		}
+		r.group("late", "")
+		if did, err := j.perform(t.Context(), of); did != failed || err != nil || len(r.thing("pump-1").Groups) != 0 {
+			t.Errorf("again: %s, %v, %+v", did, err, r.thing("pump-1"))
+		}
 	})
 }
 
 // The pace of an edit is its own; that of all together is the server's.
 func TestEditsKeepTheirPace(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(r *rig) {
+		t := r.t
 		r.things(pumps(100)...)
 		took := func(edits ...Edit) time.Duration {
 			begun := time.Now()
@@ -255,7 +291,7 @@ func TestPauseRestsUntilResume(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		d := disk(t)
-		defer d.Close() //nolint:errcheck // in memory
+		defer d.Close()
 		r := boot(t, d).runs()
 		r.things(pumps(pageSize + 100)...)
 		e := r.begin("pump-", Operation{SetAttributes: map[string]string{"a": "1"}}, 100)
@@ -285,7 +321,8 @@ func TestPauseRestsUntilResume(t *testing.T) {
 
 // While the store takes nothing an edit waits, and nothing is lost or failed.
 func TestTroubleIsWaitedOut(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(r *rig) {
+		t := r.t
 		r.things(pumps(30)...)
 		e := r.begin("pump-", Operation{SetAttributes: map[string]string{"a": "1"}}, 20)
 		pass(t.Context(), time.Second)
@@ -299,7 +336,8 @@ func TestTroubleIsWaitedOut(t *testing.T) {
 // Finished edits go with all that they kept, when they are old enough and no undo
 // needs them; unfinished ones stay.
 func TestRetention(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(r *rig) {
+		t := r.t
 		r.things(pumps(pageSize + 10)...)
 		r.things("bad")
 		first := r.ends(r.begin("pump-", Operation{SetAttributes: map[string]string{"a": "1"}}, 0), Completed, Counts{Changed: pageSize + 10})
@@ -358,7 +396,7 @@ func TestUnfinishedEditsAreBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		d := disk(t)
-		defer d.Close() //nolint:errcheck // in memory
+		defer d.Close()
 		r := boot(t, d)
 		r.things("pump-1")
 		o := Operation{SetAttributes: map[string]string{"a": "1"}}
@@ -403,7 +441,8 @@ func TestUnfinishedEditsAreBounded(t *testing.T) {
 // Calls about edits that are not there, of other accounts or out of bounds are
 // refused.
 func TestUnknownEdits(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(r *rig) {
+		t := r.t
 		r.things("pump-1")
 		e := r.begin("pump-", Operation{SetAttributes: map[string]string{"a": "1"}}, 0)
 		r.finish(e.ID)
@@ -447,7 +486,8 @@ func TestUnknownEdits(t *testing.T) {
 
 // Control races with the work and never loses a thing.
 func TestControlUnderWay(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(r *rig) {
+		t := r.t
 		r.things(pumps(200)...)
 		e := r.begin("pump-", Operation{SetAttributes: map[string]string{"a": "1"}}, 100)
 		var group sync.WaitGroup

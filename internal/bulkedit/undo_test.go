@@ -21,7 +21,8 @@ import (
 // An undo restores exactly what the edit has changed and nobody has changed since;
 // what the edit did not touch may be another by then.
 func TestUndoRestoresWhatIsAsTheEditLeftIt(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(r *rig) {
+		t := r.t
 		r.things("pump-1", "pump-2", "pump-3", "pump-4")
 		r.group("east", "")
 		o := Operation{SetAttributes: map[string]string{"n": "x", "site": "leeds"}, AddToThingGroups: []string{"east"}}
@@ -71,7 +72,8 @@ func TestUndoRestoresWhatIsAsTheEditLeftIt(t *testing.T) {
 // Deleted things come back with another id, with attributes, type and memberships;
 // a name that somebody has taken since is a conflict.
 func TestUndoOfADeletionMakesThingsAnew(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(r *rig) {
+		t := r.t
 		r.deletesShadows = true
 		r.things("pump-1", "pump-2", "pump-3")
 		r.group("east", "")
@@ -113,7 +115,8 @@ func TestUndoOfADeletionMakesThingsAnew(t *testing.T) {
 // Things with principals are refused, unless decommission is chosen; a thing that
 // has taken the name since is another one.
 func TestDeletionKeepsTheRules(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(r *rig) {
+		t := r.t
 		r.things("pump-1", "pump-2", "pump-3")
 		r.attach("pump-2")
 		o := Operation{Delete: &Deletion{}}
@@ -169,7 +172,8 @@ func (r *rig) attach(thing string) {
 // A decommission that meets trouble after its first commit is completed when the
 // trouble is over.
 func TestDecommissionIsTriedAgain(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(r *rig) {
+		t := r.t
 		r.things("pump-1")
 		calls := 0
 		r.retires = func() error {
@@ -187,7 +191,8 @@ func TestDecommissionIsTriedAgain(t *testing.T) {
 
 // Undo asks for the permissions that it needs itself.
 func TestUndoNeedsPermissions(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(r *rig) {
+		t := r.t
 		r.things("pump-1")
 		r.group("east", "")
 		if _, err := r.registry.CreateBillingGroup(t.Context(), account, registry.CreateBillingGroupCommand{Name: "bill"}); err != nil {
@@ -216,7 +221,8 @@ func TestUndoNeedsPermissions(t *testing.T) {
 
 // An edit under way cannot be undone, and an undo under way not be repeated.
 func TestUndoWaitsForItsTurn(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(r *rig) {
+		t := r.t
 		r.things(pumps(20)...)
 		e := r.begin("pump-", Operation{SetAttributes: map[string]string{"a": "b"}}, 1)
 		_, err := r.Undo(t.Context(), account, e.ID, 0)
@@ -278,7 +284,7 @@ func clean(o object) object {
 // of what the patch left is always noticed, one of anything else never.
 func TestTouchedUndoesAnyPatch(t *testing.T) {
 	t.Parallel()
-	r := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a test
+	r := rand.New(rand.NewPCG(1, 2))
 	for i := range 20_000 {
 		before, patch := randomObject(r, 3, false), randomObject(r, 3, true)
 		after := merge(before, patch)
