@@ -19,8 +19,8 @@ import (
 const (
 	// bulkEvery is the time between two looks at an edit.
 	bulkEvery = 500 * time.Millisecond
-	// shownRefusals is how many failures are shown at the end of an edit.
-	shownRefusals = 20
+	// shownRefusals is how many of the things are shown that are not changed.
+	shownRefusals = 10
 )
 
 // bulkRun are the flags of commands that begin an edit.
@@ -142,6 +142,13 @@ func (c *command) runBulk(cmd *cobra.Command, api *apiclient.Client, run *bulkRu
 	if run.dryRun {
 		return nil
 	}
+	if p.Changes == 0 && p.Examined == p.Things {
+		if p.Refused > 0 {
+			return fmt.Errorf("nothing would be changed, and %s refused", counted(p.Refused, "thing would be", "things would be"))
+		}
+		_, err := fmt.Fprintln(c.Err, "All things are so already, nothing is changed.")
+		return err //nolint:wrapcheck // standard error says it all
+	}
 	if !run.yes {
 		if err := c.confirm(cmd, p.Things); err != nil {
 			return err
@@ -160,7 +167,11 @@ func (c *command) printPreview(format string, p apiclient.BulkPreview) error {
 	for _, s := range p.Sample {
 		t.add(s.ThingName, image(s.Before), image(s.After))
 	}
-	for _, f := range p.Refusals {
+	for i, f := range p.Refusals {
+		if format == formatTable && i == shownRefusals {
+			t.add(fmt.Sprintf("… %d more", p.Refused-i), "refused", "")
+			break
+		}
 		t.add(f.ThingName, "refused", f.Code+": "+f.Message)
 	}
 	if format == formatCSV {
