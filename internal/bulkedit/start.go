@@ -5,14 +5,20 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"slices"
 
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/store"
 )
 
-// pageSize is how many things a page holds.
-const pageSize = 500
+const (
+	// pageSize is how many things a page holds.
+	pageSize = 500
+	// findSize is how many names the index is asked for at a time: each time it
+	// evaluates the query.
+	findSize = 20 * pageSize
+)
 
 // StartCommand asks for an edit that a preview has shown.
 type StartCommand struct {
@@ -96,32 +102,43 @@ func (s *Service) confirmed(account fleet.Account, filter []string, token string
 func (s *Service) match(ctx context.Context, account fleet.Account, r *editRecord, most int, found func([]target) error) error {
 	n, after := 0, ""
 	for {
-		names, next, err := s.o.Index.Find(account, r.Query, after, pageSize)
+		names, next, err := s.o.Index.Find(account, r.Query, after, findSize)
 		if err != nil {
 			return err //nolint:wrapcheck // coded
 		}
 		if n += len(names); n > most {
 			return s.more(account, r.Query, most, n)
 		}
-		things, err := s.o.Registry.Things(ctx, account, names)
-		if err != nil {
-			return err //nolint:wrapcheck // coded
-		}
-		targets := make([]target, len(things))
-		for i, t := range things {
-			if err := s.permit(ctx, account, needsOf(&r.Operation, t)); err != nil {
+		for page := range slices.Chunk(names, pageSize) {
+			targets, err := s.targets(ctx, account, r, page)
+			if err != nil {
 				return err
 			}
-			targets[i] = target{Name: t.Name, ID: t.ID}
-		}
-		if err := found(targets); err != nil {
-			return err
+			if err := found(targets); err != nil {
+				return err
+			}
 		}
 		if next == "" {
 			return nil
 		}
 		after = next
 	}
+}
+
+// targets are the present lives of names, all of which the caller may change.
+func (s *Service) targets(ctx context.Context, account fleet.Account, r *editRecord, names []string) ([]target, error) {
+	things, err := s.o.Registry.Things(ctx, account, names)
+	if err != nil {
+		return nil, err //nolint:wrapcheck // coded
+	}
+	targets := make([]target, len(things))
+	for i, t := range things {
+		if err := s.permit(ctx, account, needsOf(&r.Operation, t)); err != nil {
+			return nil, err
+		}
+		targets[i] = target{Name: t.Name, ID: t.ID}
+	}
+	return targets, nil
 }
 
 // more is the fault for a match that has grown.
