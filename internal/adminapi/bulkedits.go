@@ -151,20 +151,12 @@ func (h *handler) previewBulkEdit(ctx context.Context, _ *http.Request, body []b
 	}
 	p, err := h.o.BulkEdits.Preview(ctx, h.o.Account(ctx), in.QueryString, in.Operation)
 	if err != nil {
-		return nil, queried(err)
+		return nil, err //nolint:wrapcheck // coded
 	}
 	return bulkEditPreviewOutput{
 		Things: p.Things, Examined: p.Examined, Changes: p.Changes, Unchanged: p.Unchanged, Refused: p.Refused,
 		Sample: bulkChanges(p.Sample), Refusals: bulkFailures(p.Refusals), ConfirmationToken: p.Token, ExpiresAt: stamp(p.Expires),
 	}, nil
-}
-
-// queried makes a query that is none the caller's mistake here too.
-func queried(err error) error {
-	if coded := fault.From(err); coded.Code == fault.InvalidQuery {
-		return fault.Wrap(fault.InvalidRequest, err, "queryString: %s", coded.Message)
-	}
-	return err
 }
 
 func (h *handler) startBulkEdit(ctx context.Context, _ *http.Request, body []byte) (any, error) {
@@ -176,7 +168,7 @@ func (h *handler) startBulkEdit(ctx context.Context, _ *http.Request, body []byt
 		Query: in.QueryString, Operation: in.Operation, Token: in.ConfirmationToken, PerSecond: in.ThingsPerSecond,
 	})
 	if err != nil {
-		return nil, queried(err)
+		return nil, err //nolint:wrapcheck // coded
 	}
 	return bulkEdit(e), nil
 }

@@ -127,7 +127,7 @@ func TestBulkEditOperations(t *testing.T) {
 			`{"failures":[{"thingName":"a","at":"1970-01-01T00:00:00.001Z","code":"C","message":"m","conflict":true}]}`,
 		},
 		"unknown edit":      {"GET", "bulk-edits/none", "", ActionDescribeBulkEdit, 404, []string{"describe none"}, `{"message":"bulk edit none does not exist"}`},
-		"no query":          {"POST", "bulk-edits/preview", `{"queryString":"(","operation":{}}`, ActionGetBulkEditPreview, 400, []string{"preview 000000000000 ("}, `{"message":"queryString: unbalanced"}`},
+		"no query":          {"POST", "bulk-edits/preview", `{"queryString":"(","operation":{}}`, ActionGetBulkEditPreview, 400, []string{"preview 000000000000 ("}, `{"message":"unbalanced"}`},
 		"unknown member":    {"POST", "bulk-edits", `{"operation":{"setColour":"x"}}`, ActionStartBulkEdit, 400, nil, ""},
 		"ignored member":    {"POST", "bulk-edits/preview", `{` + operation + `,"thingsPerSecond":9}`, ActionGetBulkEditPreview, 400, nil, ""},
 		"member of none":    {"POST", "bulk-edits/e1/pause", `{"a":1}`, ActionPauseBulkEdit, 400, nil, ""},

@@ -174,7 +174,7 @@ func TestBulkEditsThroughTheAPI(t *testing.T) {
 	if err != nil || back.Attributes["owner"] != "ops" {
 		t.Errorf("back %+v, %v", back, err)
 	}
-	if _, err := admin.PreviewBulkEdit(ctx, "thingName:(", owner); !apiclient.Is(err, "InvalidRequest") || !strings.Contains(err.Error(), "queryString") {
+	if _, err := admin.PreviewBulkEdit(ctx, "thingName:(", owner); !apiclient.Is(err, "InvalidQuery") {
 		t.Errorf("no query: %v", err)
 	}
 	names := []string{}
