@@ -362,8 +362,9 @@ func TestOperationsAreChecked(t *testing.T) {
 	} {
 		wantCode(t, o.Check(), fault.InvalidRequest, want)
 	}
-	inOrder := Operation{RemoveAttributes: []string{"b", "a", "b"}}
-	if err := inOrder.Check(); err != nil || !slices.Equal(inOrder.RemoveAttributes, []string{"a", "b"}) {
-		t.Errorf("%v, %q", err, inOrder.RemoveAttributes)
+	given := []string{"b", "a", "b"}
+	inOrder := Operation{RemoveAttributes: given}
+	if err := inOrder.Check(); err != nil || !slices.Equal(inOrder.RemoveAttributes, []string{"a", "b"}) || given[0] != "b" {
+		t.Errorf("%v, %q of %q", err, inOrder.RemoveAttributes, given)
 	}
 }

@@ -63,8 +63,15 @@ func (o *Operation) registry() bool {
 
 // Check refuses an operation that says nothing, or what no thing could follow. It
 // brings lists into order and the patch into its compact form, so that the same
-// operation has one text.
+// operation has one text; what o refers to is copied before.
 func (o *Operation) Check() error {
+	for _, list := range []*[]string{&o.RemoveAttributes, &o.AddToThingGroups, &o.RemoveFromThingGroups} {
+		*list = slices.Clone(*list)
+	}
+	if o.Shadow != nil {
+		patch := *o.Shadow
+		o.Shadow = &patch
+	}
 	kinds := 0
 	for _, has := range []bool{o.registry(), o.Shadow != nil, o.Delete != nil} {
 		if has {
