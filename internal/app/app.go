@@ -23,6 +23,7 @@ import (
 	"github.com/muster-iot/muster/internal/authorizer"
 	"github.com/muster-iot/muster/internal/awsapi"
 	"github.com/muster-iot/muster/internal/broker"
+	"github.com/muster-iot/muster/internal/bulkedit"
 	"github.com/muster-iot/muster/internal/config"
 	"github.com/muster-iot/muster/internal/connectivity"
 	"github.com/muster-iot/muster/internal/datadir"
@@ -108,6 +109,7 @@ type App struct {
 	topics      *mqttapi.Handler
 	api         *awsapi.Server
 	tokens      *pagetoken.Sealer
+	bulk        *bulkedit.Service
 	names       *names
 	followers   followers
 	// repairing is held by the one repair that runs.

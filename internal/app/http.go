@@ -58,6 +58,7 @@ func (a *App) joinAPI(context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.bulk = a.newBulkEdits()
 	awsiot.Register(a.api, awsiot.Deps{
 		Registry: a.registry, Index: a.index, Shadows: a.shadows, Connections: connections{a.presence}, Authorizers: a.authorizers,
 		Tags: tags, Devices: a.devices,
@@ -146,7 +147,8 @@ func (a *App) deviceHandler(listener string) http.Handler {
 		Memberships: a.memberships, WhyMember: a.whyMember,
 		Connectivity: a.connectivity, ShadowHistory: shadowVersions{a.versions, a}, Drifts: drifts{a},
 		History: a.history, Tokens: a.tokens, Account: callerAccount, Now: now,
-		Importer: a.registry, Exporter: a.registry, Permit: a.permit, ARN: a.callerARN,
+		BulkEdits: a.bulk,
+		Importer:  a.registry, Exporter: a.registry, Permit: a.permit, ARN: a.callerARN,
 	})
 	mqtt := a.webSocketHandler(listener)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -238,6 +238,7 @@ func (a *App) Start(ctx context.Context) error {
 		part{"closed accounts", a.sweepAccounts},
 		part{"presence", a.presence.Run},
 		part{"stored sessions", a.keeper.Run},
+		part{"bulk edits", a.bulk.Run},
 	)
 	a.cleanups.push("background parts", background.stop)
 	a.cleanups.push("connectivity", a.connectivity.Drain)

@@ -25,6 +25,8 @@ var Version = "dev" //nolint:gochecknoglobals // the linker can set nothing else
 // Options are what the process lends to the commands.
 type Options struct {
 	Out, Err io.Writer
+	// In is standard input when it is nil.
+	In io.Reader
 	// LookupEnv is os.LookupEnv outside tests.
 	LookupEnv func(string) (string, bool)
 	// Terminal says that Err is watched by a person: progress is drawn.
@@ -95,12 +97,13 @@ whose data folder is ./muster-data.`,
 	root.SetVersionTemplate("muster {{.Version}}\n")
 	root.SetOut(o.Out)
 	root.SetErr(o.Err)
+	root.SetIn(o.In)
 	root.AddGroup(&cobra.Group{ID: groupServer, Title: "Server:"}, &cobra.Group{ID: groupOperate, Title: "Operate:"}, &cobra.Group{ID: groupOperators, Title: "Operators:"})
 	if o.Serve != nil {
 		c.add(root, groupServer, c.serve(), c.demo())
 	}
 	c.add(root, groupServer, c.checkConfig(), c.sim(), c.version())
-	c.add(root, groupOperate, c.things(), c.types(), c.groups(), c.billingGroups(), c.search(), c.stats(), c.describe(), c.index(), c.shadow(), c.subscribe(), c.publish(), c.explain(), c.connections())
+	c.add(root, groupOperate, c.things(), c.bulkEdits(), c.types(), c.groups(), c.billingGroups(), c.search(), c.stats(), c.describe(), c.index(), c.shadow(), c.subscribe(), c.publish(), c.explain(), c.connections())
 	c.add(root, groupOperate, c.connectivity())
 	c.add(root, groupOperate, c.certificates(), c.ca())
 	c.add(root, groupOperate, c.policy())

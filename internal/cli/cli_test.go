@@ -163,7 +163,7 @@ func TestErrors(t *testing.T) {
 		"pair":                {r, []string{"things", "create", "x", "site"}, "not name=value"},
 		"no arguments":        {r, []string{"search"}, "accepts 1 arg(s), received 0\nusage: muster search QUERY [flags]\n`muster search --help` tells more\n"},
 		"unknown flag":        {r, []string{"things", "list", "--typ", "x"}, "--typ\nusage: muster things list [flags]"},
-		"unknown member":      {r, []string{"things", "lst"}, `unknown command "lst" for "muster things"; there are create, decommission, delete, describe, groups, list, past`},
+		"unknown member":      {r, []string{"things", "lst"}, `unknown command "lst" for "muster things"; there are create, decommission, delete, describe, edit, groups, list, past`},
 		"mistyped in family":  {r, []string{"shadow", "update", "x", "{}"}, "usage: muster shadow update THING"},
 		"unknown command":     {r, []string{"thing"}, "unknown command"},
 		"nothing to update":   {r, []string{"shadow", "update", "x"}, "give --desired or --reported"},

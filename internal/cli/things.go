@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -20,8 +22,8 @@ func limitFlag(cmd *cobra.Command) *int {
 
 // things is the family of registry commands.
 func (c *command) things() *cobra.Command {
-	cmd := &cobra.Command{Use: "things", Short: "List, describe, create, delete and decommission things"}
-	cmd.AddCommand(c.thingsList(), c.thingsDescribe(), c.thingsCreate(), c.thingsDelete(),
+	cmd := &cobra.Command{Use: "things", Short: "List, describe, create, edit, delete and decommission things"}
+	cmd.AddCommand(c.thingsList(), c.thingsDescribe(), c.thingsCreate(), c.thingsEdit(), c.thingsDelete(),
 		c.thingsDecommission(), c.thingsPast(), c.thingsGroups())
 	return cmd
 }
@@ -95,13 +97,43 @@ func (c *command) thingsCreate() *cobra.Command {
 	})
 }
 
-// thingsDelete removes things.
+// thingsDelete removes things, named or found.
 func (c *command) thingsDelete() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "delete THING...", Short: "Delete things; their certificates must be detached", Args: cobra.MinimumNArgs(1),
-		Example: "  muster things delete press-7",
+		Use: "delete THING... | --query QUERY", Short: "Delete things; their certificates must be detached",
+		Long: `Delete things by name, or all that a fleet query finds.
+
+With --query it first shows what would be deleted, and asks for the number of
+things; the server then works on exactly those, at a bounded pace. Things with
+attached certificates are refused, unless --decommission ends those too, as
+muster things decommission does. muster bulk-edits undo makes deleted things anew.`,
+		Example: `  muster things delete press-7
+  muster things delete --query 'attributes.site:closed' --dry-run
+  muster things delete --query 'attributes.site:closed AND connectivity.connected:false'
+  muster things delete --query 'thingGroupNames:scrapped' --decommission --reason "ticket 4711"`,
+	}
+	var run bulkRun
+	var how apiclient.BulkDeletion
+	run.flags(c, cmd, "delete")
+	cmd.Flags().BoolVar(&how.Decommission, "decommission", false, "end certificates, connections and shadows too, and keep a record")
+	cmd.Flags().BoolVar(&how.KeepCertificates, "keep-certificates", false, "with --decommission: detach certificates without revoking them")
+	cmd.Flags().StringVar(&how.Reason, "reason", "", "with --decommission: why, for those who look back")
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if run.query == "" {
+			if bulkOnly(cmd) {
+				return errors.New("--dry-run, --yes, --decommission and the like are for --query")
+			}
+			return cobra.MinimumNArgs(1)(cmd, args)
+		}
+		if len(args) > 0 {
+			return errors.New("give names or --query, not both")
+		}
+		return nil
 	}
 	return Call(c.Options, cmd, func(cmd *cobra.Command, api *apiclient.Client, args []string) error {
+		if run.query != "" {
+			return c.runBulk(cmd, api, &run, apiclient.BulkOperation{Delete: &how})
+		}
 		for _, name := range args {
 			if err := api.DeleteThing(cmd.Context(), name); err != nil {
 				return fmt.Errorf("delete %s: %w", name, err)
@@ -112,4 +144,9 @@ func (c *command) thingsDelete() *cobra.Command {
 		}
 		return nil
 	})
+}
+
+// bulkOnly reports whether a flag is set that would be ignored without --query.
+func bulkOnly(cmd *cobra.Command) bool {
+	return slices.ContainsFunc([]string{"dry-run", "yes", "per-second", "no-wait", "output", "decommission", "keep-certificates", "reason"}, cmd.Flags().Changed)
 }

@@ -51,6 +51,7 @@ func TestDefaultsAreValidAndAllSet(t *testing.T) {
 		Store: "pebble", Bus: "embedded", Endpoint: "localhost", BaseDomain: "muster.internal",
 		MQTT: MQTT{Profile: "aws", MaxQueuedMessages: 100_000, MaxQueuedBytes: 1 << 30}, Log: Log{Level: "info", Format: "text"},
 		EventLog:   EventLog{RetentionAge: 168 * time.Hour, RetentionBytes: 1 << 30},
+		BulkEdit:   BulkEdit{ThingsPerSecond: 500, RetentionAge: 720 * time.Hour},
 		History:    History{RetentionAge: 2160 * time.Hour, RetentionBytes: 1 << 30},
 		Membership: Membership{RetentionAge: 2160 * time.Hour, RetentionBytes: 1 << 30},
 		Shadow:     Shadow{MaxDocumentBytes: 8 << 10, MaxDepth: 8, HistoryVersions: 100, HistoryAge: 2160 * time.Hour, HistoryBytes: 4 << 30},

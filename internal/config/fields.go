@@ -159,6 +159,14 @@ func fields() []field {
 			func(s *Settings) value { return (*size)(&s.Membership.RetentionBytes) },
 		},
 		{
+			"bulk-edit.things-per-second", "500", "how many things all edits by query together change in a second", false,
+			func(s *Settings) value { return (*count)(&s.BulkEdit.ThingsPerSecond) },
+		},
+		{
+			"bulk-edit.retention-age", "720h", "how long finished edits by query are kept, with what undoes them", false,
+			func(s *Settings) value { return (*duration)(&s.BulkEdit.RetentionAge) },
+		},
+		{
 			"audit.retention-age", "9600h", "how long records of the audit trail are kept, 400 days unless set; 0 for ever", false,
 			func(s *Settings) value { return (*duration)(&s.Audit.RetentionAge) },
 		},

@@ -44,6 +44,7 @@ type Settings struct {
 	Log        Log
 	EventLog   EventLog
 	History    History
+	BulkEdit   BulkEdit
 	Membership Membership
 	Audit      Audit
 	Shadow     Shadow
@@ -154,6 +155,14 @@ type Audit struct {
 	RetentionAge time.Duration
 	// DataEvents records calls of the data plane too.
 	DataEvents bool
+}
+
+// BulkEdit bounds edits of many things by one query.
+type BulkEdit struct {
+	// ThingsPerSecond is for all edits together.
+	ThingsPerSecond int
+	// RetentionAge is how long finished edits, and what undoes them, are kept.
+	RetentionAge time.Duration
 }
 
 // Shadow are rules of the device shadows.

@@ -21,6 +21,9 @@ const (
 	minAuditAge = 24 * time.Hour
 )
 
+// maxBulkPace is more than a store commits.
+const maxBulkPace = 100_000
+
 // maxSessionExpiry is what AWS lets an account be raised to.
 const maxSessionExpiry = 604800 * time.Second
 
@@ -76,6 +79,8 @@ func (s *Settings) validate() []Problem {
 	c.require(s.History.RetentionBytes >= minRetentionBytes, "history.retention-bytes", "must be at least 1MiB")
 	c.require(s.Membership.RetentionAge >= minRetentionAge, "membership.retention-age", "must be at least %v", minRetentionAge)
 	c.require(s.Membership.RetentionBytes >= minRetentionBytes, "membership.retention-bytes", "must be at least 1MiB")
+	c.require(s.BulkEdit.ThingsPerSecond >= 1 && s.BulkEdit.ThingsPerSecond <= maxBulkPace, "bulk-edit.things-per-second", "must be from 1 to %d", maxBulkPace)
+	c.require(s.BulkEdit.RetentionAge >= minRetentionAge, "bulk-edit.retention-age", "must be at least %v", minRetentionAge)
 	s.validateShadow(c)
 	c.require(s.Audit.RetentionAge == 0 || s.Audit.RetentionAge >= minAuditAge, "audit.retention-age", "must be 0 or at least %v", minAuditAge)
 	c.require(s.Registry.MaxDynamicGroups >= 0, "registry.max-dynamic-groups", "must not be negative")

@@ -634,6 +634,17 @@ type BulkEditChanged struct {
 	// Query selected the things; Things is how many are meant.
 	Query  string `json:"query,omitempty"`
 	Things int    `json:"things,omitempty"`
+	// UndoOf is the edit that this one takes back; empty for none.
+	UndoOf string `json:"undoOf,omitempty"`
+	// StartedBy is the ARN of who started it.
+	StartedBy string `json:"startedBy,omitempty"`
+	// Changed, Unchanged, Failed and Conflicts count the things done so far.
+	Changed   int `json:"changed,omitempty"`
+	Unchanged int `json:"unchanged,omitempty"`
+	Failed    int `json:"failed,omitempty"`
+	Conflicts int `json:"conflicts,omitempty"`
+	// Reason is why it failed.
+	Reason string `json:"reason,omitempty"`
 }
 
 func (ThingCreated) isEvent()                  {}

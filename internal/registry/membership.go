@@ -65,6 +65,14 @@ const maxRegrouped = 1000
 // UpdateThingGroupsForThing removes and then adds memberships, all or none, so
 // that a move inside a hierarchy is one call.
 func (s *Service) UpdateThingGroupsForThing(ctx context.Context, account fleet.Account, c UpdateGroupsCommand) error {
+	if err := checkRegrouping(c); err != nil {
+		return err
+	}
+	return s.updateGroupsForThing(ctx, account, c)
+}
+
+// checkRegrouping checks what needs no record.
+func checkRegrouping(c UpdateGroupsCommand) error {
 	if err := checkName("thingName", c.Thing); err != nil {
 		return err
 	}
@@ -84,7 +92,7 @@ func (s *Service) UpdateThingGroupsForThing(ctx context.Context, account fleet.A
 			return err
 		}
 	}
-	return s.updateGroupsForThing(ctx, account, c)
+	return nil
 }
 
 // updateGroupsForThing runs a checked command.

@@ -321,7 +321,7 @@ func (s *Service) DeleteThing(ctx context.Context, account fleet.Account, name s
 			return err
 		}
 		if record.Principals > 0 {
-			return fault.New(fault.InvalidRequest, "thing %s has %d attached principals; detach them first", name, record.Principals)
+			return attachedPrincipals(name, record.Principals)
 		}
 		return dropThing(ctx, a, name, record)
 	})

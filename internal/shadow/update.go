@@ -24,6 +24,9 @@ type UpdateCommand struct {
 	// returns, while nobody else may change the shadow: announcements made
 	// in it have the order of versions. It must not block or call back.
 	Committed func(*Updated)
+	// Joined, if set, adds to the commit what another domain keeps about the
+	// update; it is asked in each attempt. An error of it refuses the update.
+	Joined func(*Updated) (store.Batch, error)
 }
 
 // maxAttempts bounds how often a commit is repeated on conflicts with other
@@ -63,7 +66,7 @@ func (s *Service) update(ctx context.Context, cmd UpdateCommand) (*Updated, erro
 	}
 	defer release()
 	u := &Updated{Account: id.account, Thing: id.thing, Shadow: id.shadow, Timestamp: now.Unix(), Token: r.token, patch: r}
-	if err := s.change(ctx, id, now, u.apply(now, s)); err != nil {
+	if err := s.changeWith(ctx, id, now, u.apply(now, s), u.joining(cmd.Joined)); err != nil {
 		return nil, err
 	}
 	if cmd.Committed != nil {
@@ -108,6 +111,11 @@ type change func(d *document) (*document, event.Event, error)
 // change carries a decision out on the present document and commits it with
 // its event. The caller holds the shadow's lock.
 func (s *Service) change(ctx context.Context, id identity, now time.Time, decide change) error {
+	return s.changeWith(ctx, id, now, decide, nil)
+}
+
+// changeWith is change with what join, unless it is nil, adds to the batch.
+func (s *Service) changeWith(ctx context.Context, id identity, now time.Time, decide change, join func(*store.Batch) error) error {
 	for range maxAttempts {
 		stored, version, sure, err := s.guess(ctx, id)
 		if err != nil {
@@ -129,6 +137,15 @@ func (s *Service) change(ctx context.Context, id identity, now time.Time, decide
 			Expect: []store.Expect{{Key: id.key(), Version: version}},
 			Writes: writes(id, stored, next, value),
 			Events: []event.Envelope{{Account: id.account, At: now, Actor: fleet.ActorFrom(ctx), Event: fact}},
+		}
+		if join != nil {
+			if err := join(&batch); err != nil && sure {
+				return err
+			} else if err != nil {
+				// As above: it was asked about another document.
+				s.cache.drop(id)
+				continue
+			}
 		}
 		// A caller that gives up must not leave the outcome open: memory would
 		// no longer know what is stored.

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/iot"
 	"github.com/aws/aws-sdk-go-v2/service/iot/types"
@@ -22,6 +23,7 @@ import (
 	"github.com/muster-iot/muster/internal/awsapi/catalog"
 	"github.com/muster-iot/muster/internal/mqtt"
 	mqttclient "github.com/muster-iot/muster/internal/mqtt/client"
+	"github.com/muster-iot/muster/internal/testkit"
 )
 
 // act is one call of an operation on the resources of an account, by their
@@ -375,6 +377,7 @@ func TestIsolationOfOperations(t *testing.T) {
 	victim := h.settle("alphasecret")
 	victim.build()
 	victim.hire()
+	victim.edit()
 	h.server.Stop()
 	before := h.dump(victim)
 	h.server.Start()
@@ -640,6 +643,15 @@ func opsCases(of *neighbour) map[string][]opsCase {
 		"GET things/{thing}/shadows/{shadow}/versions/{version}": {{path: "things/pump/shadows/config/versions/1"}},
 		"GET things/{thing}/shadows/{shadow}/diff":               {{path: "things/pump/shadows/config/diff?from=0&to=1"}},
 		"POST things/{thing}/shadows/{shadow}/restore":           {{path: "things/pump/shadows/extra/restore", body: `{"version":1}`}},
+		"POST bulk-edits/preview":                                {{path: "bulk-edits/preview", body: `{"queryString":"thingName:*","operation":{"setAttributes":{"kept":"x"}}}`}},
+		"POST bulk-edits":                                        {{path: "bulk-edits", body: `{"queryString":"thingName:*","operation":{"delete":{}},"confirmationToken":"` + of.bulkToken + `"}`, refused: "InvalidRequest"}},
+		"GET bulk-edits/{bulkEdit}":                              {{path: "bulk-edits/" + of.bulkEdit, refused: "ResourceNotFound"}},
+		"GET bulk-edits/{bulkEdit}/changes":                      {{path: "bulk-edits/" + of.bulkEdit + "/changes", refused: "ResourceNotFound"}},
+		"GET bulk-edits/{bulkEdit}/failures":                     {{path: "bulk-edits/" + of.bulkEdit + "/failures", refused: "ResourceNotFound"}},
+		"POST bulk-edits/{bulkEdit}/pause":                       {{path: "bulk-edits/" + of.bulkEdit + "/pause", refused: "ResourceNotFound"}},
+		"POST bulk-edits/{bulkEdit}/resume":                      {{path: "bulk-edits/" + of.bulkEdit + "/resume", refused: "ResourceNotFound"}},
+		"POST bulk-edits/{bulkEdit}/cancel":                      {{path: "bulk-edits/" + of.bulkEdit + "/cancel", refused: "ResourceNotFound"}},
+		"POST bulk-edits/{bulkEdit}/undo":                        {{path: "bulk-edits/" + of.bulkEdit + "/undo", refused: "ResourceNotFound"}},
 		"GET shadows/drift":                                      {{path: "shadows/drift"}, {path: "shadows/drift?thing=pump"}},
 	}
 }
@@ -690,6 +702,31 @@ func (n *neighbour) fillIn(path string) (string, bool) {
 		"{name}", "keeper", "{user}", "keeper", "{group}", "keepers", "{policy}", "may",
 	).Replace(path)
 	return path, !strings.Contains(path, "{")
+}
+
+// edit makes an edit by query that finds everything as it wants it.
+func (n *neighbour) edit() {
+	n.t.Helper()
+	o := apiclient.BulkOperation{SetAttributes: map[string]string{"kept": n.secret}}
+	preview := func() string {
+		p, err := n.api.PreviewBulkEdit(n.t.Context(), "thingName:*", o)
+		if err != nil || p.Things == 0 {
+			n.t.Fatalf("preview %+v, %v", p, err)
+		}
+		return p.ConfirmationToken
+	}
+	e, err := n.api.StartBulkEdit(n.t.Context(), "thingName:*", o, preview(), 0)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.bulkEdit, n.bulkToken = e.BulkEditID, preview()
+	testkit.Poll(n.t, 20*time.Second, "the edit ends", func() error {
+		e, err := n.api.DescribeBulkEdit(n.t.Context(), n.bulkEdit)
+		if err == nil && e.Status != "COMPLETED" {
+			err = fmt.Errorf("it is %s", e.Status)
+		}
+		return err
+	})
 }
 
 // otherOperations calls every operation of /ops/v1.

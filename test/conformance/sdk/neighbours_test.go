@@ -43,6 +43,8 @@ type neighbour struct {
 	// An authority, a certificate of it, and one that is on its way to the default
 	// account.
 	caID, caPEM, leafID, leafPEM, outID, outPEM string
+	// An edit by query, once there is one, and a confirmation of another.
+	bulkEdit, bulkToken string
 	// operatorKey is the access key of the account's user alice, once it has one.
 	operatorKey string
 }
