@@ -154,20 +154,6 @@ func (p *Postgres) prepare() error {
 
 func (p *Postgres) data() string { return filepath.Join(p.dir, "data") }
 
-// freePort returns a loopback port that was free a moment ago.
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	addr, ok := l.Addr().(*net.TCPAddr)
-	if !ok {
-		return 0, errors.New("listener has no TCP address")
-	}
-	return addr.Port, nil
-}
-
 // run executes one of PostgreSQL's programs as the server's account.
 func (p *Postgres) run(program string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)

@@ -8,7 +8,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -82,17 +81,6 @@ func Root(tb testing.TB) string {
 		tb.Fatal("no caller information")
 	}
 	return filepath.Dir(filepath.Dir(filepath.Dir(file)))
-}
-
-// FreePort returns a loopback port that was free a moment ago.
-func FreePort(tb testing.TB) string {
-	tb.Helper()
-	l, err := (&net.ListenConfig{}).Listen(tb.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // StartServer runs a server with extra flags and waits until it is ready. It
