@@ -29,15 +29,26 @@ type searching struct {
 	limit   int
 	columns []string
 	sort    string
+	groups  bool
+	count   bool
 	watch   bool
 	every   time.Duration
 	format  *string
 }
 
+// hit is a device or a group that was found.
+type hit struct {
+	name string
+	// document is how -o json shows it and where --columns come from.
+	document any
+	// row is what the table shows without --columns.
+	row []string
+}
+
 // search asks the fleet index.
 func (c *command) search() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "search QUERY", Short: "Find devices by registry, shadow and connectivity", Args: cobra.ExactArgs(1),
+		Use: "search QUERY", Short: "Find devices by registry, shadow and connectivity, or groups", Args: cobra.ExactArgs(1),
 		Long: `Find devices with a fleet query over registry, shadows and connectivity.
 
 Without --columns the table shows the scalar values that the classic shadow
@@ -45,6 +56,9 @@ reports; -o json shows whole documents. --columns names fields as queries do:
 thingName, thingTypeName, thingGroupNames, attributes.NAME, shadow.reported.PATH,
 shadow.name.SHADOW.reported.PATH, connectivity.connected and the like. A field
 that a device does not have is empty.
+
+--groups finds thing groups instead, by thingGroupName, description,
+attributes.NAME and parentGroupNames. --count shows how many there are.
 
 --sort fetches all hits, 100,000 at most, and puts them in the order of a field,
 numbers before texts, devices without it last; the limit counts afterwards.
@@ -56,18 +70,25 @@ until it is interrupted.`,
   muster search '*' --columns thingName,attributes.site,shadow.reported.battery --sort shadow.reported.battery
   muster search 'connectivity.connected:false' --columns thingName,connectivity.timestamp --sort connectivity.timestamp:desc --limit 10
   muster search 'thingGroupNames:low-battery' -o csv >low.csv
-  muster search 'shadow.hasDelta:true' --watch --every 5s`,
+  muster search 'shadow.hasDelta:true' --watch --every 5s
+  muster search 'connectivity.connected:false AND attributes.site:leeds' --count
+  muster search 'parentGroupNames:north AND attributes.line:*' --groups`,
 	}
 	var s searching
 	cmd.Flags().IntVar(&s.limit, "limit", 100, "most devices to show; 0 for all")
 	cmd.Flags().StringSliceVar(&s.columns, "columns", nil, "fields to show, separated by commas")
 	cmd.Flags().StringVar(&s.sort, "sort", "", "field to sort by, with :desc for the largest first")
+	cmd.Flags().BoolVar(&s.groups, "groups", false, "find thing groups, in the index AWS_ThingGroups")
+	cmd.Flags().BoolVar(&s.count, "count", false, "show how many there are and no more")
 	cmd.Flags().BoolVar(&s.watch, "watch", false, "go on and tell what changes")
 	cmd.Flags().DurationVar(&s.every, "every", 2*time.Second, "how often --watch asks")
 	s.format = c.outputFlag(cmd)
 	return Call(c.Options, cmd, func(cmd *cobra.Command, api *apiclient.Client, args []string) error {
 		if err := s.check(); err != nil {
 			return err
+		}
+		if s.count {
+			return c.countFound(cmd.Context(), api, args[0], &s)
 		}
 		if s.watch {
 			return c.watchSearch(cmd.Context(), api, args[0], &s)
@@ -93,6 +114,9 @@ func (s *searching) check() error {
 	if field, _ := s.order(); strings.HasPrefix(field, "muster.") {
 		return fmt.Errorf("--sort %s: queries can ask for it, but documents do not show it", field)
 	}
+	if s.count && (len(s.columns) > 0 || s.sort != "" || s.watch) {
+		return errors.New("--count goes with none of --columns, --sort and --watch")
+	}
 	if s.watch && s.every < leastEvery {
 		return fmt.Errorf("--every must be at least %v", leastEvery)
 	}
@@ -110,19 +134,30 @@ func (s *searching) order() (field string, descending bool) {
 	return strings.TrimSuffix(s.sort, ":asc"), false
 }
 
+// countFound shows how many devices or groups match.
+func (c *command) countFound(ctx context.Context, api *apiclient.Client, query string, s *searching) error {
+	n, err := api.Count(ctx, s.groups, query)
+	if err != nil {
+		return err //nolint:wrapcheck // the server's own words
+	}
+	t := table{header: []string{"COUNT"}, raw: map[string]int{"count": n}}
+	t.add(strconv.Itoa(n))
+	return c.print(*s.format, t)
+}
+
 // find fetches, sorts and cuts.
 func (s *searching) find(ctx context.Context, api *apiclient.Client, query string) (table, error) {
 	limit := s.limit
 	if s.sort != "" {
 		limit = mostSorted + 1
 	}
-	found, err := api.Search(ctx, query, limit)
+	found, err := s.ask(ctx, api, query, limit)
 	if err != nil {
-		return table{}, err //nolint:wrapcheck // the server's own words
+		return table{}, err
 	}
 	if s.sort != "" {
 		if len(found) > mostSorted {
-			return table{}, fmt.Errorf("more than %d devices match: narrow the query, or leave --sort out", mostSorted)
+			return table{}, fmt.Errorf("more than %d match: narrow the query, or leave --sort out", mostSorted)
 		}
 		field, descending := s.order()
 		sortFound(found, field, descending)
@@ -133,15 +168,44 @@ func (s *searching) find(ctx context.Context, api *apiclient.Client, query strin
 	return s.table(found), nil
 }
 
-// table shows devices by the columns that were asked for.
-func (s *searching) table(found []apiclient.Found) table {
-	t := table{header: s.columns, exact: true, raw: documents(found)}
+// ask fetches what matches in one of the two indexes.
+func (s *searching) ask(ctx context.Context, api *apiclient.Client, query string, limit int) ([]hit, error) {
+	if s.groups {
+		groups, err := api.SearchGroups(ctx, query, limit)
+		if err != nil {
+			return nil, err //nolint:wrapcheck // the server's own words
+		}
+		hits := make([]hit, len(groups))
+		for i, g := range groups {
+			hits[i] = hit{g.ThingGroupName, g, []string{g.ThingGroupName, strings.Join(g.ParentGroupNames, " "), g.ThingGroupDescription, pairs(g.Attributes)}}
+		}
+		return hits, nil
+	}
+	things, err := api.Search(ctx, query, limit)
+	if err != nil {
+		return nil, err //nolint:wrapcheck // the server's own words
+	}
+	hits := make([]hit, len(things))
+	for i, f := range things {
+		connected, since := connectivity(f.Connectivity)
+		hits[i] = hit{f.ThingName, document(f), []string{f.ThingName, f.ThingTypeName, connected, since, reported(f.Shadow), pairs(f.Attributes)}}
+	}
+	return hits, nil
+}
+
+// table shows what was found by the columns that were asked for.
+func (s *searching) table(found []hit) table {
+	documents := make([]any, len(found))
+	for i := range found {
+		documents[i] = found[i].document
+	}
+	t := table{header: s.columns, exact: true, raw: documents}
 	if len(s.columns) > 0 {
-		for i := range found {
-			document := fieldsOf(&found[i])
+		for _, h := range found {
+			fields := fieldsOf(h.document)
 			cells := make([]string, len(s.columns))
 			for k, column := range s.columns {
-				value, _ := at(document, column)
+				value, _ := at(fields, column)
 				cells[k] = scalar(value)
 			}
 			t.add(cells...)
@@ -150,9 +214,11 @@ func (s *searching) table(found []apiclient.Found) table {
 	}
 	t.exact = false
 	t.header = []string{"THING", "TYPE", "CONNECTED", "SINCE", "REPORTED", "ATTRIBUTES"}
-	for _, f := range found {
-		connected, since := connectivity(f.Connectivity)
-		t.add(f.ThingName, f.ThingTypeName, connected, since, reported(f.Shadow), pairs(f.Attributes))
+	if s.groups {
+		t.header = []string{"GROUP", "PARENTS", "DESCRIPTION", "ATTRIBUTES"}
+	}
+	for _, h := range found {
+		t.add(h.row...)
 	}
 	return t
 }
@@ -163,18 +229,18 @@ func (c *command) watchSearch(ctx context.Context, api *apiclient.Client, query 
 	tick := time.NewTicker(s.every)
 	defer tick.Stop()
 	for {
-		found, err := api.Search(ctx, query, s.limit)
+		found, err := s.ask(ctx, api, query, s.limit)
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // an interrupt is how it ends
 		}
 		if err != nil {
-			return err //nolint:wrapcheck // the server's own words
+			return err
 		}
 		now := map[string]string{}
 		for i, row := range s.table(found).rows {
-			now[found[i].ThingName] = strings.Join(row, "  ")
+			now[found[i].name] = strings.Join(row, "  ")
 		}
-		if err := c.tellChanges(before, now, *s.format); err != nil {
+		if err := c.tellChanges(before, now, s); err != nil {
 			return err
 		}
 		before = now
@@ -186,8 +252,8 @@ func (c *command) watchSearch(ctx context.Context, api *apiclient.Client, query 
 	}
 }
 
-// tellChanges writes a line for each device that came, went or changed.
-func (c *command) tellChanges(before, now map[string]string, format string) error {
+// tellChanges writes a line for each device or group that came, went or changed.
+func (c *command) tellChanges(before, now map[string]string, s *searching) error {
 	names := slices.Sorted(maps.Keys(now))
 	for name := range before {
 		if _, stays := now[name]; !stays {
@@ -207,7 +273,7 @@ func (c *command) tellChanges(before, now map[string]string, format string) erro
 		case had:
 			sign, row = "-", was
 		}
-		if err := c.tellChange(sign, name, row, format); err != nil {
+		if err := c.tellChange(sign, name, row, s); err != nil {
 			return err
 		}
 	}
@@ -215,11 +281,15 @@ func (c *command) tellChanges(before, now map[string]string, format string) erro
 }
 
 // tellChange writes one line.
-func (c *command) tellChange(sign, name, row, format string) error {
+func (c *command) tellChange(sign, name, row string, s *searching) error {
 	at := c.Now().UTC().Format(time.RFC3339)
 	line := fmt.Sprintf("%s %s %s", at, sign, printable(row))
-	if format == formatJSON {
-		data, err := json.Marshal(map[string]string{"at": at, "change": sign, "thingName": name, "row": row})
+	if *s.format == formatJSON {
+		what := "thingName"
+		if s.groups {
+			what = "thingGroupName"
+		}
+		data, err := json.Marshal(map[string]string{"at": at, "change": sign, what: name, "row": row})
 		if err != nil {
 			return fmt.Errorf("encode a change: %w", err)
 		}
@@ -231,19 +301,19 @@ func (c *command) tellChange(sign, name, row, format string) error {
 	return nil
 }
 
-// fieldsOf is a device as nested values, numbers verbatim.
-func fieldsOf(f *apiclient.Found) map[string]any {
-	data, err := json.Marshal(documents([]apiclient.Found{*f})[0])
+// fieldsOf is a document as nested values, numbers verbatim.
+func fieldsOf(document any) map[string]any {
+	data, err := json.Marshal(document)
 	if err != nil {
 		return nil
 	}
 	decoder := json.NewDecoder(strings.NewReader(string(data)))
 	decoder.UseNumber()
-	var document map[string]any
-	if decoder.Decode(&document) != nil {
+	var fields map[string]any
+	if decoder.Decode(&fields) != nil {
 		return nil
 	}
-	return document
+	return fields
 }
 
 // at returns the value at a path. A name may hold dots itself, as the index has
@@ -296,17 +366,16 @@ type sortKey struct {
 	rank   int
 	number float64
 	text   string
-	name   string
-	device apiclient.Found
+	hit    hit
 }
 
-// sortFound puts devices in the order of a field, and of their names where it is
-// the same.
-func sortFound(found []apiclient.Found, field string, descending bool) {
+// sortFound puts hits in the order of a field, and of their names where it is the
+// same.
+func sortFound(found []hit, field string, descending bool) {
 	keys := make([]sortKey, len(found))
 	for i := range found {
-		value, ok := at(fieldsOf(&found[i]), field)
-		k := sortKey{rank: 2, name: found[i].ThingName, device: found[i]}
+		value, ok := at(fieldsOf(found[i].document), field)
+		k := sortKey{rank: 2, hit: found[i]}
 		if text := scalar(value); ok && text != "" {
 			k.rank, k.text = 1, text
 			if number, err := strconv.ParseFloat(text, 64); err == nil {
@@ -320,10 +389,10 @@ func sortFound(found []apiclient.Found, field string, descending bool) {
 		if descending {
 			order = -order
 		}
-		return cmp.Or(cmp.Compare(a.rank, b.rank), order, strings.Compare(a.name, b.name))
+		return cmp.Or(cmp.Compare(a.rank, b.rank), order, strings.Compare(a.hit.name, b.hit.name))
 	})
 	for i := range keys {
-		found[i] = keys[i].device
+		found[i] = keys[i].hit
 	}
 }
 
@@ -366,14 +435,11 @@ type foundDocument struct {
 	Shadow json.RawMessage `json:"shadow,omitempty"`
 }
 
-// documents unpacks the shadows for people who pipe the answer into jq.
-func documents(found []apiclient.Found) []foundDocument {
-	out := make([]foundDocument, len(found))
-	for i, f := range found {
-		out[i].Found = f
-		if json.Valid([]byte(f.Shadow)) {
-			out[i].Shadow = json.RawMessage(f.Shadow)
-		}
+// document unpacks the shadow for people who pipe the answer into jq.
+func document(f apiclient.Found) foundDocument {
+	out := foundDocument{Found: f}
+	if json.Valid([]byte(f.Shadow)) {
+		out.Shadow = json.RawMessage(f.Shadow)
 	}
 	return out
 }

@@ -44,7 +44,7 @@ is said with the command that declares it.`,
 	return Call(c.Options, cmd, func(cmd *cobra.Command, api *apiclient.Client, args []string) error {
 		index := ""
 		if *groups {
-			index = "AWS_ThingGroups"
+			index = apiclient.GroupIndex
 		}
 		s, err := api.IndexStatistics(cmd.Context(), index, args[0], *query, *of, *buckets)
 		if err != nil {
