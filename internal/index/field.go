@@ -14,9 +14,9 @@ import (
 // group names) go into the list columns instead.
 type field struct {
 	exists    *roaring.Bitmap
-	texts     column[uint32]
+	texts     idColumn
 	textLists column[[]uint32]
-	numbers   column[float64]
+	numbers   numberColumn
 	lists     column[[]float64]
 	// vocab maps each whole text to the documents that hold it.
 	vocab vocab

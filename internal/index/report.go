@@ -132,20 +132,9 @@ func (c *column[T]) size() uint64 {
 // bytes estimates the memory of a dictionary.
 func (d *dict) bytes() uint64 {
 	total := uint64(cap(d.entries))*uint64(unsafe.Sizeof(entry{})) +
-		4*uint64(cap(d.table)+cap(d.sorted)+cap(d.tail)+cap(d.free))
+		uint64(cap(d.tags)) + 4*uint64(cap(d.table)+cap(d.sorted)+cap(d.tail)+cap(d.free))
 	for _, chunk := range d.chunks {
 		total += uint64(chunk.Cap())
-	}
-	return total
-}
-
-// bytes estimates the memory of a vocabulary.
-func (v *vocab) bytes() uint64 {
-	total := v.dict.bytes() + uint64(cap(v.posts))*uint64(unsafe.Sizeof(posting{}))
-	for i := range v.posts {
-		if bits := v.posts[i].bits; bits != nil {
-			total += bits.GetSizeInBytes()
-		}
 	}
 	return total
 }

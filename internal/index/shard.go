@@ -26,7 +26,7 @@ type shard struct {
 	groupNames dict
 	// direct lists the static groups of each thing, billing its billing group.
 	direct  column[[]uint32]
-	billing column[uint32]
+	billing idColumn
 	reader  reader
 	// path, meta, names and one are buffers.
 	path, meta []byte

@@ -290,7 +290,7 @@ func (n *node) documentsWith(word string) uint32 {
 	if !ok {
 		return 0
 	}
-	return n.field.vocab.posts[id].count
+	return n.field.vocab.posting(id).count
 }
 
 // fitsNothing decides a plan for a document without any field.

@@ -114,11 +114,11 @@ func (v *vocab) countIn(text string, m *matched) int {
 	if !ok {
 		return 0
 	}
-	return v.posts[id].countIn(m)
+	return v.posting(id).countIn(m)
 }
 
 // countIn is how many of the documents are members.
-func (p *posting) countIn(m *matched) int {
+func (p posting) countIn(m *matched) int {
 	switch {
 	case p.count == 0 || m.all:
 		return int(p.count)
