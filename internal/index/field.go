@@ -15,7 +15,7 @@ import (
 type field struct {
 	exists    *roaring.Bitmap
 	texts     idColumn
-	textLists column[[]uint32]
+	textLists listColumn
 	numbers   numberColumn
 	lists     column[[]float64]
 	// vocab maps each whole text to the documents that hold it.
@@ -139,10 +139,10 @@ func (f *field) dropTexts(doc uint32) {
 		return
 	}
 	if list, ok := f.textLists.get(doc); ok {
-		f.textLists.remove(doc)
 		for _, id := range list {
 			f.leave(id, doc)
 		}
+		f.textLists.remove(doc)
 	}
 }
 

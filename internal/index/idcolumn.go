@@ -16,7 +16,7 @@ func (c *idColumn) get(doc uint32) (uint32, bool) {
 func (c *idColumn) each(visit func(doc, id uint32)) {
 	for at, k := range c.chunks {
 		if k != nil {
-			k.each(at, func(doc uint32, i int) { visit(doc, uint32(k.at(i))) })
+			k.mask.each(at, func(doc uint32, i int) { visit(doc, uint32(k.at(i))) })
 		}
 	}
 }

@@ -139,7 +139,7 @@ func (c *numberColumn) within(r fleetquery.NumberRange, visit func(doc uint32)) 
 			continue
 		}
 		if k.form == formBits {
-			k.each(at, func(doc uint32, i int) {
+			k.mask.each(at, func(doc uint32, i int) {
 				if r.Contains(decode(k.at(i), formBits)) {
 					visit(doc)
 				}
@@ -151,7 +151,7 @@ func (c *numberColumn) within(r fleetquery.NumberRange, visit func(doc uint32)) 
 			continue
 		}
 		whole := k.read(&buffer)
-		k.each(at, func(doc uint32, i int) {
+		k.mask.each(at, func(doc uint32, i int) {
 			if v := whole[i]; v >= low && v <= high {
 				visit(doc)
 			}

@@ -16,7 +16,7 @@ type packed struct {
 
 // pack is the part of a packed column for chunkDocs documents.
 type pack struct {
-	mask [chunkDocs / 64]uint64
+	mask docMask
 	// A value is base and what stands in vals, in width bytes, little endian.
 	base int64
 	vals []byte
@@ -32,20 +32,6 @@ var widths = [...]uint8{0, 1, 2, 4} //nolint:gochecknoglobals // a constant that
 
 // widest takes every value as it is.
 const widest = 8
-
-// has reports whether a document has a value.
-func (k *pack) has(doc uint32) bool { return k.mask[doc%chunkDocs/64]>>(doc%64)&1 == 1 }
-
-// rank returns the place of a document's value and whether there is one.
-func (k *pack) rank(doc uint32) (int, bool) {
-	at, bit := doc%chunkDocs/64, doc%64
-	n := 0
-	for i := range at {
-		n += bits.OnesCount64(k.mask[i])
-	}
-	n += bits.OnesCount64(k.mask[at] & (1<<bit - 1))
-	return n, k.mask[at]>>bit&1 == 1
-}
 
 // at returns the value in a place.
 func (k *pack) at(i int) int64 {
@@ -172,13 +158,13 @@ func (c *packed) chunk(doc uint32) *pack {
 
 // put stores the value of a document in its chunk.
 func (c *packed) put(k *pack, doc uint32, v int64) {
-	i, ok := k.rank(doc)
+	i, ok := k.mask.rank(doc)
 	if ok && k.store(i, v) {
 		return
 	}
 	if !ok {
 		c.count++
-		k.mask[doc%chunkDocs/64] |= 1 << (doc % 64)
+		k.mask.add(doc)
 		if k.n > 0 {
 			k.insert(i)
 			if k.store(i, v) {
@@ -214,7 +200,7 @@ func (c *packed) find(doc uint32) (k *pack, i int, ok bool) {
 		return nil, 0, false
 	}
 	k = c.chunks[at]
-	i, ok = k.rank(doc)
+	i, ok = k.mask.rank(doc)
 	return k, i, ok
 }
 
@@ -226,24 +212,11 @@ func (c *packed) remove(doc uint32) {
 	}
 	w := int(k.width)
 	k.vals = slices.Delete(k.vals, i*w, (i+1)*w)
-	k.mask[doc%chunkDocs/64] &^= 1 << (doc % 64)
+	k.mask.drop(doc)
 	k.n--
 	c.count--
 	if k.n == 0 {
 		c.chunks[doc/chunkDocs] = nil
-	}
-}
-
-// each visits the places of a chunk's values in order of documents.
-func (k *pack) each(at int, visit func(doc uint32, i int)) {
-	i := 0
-	for w, mask := range k.mask {
-		base := uint32(at*chunkDocs + w*64)
-		for mask != 0 {
-			visit(base+uint32(bits.TrailingZeros64(mask)), i)
-			mask &= mask - 1
-			i++
-		}
 	}
 }
 
@@ -254,12 +227,8 @@ func (c *packed) countIn(m *matched) int {
 	}
 	n := 0
 	for at, k := range c.chunks {
-		if k == nil {
-			continue
-		}
-		words := m.over(at)
-		for w, mask := range k.mask {
-			n += bits.OnesCount64(mask & words[w])
+		if k != nil {
+			n += k.mask.countIn(m, at)
 		}
 	}
 	return n

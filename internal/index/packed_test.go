@@ -4,6 +4,7 @@ import (
 	"maps"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -195,5 +196,58 @@ func TestIDColumn(t *testing.T) {
 	d := decoder{b: appendPacked(nil, &c.packed)}
 	if d.ids(2000, 10, "ids"); d.err == nil {
 		t.Error("numbers beyond the bound were read")
+	}
+}
+
+// TestListColumn holds a column of lists against a map.
+func TestListColumn(t *testing.T) {
+	t.Parallel()
+	const docs = 1500
+	r := rand.New(rand.NewPCG(1, 5))
+	var c listColumn
+	plain := map[uint32][]uint32{}
+	for range 50_000 {
+		doc := uint32(r.IntN(docs))
+		list := plain[doc]
+		switch r.IntN(5) {
+		case 0:
+			c.remove(doc)
+			delete(plain, doc)
+		case 1:
+			list = make([]uint32, 1+r.IntN(5))
+			for i := range list {
+				list[i] = r.Uint32()
+			}
+			c.set(doc, list)
+			plain[doc] = list
+		case 2, 3:
+			pos, id := r.IntN(len(list)+1), r.Uint32()
+			c.insert(doc, pos, id)
+			plain[doc] = slices.Insert(slices.Clone(list), pos, id)
+		case 4:
+			if len(list) == 0 {
+				continue
+			}
+			pos := r.IntN(len(list))
+			c.delete(doc, pos)
+			if plain[doc] = slices.Delete(slices.Clone(list), pos, pos+1); len(plain[doc]) == 0 {
+				delete(plain, doc)
+			}
+		}
+	}
+	d := decoder{b: appendIDLists(nil, &c)}
+	again := d.idLists(docs, math.MaxInt, "lists")
+	if d.err != nil || len(d.b) > 0 {
+		t.Fatalf("read again: %v, %d bytes left", d.err, len(d.b))
+	}
+	got := map[uint32][]uint32{}
+	again.each(func(doc uint32, list []uint32) { got[doc] = list })
+	if diff := cmp.Diff(plain, got); diff != "" {
+		t.Errorf("lists (-want +got):\n%s", diff)
+	}
+	for doc := range uint32(docs) {
+		if list, ok := c.get(doc); !slices.Equal(list, plain[doc]) || ok != (len(list) > 0) {
+			t.Errorf("document %d has %v, want %v", doc, list, plain[doc])
+		}
 	}
 }

@@ -110,10 +110,26 @@ func appendPacked(b []byte, c *packed) []byte {
 	return b
 }
 
-func appendIDLists(b []byte, c *column[[]uint32]) []byte {
-	total := 0
-	c.each(func(_ uint32, list []uint32) { total += len(list) })
-	return appendColumn(b, c, total, appendU32s)
+// appendIDLists writes a column of lists chunk by chunk.
+func appendIDLists(b []byte, c *listColumn) []byte {
+	used := 0
+	for _, k := range c.chunks {
+		if k != nil {
+			used++
+		}
+	}
+	b = appendU32(appendU32(appendU32(b, len(c.chunks)), used), c.count)
+	for at, k := range c.chunks {
+		if k == nil {
+			continue
+		}
+		b = appendU32(b, at)
+		for _, mask := range k.mask {
+			b = binary.LittleEndian.AppendUint64(b, mask)
+		}
+		b = appendU32s(appendU32s(b, k.ends), k.ids)
+	}
+	return b
 }
 
 func appendNumberLists(b []byte, c *column[[]float64]) []byte {
@@ -310,7 +326,7 @@ func decodeColumn[T any](d *decoder, below, size int, what string, read func(val
 }
 
 // mask reads which documents of a chunk have a value and returns how many do.
-func (d *decoder) mask(mask *[chunkDocs / 64]uint64, at, below int, what string) int {
+func (d *decoder) mask(mask *docMask, at, below int, what string) int {
 	n := 0
 	for w := range mask {
 		if b := d.take(8, what); b != nil {
@@ -403,12 +419,47 @@ func (d *decoder) floats(vals []float64, what string) {
 	}
 }
 
-func (d *decoder) idLists(docs, below int, what string) column[[]uint32] {
-	return decodeColumn(d, docs, 4, what, func(vals [][]uint32) {
-		for i := range vals {
-			vals[i] = d.u32s(below, what)
+// idLists reads a column of lists of documents, with numbers below a bound.
+func (d *decoder) idLists(docs, below int, what string) listColumn {
+	var c listColumn
+	length, used, count := int(d.u32(what)), d.length(chunkHead, what), int(d.u32(what))
+	if length > (docs+chunkDocs-1)/chunkDocs || used > length || count > used*chunkDocs {
+		d.fail(what)
+		return c
+	}
+	if count == 0 {
+		return c
+	}
+	c.chunks, c.count = make([]*listChunk, length), count
+	for range used {
+		at, k := int(d.u32(what)), &listChunk{}
+		if at >= length || c.chunks[at] != nil {
+			d.fail(what)
+			return listColumn{}
 		}
-	})
+		n := d.mask(&k.mask, at, docs, what)
+		k.ends = d.u32s(math.MaxInt, what)
+		k.ids = d.u32s(below, what)
+		before := uint32(0)
+		for _, end := range k.ends {
+			if end <= before {
+				d.fail(what)
+			}
+			before = end
+		}
+		if n == 0 || n > count || len(k.ends) != n || int(before) != len(k.ids) {
+			d.fail(what)
+		}
+		if d.err != nil {
+			return listColumn{}
+		}
+		count -= n
+		c.chunks[at] = k
+	}
+	if count > 0 {
+		d.fail(what)
+	}
+	return c
 }
 
 func (d *decoder) numberLists(docs int, what string) column[[]float64] {

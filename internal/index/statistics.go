@@ -81,11 +81,7 @@ func (f *field) truthStatistics(m *matched) Statistics {
 		count = [2]int{f.vocab.countIn(falseText, m), f.vocab.countIn(trueText, m)}
 	} else {
 		f.texts.gather(m, visit)
-		f.textLists.gather(m, func(lists [][]uint32) {
-			for _, list := range lists {
-				visit(list)
-			}
-		})
+		f.textLists.gather(m, visit)
 	}
 	n := float64(count[0] + count[1])
 	if n == 0 {

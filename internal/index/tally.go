@@ -77,12 +77,10 @@ func (f *field) tally(m *matched) *tally {
 func (f *field) walkTexts(m *matched, visit func(ids []uint32)) {
 	f.texts.gather(m, visit)
 	var once []uint32
-	f.textLists.gather(m, func(lists [][]uint32) {
-		for _, list := range lists {
-			once = append(once[:0], list...)
-			slices.Sort(once)
-			visit(slices.Compact(once))
-		}
+	f.textLists.gather(m, func(list []uint32) {
+		once = append(once[:0], list...)
+		slices.Sort(once)
+		visit(slices.Compact(once))
 	})
 }
 
