@@ -251,3 +251,43 @@ func TestListColumn(t *testing.T) {
 		}
 	}
 }
+
+// TestHistogramPicksAsSorting holds percentiles by counting against those by
+// sorting.
+func TestHistogramPicksAsSorting(t *testing.T) {
+	t.Parallel()
+	counted := 0
+	for seed := range 40 {
+		r := rand.New(rand.NewPCG(3, uint64(seed)))
+		f := newField(false)
+		m := &matched{all: seed%3 == 0, dense: make([]uint64, 64)}
+		for doc := range uint32(4000) {
+			if r.IntN(5) == 0 {
+				continue
+			}
+			v := float64(r.IntN(101) - 50)
+			if doc/chunkDocs%2 == uint32(seed%2) {
+				v = float64(r.IntN(1000)-500) / 10
+			}
+			if seed == 7 && doc == 99 {
+				v = 1e12
+			}
+			f.numbers.set(doc, v)
+			if r.IntN(3) > 0 || doc%chunkDocs > 192 {
+				m.dense[doc/64] |= 1 << (doc % 64)
+			}
+		}
+		h := f.histogram(m)
+		if h == nil {
+			continue
+		}
+		counted++
+		percents := []float64{0, 0.5, 12, 50, 99.9, 100}
+		if diff := cmp.Diff(percentilesOf(f.numbersOf(m), percents), percentiles(h.total, percents, h.pick)); diff != "" {
+			t.Errorf("seed %d (-sorted +counted):\n%s", seed, diff)
+		}
+	}
+	if counted != 39 {
+		t.Errorf("%d of 40 were counted", counted)
+	}
+}
