@@ -235,8 +235,9 @@ func (a *atoms) flips(old, now values, mark func(group uint32)) {
 		return
 	}
 	try(a.ranges)
-	for _, v := range [2]values{old, now} {
-		anyWord(v.texts, func(word string) bool {
+	gone, come := differing(old.texts, now.texts)
+	for _, texts := range [2][]string{gone, come} {
+		anyWord(texts, func(word string) bool {
 			try(a.words[word])
 			for n := range a.lengths {
 				if n <= len(word) {
@@ -246,6 +247,19 @@ func (a *atoms) flips(old, now values, mark func(group uint32)) {
 			return false
 		})
 	}
+}
+
+// differing returns what is left of two lists without what they begin and end
+// with alike. What a text in both passes, it passes before and after: no answer
+// flips by it.
+func differing(old, now []string) (gone, come []string) {
+	for len(old) > 0 && len(now) > 0 && old[0] == now[0] {
+		old, now = old[1:], now[1:]
+	}
+	for len(old) > 0 && len(now) > 0 && old[len(old)-1] == now[len(now)-1] {
+		old, now = old[:len(old)-1], now[:len(now)-1]
+	}
+	return old, now
 }
 
 // numericFlips tries the tests whose interval ends between old and new.

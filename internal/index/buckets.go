@@ -87,7 +87,7 @@ func (at *subject) terms(limit int) []term {
 	t := f.tally(at.docs)
 	for _, id := range f.topTexts(t, limit) {
 		one := term{text: strings.Clone(f.vocab.text(id)), count: int(t.of(id))}
-		if doc, ok := f.vocab.posts[id].first(at.docs); ok && cased(one.text) {
+		if doc, ok := f.vocab.posting(id).first(at.docs); ok && cased(one.text) {
 			one.example = strings.Clone(at.corpus.names.text(doc))
 		}
 		found = append(found, one)
@@ -99,7 +99,7 @@ func (at *subject) terms(limit int) []term {
 func byCount(a, b term) int { return cmp.Compare(b.count, a.count) }
 
 // first is the first of the documents that is a member.
-func (p *posting) first(m *matched) (uint32, bool) {
+func (p posting) first(m *matched) (uint32, bool) {
 	if p.bits == nil {
 		return p.one, p.count == 1 && m.has(p.one)
 	}

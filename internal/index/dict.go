@@ -2,6 +2,7 @@ package index
 
 import (
 	"hash/maphash"
+	"math/bits"
 	"slices"
 	"strings"
 )
@@ -25,8 +26,10 @@ type dict struct {
 	seed    maphash.Seed
 	chunks  []*strings.Builder
 	entries []entry
-	// table is open addressing: number plus one, zero for an empty slot.
+	// table is open addressing: number plus one, zero for an empty slot; tags has
+	// some bits of each text's hash, so that few texts are looked at in vain.
 	table []uint32
+	tags  []uint8
 	// filled counts occupied slots of the table.
 	filled int
 	// sorted and tail together hold every number in use or lingering.
@@ -61,16 +64,30 @@ func (d *dict) find(text string) (uint32, bool) {
 	if len(d.table) == 0 {
 		return 0, false
 	}
-	mask := uint64(len(d.table) - 1)
-	for i := maphash.String(d.seed, text) & mask; ; i = (i + 1) & mask {
+	for i, tag := d.slot(text); ; i = d.next(i) {
 		v := d.table[i]
 		if v == 0 {
 			return 0, false
 		}
-		if d.text(v-1) == text {
+		if d.tags[i] == tag && d.text(v-1) == text {
 			return v - 1, true
 		}
 	}
+}
+
+// slot is where to look for a text first, and its tag.
+func (d *dict) slot(text string) (int, uint8) {
+	hash := maphash.String(d.seed, text)
+	at, _ := bits.Mul64(hash, uint64(len(d.table)))
+	return int(at), uint8(hash)
+}
+
+// next is the slot after one.
+func (d *dict) next(i int) int {
+	if i++; i == len(d.table) {
+		return 0
+	}
+	return i
 }
 
 // add gives a number to a text that find does not know.
@@ -81,15 +98,27 @@ func (d *dict) add(text string) uint32 {
 		d.entries[id] = d.put(text)
 	} else {
 		id = uint32(len(d.entries))
-		d.entries = append(d.entries, d.put(text))
+		d.entries = append(roomier(d.entries), d.put(text))
 	}
-	d.tail = append(d.tail, id)
-	if (d.filled+1)*3 > len(d.table)*2 {
+	d.tail = append(roomier(d.tail), id)
+	if (d.filled+1)*5 > len(d.table)*4 {
 		d.rehash()
 	} else {
 		d.enter(id)
 	}
 	return id
+}
+
+// roomier returns a full list with room for a sixteenth more: append's quarter
+// would be much of what a large fleet takes.
+func roomier[T any](list []T) []T {
+	const large = 1 << 14
+	if len(list) < cap(list) || len(list) < large {
+		return list
+	}
+	out := make([]T, len(list), len(list)+len(list)/16)
+	copy(out, list)
+	return out
 }
 
 // put copies a text into the blocks.
@@ -115,22 +144,19 @@ func (d *dict) put(text string) entry {
 
 // enter puts a number into the table.
 func (d *dict) enter(id uint32) {
-	mask := uint64(len(d.table) - 1)
-	i := maphash.String(d.seed, d.text(id)) & mask
+	i, tag := d.slot(d.text(id))
 	for d.table[i] != 0 {
-		i = (i + 1) & mask
+		i = d.next(i)
 	}
-	d.table[i] = id + 1
+	d.table[i], d.tags[i] = id+1, tag
 	d.filled++
 }
 
-// rehash rebuilds the table at half load.
+// rehash rebuilds the table, a bit more than half full.
 func (d *dict) rehash() {
-	size := 8
-	for size < 2*(len(d.sorted)+len(d.tail)) {
-		size *= 2
-	}
-	d.table, d.filled = make([]uint32, size), 0
+	n := len(d.sorted) + len(d.tail)
+	size := 8 + n + n*7/8
+	d.table, d.tags, d.filled = make([]uint32, size), make([]uint8, size), 0
 	for _, id := range d.sorted {
 		d.enter(id)
 	}

@@ -216,11 +216,11 @@ func (f *field) matchingDocs(p *plan) *roaring.Bitmap {
 func (f *field) matching(m fleetquery.Match) *roaring.Bitmap {
 	var u union
 	if id, ok := f.vocab.find(m.Word); ok {
-		u.addPosting(&f.vocab.posts[id])
+		u.addPosting(f.vocab.posting(id))
 	}
 	if f.words != nil {
 		if id, ok := f.words.find(m.Word); ok {
-			f.words.each(id, func(text uint32) { u.addPosting(&f.vocab.posts[text]) })
+			f.words.each(id, func(text uint32) { u.addPosting(f.vocab.posting(text)) })
 		}
 	}
 	if m.IsNumber {
@@ -238,7 +238,7 @@ func (f *field) withPhrase(phrase []string) *roaring.Bitmap {
 		if id, ok := f.words.find(phrase[0]); ok {
 			f.words.each(id, func(text uint32) {
 				if fleetquery.HasPhrase(fleetquery.Words(f.vocab.text(text)), phrase) {
-					u.addPosting(&f.vocab.posts[text])
+					u.addPosting(f.vocab.posting(text))
 				}
 			})
 		}
@@ -254,12 +254,12 @@ func (f *field) withWords(low string, within, test func(string) bool) *roaring.B
 		if text == "" || (test != nil && !test(text)) || (f.compound != nil && f.compound.Contains(id)) {
 			return
 		}
-		u.addPosting(&f.vocab.posts[id])
+		u.addPosting(f.vocab.posting(id))
 	})
 	if f.words != nil {
 		f.words.ascend(low, within, func(id uint32, word string) {
 			if test == nil || test(word) {
-				f.words.each(id, func(text uint32) { u.addPosting(&f.vocab.posts[text]) })
+				f.words.each(id, func(text uint32) { u.addPosting(f.vocab.posting(text)) })
 			}
 		})
 	}
@@ -268,11 +268,7 @@ func (f *field) withWords(low string, within, test func(string) bool) *roaring.B
 
 // numbersIn collects the documents with a number in the range.
 func (f *field) numbersIn(r fleetquery.NumberRange, u *union) {
-	f.numbers.each(func(doc uint32, v float64) {
-		if r.Contains(v) {
-			u.addDoc(doc)
-		}
-	})
+	f.numbers.within(r, u.addDoc)
 	if f.lists.count > 0 {
 		f.lists.each(func(doc uint32, list []float64) {
 			if slices.ContainsFunc(list, r.Contains) {

@@ -14,9 +14,9 @@ import (
 // group names) go into the list columns instead.
 type field struct {
 	exists    *roaring.Bitmap
-	texts     column[uint32]
-	textLists column[[]uint32]
-	numbers   column[float64]
+	texts     idColumn
+	textLists listColumn
+	numbers   numberColumn
 	lists     column[[]float64]
 	// vocab maps each whole text to the documents that hold it.
 	vocab vocab
@@ -139,10 +139,10 @@ func (f *field) dropTexts(doc uint32) {
 		return
 	}
 	if list, ok := f.textLists.get(doc); ok {
-		f.textLists.remove(doc)
 		for _, id := range list {
 			f.leave(id, doc)
 		}
+		f.textLists.remove(doc)
 	}
 }
 

@@ -57,12 +57,8 @@ func (c *column[T]) countIn(m *matched) int {
 	}
 	n := 0
 	for at, k := range c.chunks {
-		if k == nil {
-			continue
-		}
-		words := m.over(at)
-		for w, mask := range k.mask {
-			n += bits.OnesCount64(mask & words[w])
+		if k != nil {
+			n += k.mask.countIn(m, at)
 		}
 	}
 	return n

@@ -91,7 +91,7 @@ func (f *field) truths() *roaring.Bitmap {
 	truths := roaring.New()
 	for _, text := range []string{falseText, trueText} {
 		if id, ok := f.vocab.find(text); ok {
-			if p := &f.vocab.posts[id]; p.bits != nil {
+			if p := f.vocab.posting(id); p.bits != nil {
 				truths.Or(p.bits)
 			} else {
 				f.vocab.each(id, truths.Add)

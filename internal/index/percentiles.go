@@ -37,42 +37,56 @@ func (x *Index) Percentiles(account fleet.Account, a Aggregation, percents []flo
 		}
 	}
 	var numbers []float64
+	var counted *histogram
 	err := x.aggregate(account, a, func(at *subject) error {
 		if at.of != fleet.FieldNumber {
 			return fault.New(fault.InvalidAggregation, "aggregationField %s is of type %s, percentiles need a Number", at.path, at.of)
 		}
-		numbers = at.field.numbersOf(at.docs)
+		if counted = at.field.histogram(at.docs); counted == nil {
+			numbers = at.field.numbersOf(at.docs)
+		}
 		return nil
 	})
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
+	case counted != nil:
+		return percentiles(counted.total, percents, counted.pick), nil
 	}
-	return percentiles(numbers, percents), nil
+	return percentilesOf(numbers, percents), nil
 }
 
-// percentiles are those of the numbers.
-func percentiles(numbers, percents []float64) []Percentile {
-	if len(numbers) == 0 {
+// percentilesOf are those of the numbers.
+func percentilesOf(numbers, percents []float64) []Percentile {
+	return percentiles(len(numbers), percents, func(wanted []int, found func(rank int, v float64)) {
+		keys := make([]uint64, len(numbers))
+		for i, v := range numbers {
+			keys[i] = orderedBits(v)
+		}
+		selectRanks(keys, 0, wanted, func(rank int, key uint64) { found(rank, fromOrderedBits(key)) })
+	})
+}
+
+// percentiles are those of so many numbers, of which pick finds the ones of wanted
+// ranks.
+func percentiles(total int, percents []float64, pick func(wanted []int, found func(rank int, v float64))) []Percentile {
+	if total == 0 {
 		return nil
 	}
 	// Each lies between the values of two ranks.
 	place := func(percent float64) (rank int, beyond float64) {
-		whole, part := math.Modf(percent / 100 * float64(len(numbers)-1))
+		whole, part := math.Modf(percent / 100 * float64(total-1))
 		return int(whole), part
 	}
 	wanted := make([]int, 0, 2*len(percents))
 	for _, p := range percents {
 		rank, _ := place(p)
-		wanted = append(wanted, rank, min(rank+1, len(numbers)-1))
+		wanted = append(wanted, rank, min(rank+1, total-1))
 	}
 	slices.Sort(wanted)
 	wanted = slices.Compact(wanted)
-	keys := make([]uint64, len(numbers))
-	for i, v := range numbers {
-		keys[i] = orderedBits(v)
-	}
 	value := make(map[int]float64, len(wanted))
-	selectRanks(keys, 0, wanted, func(rank int, key uint64) { value[rank] = fromOrderedBits(key) })
+	pick(wanted, func(rank int, v float64) { value[rank] = v })
 	out := make([]Percentile, len(percents))
 	for i, p := range percents {
 		rank, beyond := place(p)

@@ -61,10 +61,7 @@ func (x *Index) Report(account fleet.Account) Report {
 	}
 	r.Loading = progress(loading, int64(s.things.live.GetCardinality()))
 	r.DynamicGroups, r.Unstable = len(s.standing.byName), s.standing.unstable
-	direct := s.direct.size() + s.billing.size() + s.groupNames.bytes()
-	for _, list := range []*column[[]uint32]{&s.direct, &s.standing.eligible} {
-		list.each(func(_ uint32, v []uint32) { direct += uint64(cap(v)) * 4 })
-	}
+	direct := s.direct.size() + s.billing.size() + s.groupNames.bytes() + s.standing.eligible.size()
 	s.mu.RUnlock()
 	r.Things, r.Groups = s.corpusReport(s.things), s.corpusReport(s.groups)
 	r.Things.Bytes += direct
@@ -108,7 +105,6 @@ func (s *shard) corpusReport(c *corpus) CorpusReport {
 func (f *field) bytes() uint64 {
 	total := uint64(unsafe.Sizeof(*f)) + f.exists.GetSizeInBytes() +
 		f.texts.size() + f.textLists.size() + f.numbers.size() + f.lists.size() + f.vocab.bytes()
-	f.textLists.each(func(_ uint32, list []uint32) { total += uint64(cap(list)) * 4 })
 	f.lists.each(func(_ uint32, list []float64) { total += uint64(cap(list)) * 8 })
 	if f.words != nil {
 		total += f.words.bytes() + f.compound.GetSizeInBytes()
@@ -132,20 +128,9 @@ func (c *column[T]) size() uint64 {
 // bytes estimates the memory of a dictionary.
 func (d *dict) bytes() uint64 {
 	total := uint64(cap(d.entries))*uint64(unsafe.Sizeof(entry{})) +
-		4*uint64(cap(d.table)+cap(d.sorted)+cap(d.tail)+cap(d.free))
+		uint64(cap(d.tags)) + 4*uint64(cap(d.table)+cap(d.sorted)+cap(d.tail)+cap(d.free))
 	for _, chunk := range d.chunks {
 		total += uint64(chunk.Cap())
-	}
-	return total
-}
-
-// bytes estimates the memory of a vocabulary.
-func (v *vocab) bytes() uint64 {
-	total := v.dict.bytes() + uint64(cap(v.posts))*uint64(unsafe.Sizeof(posting{}))
-	for i := range v.posts {
-		if bits := v.posts[i].bits; bits != nil {
-			total += bits.GetSizeInBytes()
-		}
 	}
 	return total
 }

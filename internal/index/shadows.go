@@ -73,7 +73,8 @@ func (s *shard) hasState(root string, doc uint32, metadata []byte) bool {
 	if n <= 0 || string(metadata[n:]) != suffix {
 		return false
 	}
-	at := s.things.nodes[root+"."+string(metadata[:n])]
+	s.path = append(append(append(s.path[:0], root...), '.'), metadata[:n]...)
+	at := s.things.nodes[string(s.path)]
 	return at != nil && at.field != nil && at.field.exists.Contains(doc)
 }
 

@@ -25,8 +25,8 @@ type shard struct {
 	// swept, since an account has few of them.
 	groupNames dict
 	// direct lists the static groups of each thing, billing its billing group.
-	direct  column[[]uint32]
-	billing column[uint32]
+	direct  listColumn
+	billing idColumn
 	reader  reader
 	// path, meta, names and one are buffers.
 	path, meta []byte

@@ -23,7 +23,7 @@ import (
 
 const (
 	// snapshotMagic begins every snapshot; its end is the version of the format.
-	snapshotMagic = "MUSTER INDEX 01\n"
+	snapshotMagic = "MUSTER INDEX 02\n"
 	// sectionHead is kind, length and checksum of a section.
 	sectionHead = 1 + 8 + 4
 	// maxSection bounds one section.
@@ -174,7 +174,7 @@ func (o *sectionWriter) shard(account fleet.Account, s *shard) {
 		}
 	}
 	o.built(sectionDirect, func(b []byte) []byte {
-		return appendIDs(appendIDLists(appendDict(b, &s.groupNames), &s.direct), &s.billing)
+		return appendPacked(appendIDLists(appendDict(b, &s.groupNames), &s.direct), &s.billing.packed)
 	})
 	o.built(sectionStanding, s.standing.appendTo)
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
+	"slices"
 	"strings"
 
 	"github.com/RoaringBitmap/roaring/v2"
@@ -85,16 +86,50 @@ func putNumber(b []byte, v float64) []byte {
 	return binary.LittleEndian.AppendUint64(b, math.Float64bits(v))
 }
 
-func appendIDs(b []byte, c *column[uint32]) []byte {
-	return appendColumn(b, c, 0, binary.LittleEndian.AppendUint32)
+// appendPacked writes a packed column as it is laid out.
+func appendPacked(b []byte, c *packed) []byte {
+	used := 0
+	for _, k := range c.chunks {
+		if k != nil {
+			used++
+		}
+	}
+	b = appendU32(appendU32(appendU32(b, len(c.chunks)), used), c.count)
+	for at, k := range c.chunks {
+		if k == nil {
+			continue
+		}
+		b = appendU32(b, at)
+		for _, mask := range k.mask {
+			b = binary.LittleEndian.AppendUint64(b, mask)
+		}
+		b = append(b, k.form, k.width)
+		b = binary.LittleEndian.AppendUint64(b, uint64(k.base))
+		b = append(b, k.vals...)
+	}
+	return b
 }
 
-func appendNumbers(b []byte, c *column[float64]) []byte { return appendColumn(b, c, 0, putNumber) }
-
-func appendIDLists(b []byte, c *column[[]uint32]) []byte {
-	total := 0
-	c.each(func(_ uint32, list []uint32) { total += len(list) })
-	return appendColumn(b, c, total, appendU32s)
+// appendIDLists writes a column of lists chunk by chunk.
+func appendIDLists(b []byte, c *listColumn) []byte {
+	used := 0
+	for _, k := range c.chunks {
+		if k != nil {
+			used++
+		}
+	}
+	b = appendU32(appendU32(appendU32(b, len(c.chunks)), used), c.count)
+	for at, k := range c.chunks {
+		if k == nil {
+			continue
+		}
+		b = appendU32(b, at)
+		for _, mask := range k.mask {
+			b = binary.LittleEndian.AppendUint64(b, mask)
+		}
+		b = appendU32s(appendU32s(b, k.ends), k.ids)
+	}
+	return b
 }
 
 func appendNumberLists(b []byte, c *column[[]float64]) []byte {
@@ -128,8 +163,8 @@ func appendDict(b []byte, d *dict) []byte {
 // appendVocab writes a vocabulary. A set of one member is written by itself.
 func appendVocab(b []byte, v *vocab) []byte {
 	b = appendDict(b, &v.dict)
-	for i := range v.posts {
-		p := &v.posts[i]
+	for id := range v.posts {
+		p := v.posting(uint32(id))
 		b = appendU32(b, int(p.count))
 		switch {
 		case p.bits != nil:
@@ -144,8 +179,8 @@ func appendVocab(b []byte, v *vocab) []byte {
 // appendField writes all values at one path.
 func appendField(b []byte, path string, f *field) []byte {
 	b = appendBitmap(appendString(b, path), f.exists)
-	b = appendIDLists(appendIDs(b, &f.texts), &f.textLists)
-	b = appendNumberLists(appendNumbers(b, &f.numbers), &f.lists)
+	b = appendIDLists(appendPacked(b, &f.texts.packed), &f.textLists)
+	b = appendNumberLists(appendPacked(b, &f.numbers.packed), &f.lists)
 	b = appendVocab(b, &f.vocab)
 	b = appendFlag(b, f.words != nil)
 	if f.words != nil {
@@ -275,16 +310,7 @@ func decodeColumn[T any](d *decoder, below, size int, what string, read func(val
 			d.fail(what)
 			return column[T]{}
 		}
-		n := 0
-		for w := range k.mask {
-			if b := d.take(8, what); b != nil {
-				k.mask[w] = binary.LittleEndian.Uint64(b)
-			}
-			n += bits.OnesCount64(k.mask[w])
-			if top := at*chunkDocs + w*64 + 63 - bits.LeadingZeros64(k.mask[w]); k.mask[w] != 0 && top >= below {
-				d.fail(what)
-			}
-		}
+		n := d.mask(&k.mask, at, below, what)
 		if n == 0 || n > len(vals) {
 			d.fail(what)
 			return column[T]{}
@@ -299,15 +325,88 @@ func decodeColumn[T any](d *decoder, below, size int, what string, read func(val
 	return c
 }
 
+// mask reads which documents of a chunk have a value and returns how many do.
+func (d *decoder) mask(mask *docMask, at, below int, what string) int {
+	n := 0
+	for w := range mask {
+		if b := d.take(8, what); b != nil {
+			mask[w] = binary.LittleEndian.Uint64(b)
+		}
+		n += bits.OnesCount64(mask[w])
+		if top := at*chunkDocs + w*64 + 63 - bits.LeadingZeros64(mask[w]); mask[w] != 0 && top >= below {
+			d.fail(what)
+		}
+	}
+	return n
+}
+
 // chunkHead is what a chunk takes before its values.
 const chunkHead = 4 + chunkDocs/8
 
-func (d *decoder) ids(docs, below int, what string) column[uint32] {
-	return decodeColumn(d, docs, 4, what, func(vals []uint32) { d.fill(vals, below, what) })
+// packed reads a packed column of documents below a bound, whose chunks may have
+// the forms up to one.
+func (d *decoder) packed(below int, forms uint8, what string) packed {
+	var c packed
+	length, used, count := int(d.u32(what)), d.length(packHead, what), int(d.u32(what))
+	if length > (below+chunkDocs-1)/chunkDocs || used > length || count > used*chunkDocs {
+		d.fail(what)
+		return c
+	}
+	if count == 0 {
+		return c
+	}
+	c.chunks, c.count = make([]*pack, length), count
+	packs := make([]pack, used)
+	for i := range packs {
+		at, k := int(d.u32(what)), &packs[i]
+		if at >= length || c.chunks[at] != nil {
+			d.fail(what)
+			return packed{}
+		}
+		k.n = uint16(d.mask(&k.mask, at, below, what))
+		if head := d.take(packHead-chunkHead, what); head != nil {
+			k.form, k.width, k.base = head[0], head[1], int64(binary.LittleEndian.Uint64(head[2:]))
+		}
+		if k.n == 0 || int(k.n) > count || k.form > forms || k.width != widest && !slices.Contains(widths[:], k.width) {
+			d.fail(what)
+			return packed{}
+		}
+		count -= int(k.n)
+		if k.width > 0 {
+			k.vals = slices.Clone(d.take(int(k.n)*int(k.width), what))
+		}
+		if d.err != nil {
+			return packed{}
+		}
+		c.chunks[at] = k
+	}
+	if count > 0 {
+		d.fail(what)
+	}
+	return c
 }
 
-func (d *decoder) numbers(docs int, what string) column[float64] {
-	return decodeColumn(d, docs, 8, what, func(vals []float64) { d.floats(vals, what) })
+// packHead is what a chunk of a packed column takes before its values: its form,
+// width and base beside what every chunk has.
+const packHead = chunkHead + 1 + 1 + 8
+
+func (d *decoder) ids(docs, below int, what string) idColumn {
+	c := idColumn{d.packed(docs, 0, what)}
+	var buffer [chunkDocs]int64
+	for _, k := range c.chunks {
+		if k == nil {
+			continue
+		}
+		if values := k.read(&buffer); slices.Min(values) < 0 || slices.Max(values) >= int64(min(below, 1<<32)) {
+			d.fail(what)
+			return idColumn{}
+		}
+	}
+	return c
+}
+
+func (d *decoder) numbers(docs int, what string) numberColumn {
+	return numberColumn{d.packed(docs, formBits, what)}
 }
 
 func (d *decoder) floats(vals []float64, what string) {
@@ -320,12 +419,47 @@ func (d *decoder) floats(vals []float64, what string) {
 	}
 }
 
-func (d *decoder) idLists(docs, below int, what string) column[[]uint32] {
-	return decodeColumn(d, docs, 4, what, func(vals [][]uint32) {
-		for i := range vals {
-			vals[i] = d.u32s(below, what)
+// idLists reads a column of lists of documents, with numbers below a bound.
+func (d *decoder) idLists(docs, below int, what string) listColumn {
+	var c listColumn
+	length, used, count := int(d.u32(what)), d.length(chunkHead, what), int(d.u32(what))
+	if length > (docs+chunkDocs-1)/chunkDocs || used > length || count > used*chunkDocs {
+		d.fail(what)
+		return c
+	}
+	if count == 0 {
+		return c
+	}
+	c.chunks, c.count = make([]*listChunk, length), count
+	for range used {
+		at, k := int(d.u32(what)), &listChunk{}
+		if at >= length || c.chunks[at] != nil {
+			d.fail(what)
+			return listColumn{}
 		}
-	})
+		n := d.mask(&k.mask, at, docs, what)
+		k.ends = d.u32s(math.MaxInt, what)
+		k.ids = d.u32s(below, what)
+		before := uint32(0)
+		for _, end := range k.ends {
+			if end <= before {
+				d.fail(what)
+			}
+			before = end
+		}
+		if n == 0 || n > count || len(k.ends) != n || int(before) != len(k.ids) {
+			d.fail(what)
+		}
+		if d.err != nil {
+			return listColumn{}
+		}
+		count -= n
+		c.chunks[at] = k
+	}
+	if count > 0 {
+		d.fail(what)
+	}
+	return c
 }
 
 func (d *decoder) numberLists(docs int, what string) column[[]float64] {
@@ -385,19 +519,22 @@ func (d *decoder) dict(what string) dict {
 // vocab reads a vocabulary whose sets hold numbers below a bound.
 func (d *decoder) vocab(below int, what string) vocab {
 	v := vocab{dict: d.dict(what)}
-	v.posts = make([]posting, len(v.entries))
-	for i := range v.posts {
-		p := &v.posts[i]
-		switch p.count = d.u32(what); p.count {
+	v.posts = make([]uint32, len(v.entries))
+	for id := range v.posts {
+		switch count := d.u32(what); count {
 		case 0:
 		case 1:
-			if p.one = d.u32(what); int(p.one) >= below {
+			one := d.u32(what)
+			if int(one) >= below {
 				d.fail(what)
 			}
+			v.posts[id] = one + 1
 		default:
-			if p.bits = d.bitmap(below, what); p.bits.GetCardinality() != uint64(p.count) {
+			set := memberSet{count, d.bitmap(below, what)}
+			if set.bits.GetCardinality() != uint64(count) {
 				d.fail(what)
 			}
+			v.posts[id] = v.addSet(set)
 		}
 		if d.err != nil {
 			return newVocab(false)

@@ -32,7 +32,7 @@ type standing struct {
 	paused bool
 	// eligible lists, for each document, the groups whose query it fits,
 	// eldest group first.
-	eligible column[[]uint32]
+	eligible listColumn
 	// onCreate are the groups that a document without any field fits.
 	onCreate []uint32
 	// filling are the groups that have documents to look at, draining the dropped
@@ -290,7 +290,7 @@ func (n *node) documentsWith(word string) uint32 {
 	if !ok {
 		return 0
 	}
-	return n.field.vocab.posts[id].count
+	return n.field.vocab.posting(id).count
 }
 
 // fitsNothing decides a plan for a document without any field.
@@ -428,7 +428,6 @@ func (s *standing) decide(doc uint32, marks []mark) {
 	if !s.corpus.live.Contains(doc) {
 		return
 	}
-	list, _ := s.eligible.get(doc)
 	s.reasons = s.reasons[:0]
 	for _, m := range marks {
 		id := uint32(m.pair)
@@ -436,9 +435,9 @@ func (s *standing) decide(doc uint32, marks []mark) {
 		if g == nil || g.plan == nil {
 			continue
 		}
-		had := slices.Contains(list, id)
-		if fits := s.corpus.matches(g.plan, doc, &s.scratch); fits != had {
-			list = s.setEligible(doc, id, fits, causeOf(m.at))
+		list, _ := s.eligible.get(doc)
+		if fits := s.corpus.matches(g.plan, doc, &s.scratch); fits != slices.Contains(list, id) {
+			s.setEligible(doc, id, fits, causeOf(m.at))
 		}
 	}
 	if len(s.reasons) > 0 {
@@ -447,21 +446,15 @@ func (s *standing) decide(doc uint32, marks []mark) {
 }
 
 // setEligible records whether a document fits a group, which was otherwise
-// before, and returns its list. Where places are not counted it joins or leaves
-// at once.
-func (s *standing) setEligible(doc, id uint32, fits bool, why cause) []uint32 {
+// before. Where places are not counted it joins or leaves at once.
+func (s *standing) setEligible(doc, id uint32, fits bool, why cause) {
 	list, _ := s.eligible.get(doc)
 	pos, found := slices.BinarySearchFunc(list, id, s.byAge)
 	switch {
 	case fits && !found:
-		list = slices.Insert(list, pos, id)
+		s.eligible.insert(doc, pos, id)
 	case !fits && found:
-		list = slices.Delete(list, pos, pos+1)
-	}
-	if len(list) == 0 {
-		s.eligible.remove(doc)
-	} else {
-		s.eligible.set(doc, list)
+		s.eligible.delete(doc, pos)
 	}
 	s.reasons = append(s.reasons, reason{id, why})
 	g := s.groups[id]
@@ -474,7 +467,6 @@ func (s *standing) setEligible(doc, id uint32, fits bool, why cause) []uint32 {
 	case s.limit == 0 && g.members.CheckedAdd(doc):
 		s.toggle(doc, id, why)
 	}
-	return list
 }
 
 // byAge orders groups, eldest first.

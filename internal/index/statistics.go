@@ -81,11 +81,7 @@ func (f *field) truthStatistics(m *matched) Statistics {
 		count = [2]int{f.vocab.countIn(falseText, m), f.vocab.countIn(trueText, m)}
 	} else {
 		f.texts.gather(m, visit)
-		f.textLists.gather(m, func(lists [][]uint32) {
-			for _, list := range lists {
-				visit(list)
-			}
-		})
+		f.textLists.gather(m, visit)
 	}
 	n := float64(count[0] + count[1])
 	if n == 0 {
@@ -114,11 +110,11 @@ func (v *vocab) countIn(text string, m *matched) int {
 	if !ok {
 		return 0
 	}
-	return v.posts[id].countIn(m)
+	return v.posting(id).countIn(m)
 }
 
 // countIn is how many of the documents are members.
-func (p *posting) countIn(m *matched) int {
+func (p posting) countIn(m *matched) int {
 	switch {
 	case p.count == 0 || m.all:
 		return int(p.count)

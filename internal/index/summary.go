@@ -63,7 +63,7 @@ func (x *Index) Summarize(ctx context.Context, account fleet.Account, a Aggregat
 		return Summary{}, err
 	}
 	if out.Type == fleet.FieldNumber {
-		out.Cardinality, out.Percentiles = distinctNumbers(numbers), percentiles(numbers, DefaultPercents())
+		out.Cardinality, out.Percentiles = distinctNumbers(numbers), percentilesOf(numbers, DefaultPercents())
 		out.Buckets = numberBuckets(once, limit)
 		return out, nil
 	}

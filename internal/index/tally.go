@@ -41,20 +41,20 @@ func (t *tally) of(id uint32) uint32 {
 // tally counts the documents for each text of the field: by the sets of
 // documents where there are few texts, else by a walk through the documents.
 func (f *field) tally(m *matched) *tally {
-	posts := f.vocab.posts
+	texts := len(f.vocab.posts)
 	// An intersection goes through whole containers of 65,536 documents; what a
 	// step of the walk costs is the unit.
 	const perContainer = 400
 	containers := len(m.dense) * 64 >> 16
 	if m.all || f.vocab.len()*containers*perContainer < m.count {
-		t := &tally{dense: make([]uint32, len(posts))}
-		for id := range posts {
-			t.dense[id] = uint32(posts[id].countIn(m))
+		t := &tally{dense: make([]uint32, texts)}
+		for id := range t.dense {
+			t.dense[id] = uint32(f.vocab.posting(uint32(id)).countIn(m))
 		}
 		return t
 	}
 	t := &tally{}
-	if m.count*sparseRatio < len(posts) {
+	if m.count*sparseRatio < texts {
 		t.sparse = map[uint32]uint32{}
 		f.walkTexts(m, func(ids []uint32) {
 			for _, id := range ids {
@@ -63,7 +63,7 @@ func (f *field) tally(m *matched) *tally {
 		})
 		return t
 	}
-	t.dense = make([]uint32, len(posts))
+	t.dense = make([]uint32, texts)
 	f.walkTexts(m, func(ids []uint32) {
 		for _, id := range ids {
 			t.dense[id]++
@@ -77,12 +77,10 @@ func (f *field) tally(m *matched) *tally {
 func (f *field) walkTexts(m *matched, visit func(ids []uint32)) {
 	f.texts.gather(m, visit)
 	var once []uint32
-	f.textLists.gather(m, func(lists [][]uint32) {
-		for _, list := range lists {
-			once = append(once[:0], list...)
-			slices.Sort(once)
-			visit(slices.Compact(once))
-		}
+	f.textLists.gather(m, func(list []uint32) {
+		once = append(once[:0], list...)
+		slices.Sort(once)
+		visit(slices.Compact(once))
 	})
 }
 

@@ -14,7 +14,7 @@ type union struct {
 }
 
 // addPosting adds all documents of a posting.
-func (u *union) addPosting(p *posting) {
+func (u *union) addPosting(p posting) {
 	switch {
 	case p.bits != nil:
 		u.sets = append(u.sets, p.bits)
