@@ -36,7 +36,10 @@ type value struct {
 	given bool
 }
 
-// values returns the value of every parameter that functions may refer to.
+// values returns the value of every parameter that functions may refer to. A
+// parameter without value and default is an error: for JITP (documented), for
+// fleet provisioning (recalled), and for bulk registration, where leaving the
+// reference as it is would put its text into names (ours).
 func (t *Template) values(given, service map[string]string) (map[string]value, error) {
 	parameters := t.parameters
 	if t.kind != Bulk && !slices.ContainsFunc(parameters, func(p Parameter) bool { return p.Name == CertificateID }) {
