@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -26,9 +27,25 @@ import (
 	"github.com/muster-iot/muster/internal/shadow"
 	"github.com/muster-iot/muster/internal/store"
 	"github.com/muster-iot/muster/internal/store/embedded"
+	"github.com/muster-iot/muster/internal/store/postgres"
+	"github.com/muster-iot/muster/internal/testkit"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// cluster is the PostgreSQL of this binary's tests.
+var cluster testkit.PostgresPool
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if err := cluster.Close(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	if err := goleak.Find(); code == 0 && err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
 
 const account fleet.Account = "000000000000"
 
@@ -102,9 +119,17 @@ type rig struct {
 	stop           func()
 }
 
-// disk is what outlives a process.
+// disk is what outlives a process: the embedded engine on a file system in memory,
+// or an empty PostgreSQL database where TestOnPostgreSQL runs a test.
 func disk(tb testing.TB) store.Store {
 	tb.Helper()
+	if onPostgres(tb) {
+		s, err := postgres.Open(tb.Context(), postgres.Options{URL: cluster.Get(tb).Database(tb), Logger: slog.New(slog.DiscardHandler), Conns: 4})
+		if err != nil {
+			tb.Fatal(err)
+		}
+		return s
+	}
 	s, err := embedded.Open(embedded.Options{Dir: "data", FS: vfs.NewMem(), Logger: slog.New(slog.DiscardHandler), CacheBytes: 1 << 20, ReserveBytes: -1})
 	if err != nil {
 		tb.Fatal(err)
@@ -173,11 +198,22 @@ func (r *rig) runs() *rig {
 	return r
 }
 
-// inBubble runs a test in virtual time with a running rig.
+// bubble runs a test in virtual time, but on PostgreSQL, whose sockets have none, in
+// real time.
+func bubble(t *testing.T, do func(t *testing.T)) {
+	t.Helper()
+	if onPostgres(t) {
+		do(t)
+		return
+	}
+	synctest.Test(t, do)
+}
+
+// inBubble runs a test in a bubble with a running rig.
 func inBubble(t *testing.T, do func(r *rig), edit ...func(*rig, *Options)) {
 	t.Helper()
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		d := disk(t)
 		t.Cleanup(func() { _ = d.Close() })
 		r := boot(t, d, edit...).runs()

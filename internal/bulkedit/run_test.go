@@ -106,11 +106,11 @@ func TestAKilledEditChangesEachThingOnce(t *testing.T) {
 			},
 		},
 	} {
-		for dies := 0; dies < 24; dies += 3 {
+		for dies := 0; dies < 24; dies += strides(t, 3) {
 			for _, after := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s/%d/%v", name, dies, after), func(t *testing.T) {
 					t.Parallel()
-					synctest.Test(t, func(t *testing.T) {
+					bubble(t, func(t *testing.T) {
 						d := disk(t)
 						defer d.Close()
 						r, e := dying(t, d, dies, after, c.o, func(r *rig) {
@@ -153,10 +153,10 @@ func TestAKilledEditChangesEachThingOnce(t *testing.T) {
 
 // An undo that dies restores each thing once too.
 func TestAKilledUndoRestoresEachThingOnce(t *testing.T) {
-	for dies := 0; dies < 20; dies += 4 {
+	for dies := 0; dies < 20; dies += strides(t, 4) {
 		t.Run(fmt.Sprint(dies), func(t *testing.T) {
 			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
 				const n = 30
 				d := disk(t)
 				defer d.Close()
@@ -204,7 +204,7 @@ func TestTwoRunnersChangeEachThingOnce(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
 				const n = 60
 				d := disk(t)
 				defer d.Close()
@@ -233,7 +233,7 @@ func TestTwoRunnersChangeEachThingOnce(t *testing.T) {
 // succeed by now.
 func TestAFailureStands(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		d := disk(t)
 		defer d.Close()
 		r := boot(t, d)
@@ -289,7 +289,7 @@ func TestEditsKeepTheirPace(t *testing.T) {
 // A paused edit rests, also over a restart, and goes on where it was.
 func TestPauseRestsUntilResume(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		d := disk(t)
 		defer d.Close()
 		r := boot(t, d).runs()
@@ -394,7 +394,7 @@ func TestRetention(t *testing.T) {
 // account has a bounded number of unfinished edits.
 func TestUnfinishedEditsAreBounded(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		d := disk(t)
 		defer d.Close()
 		r := boot(t, d)
