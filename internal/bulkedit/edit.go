@@ -47,6 +47,20 @@ func (c Counts) plus(o Counts) Counts {
 	return Counts{c.Changed + o.Changed, c.Unchanged + o.Unchanged, c.Failed + o.Failed, c.Conflicts + o.Conflicts}
 }
 
+// add counts one thing.
+func (c *Counts) add(did outcome) {
+	switch did {
+	case changed:
+		c.Changed++
+	case unchanged:
+		c.Unchanged++
+	case failed:
+		c.Failed++
+	case conflicted:
+		c.Conflicts++
+	}
+}
+
 // Edit is one edit as readers see it.
 type Edit struct {
 	ID        string

@@ -62,6 +62,10 @@ type faulty struct {
 	dead  bool
 	// trouble is how many commits are refused.
 	trouble int
+	// ahead, unless it is nil, is called before each commit that is taken.
+	ahead func(store.Batch)
+	// scanned, unless it is nil, is told of each scan.
+	scanned func(store.Range)
 }
 
 var errDead = fmt.Errorf("dead: %w", store.ErrClosed)
@@ -80,7 +84,11 @@ func (f *faulty) Commit(ctx context.Context, b store.Batch) (store.Position, err
 	dies := f.left == 0
 	f.left--
 	f.dead = dies
+	ahead := f.ahead
 	f.mu.Unlock()
+	if ahead != nil {
+		ahead(b)
+	}
 	if dies && !f.after {
 		return store.Position{}, errDead
 	}
@@ -98,6 +106,23 @@ func (f *faulty) Get(ctx context.Context, k store.Key) (store.Record, error) {
 		return store.Record{}, errDead
 	}
 	return f.Store.Get(ctx, k)
+}
+
+func (f *faulty) Scan(ctx context.Context, within store.Range, each func(store.Record) error) error {
+	f.mu.Lock()
+	scanned := f.scanned
+	f.mu.Unlock()
+	if scanned != nil {
+		scanned(within)
+	}
+	return f.Store.Scan(ctx, within, each)
+}
+
+// before sets what is called ahead of commits.
+func (f *faulty) before(ahead func(store.Batch)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ahead = ahead
 }
 
 // rig is a registry, shadows and edits over one store, as one process has them.

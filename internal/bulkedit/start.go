@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"time"
 
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
@@ -18,6 +19,10 @@ const (
 	// findSize is how many names the index is asked for at a time: each time it
 	// evaluates the query.
 	findSize = 20 * pageSize
+	// selectWithin bounds how long a call finds and writes down things. Whoever
+	// serves it gives up after two minutes, and the caller would not learn of the
+	// edit; what is left of them removes what was written.
+	selectWithin = 75 * time.Second
 )
 
 // StartCommand asks for an edit that a preview has shown.
@@ -160,7 +165,15 @@ func (s *Service) begin(ctx context.Context, account fleet.Account, id string, r
 		return Edit{}, err
 	}
 	things, pages := 0, 0
+	latest := s.o.Now().Add(selectWithin)
 	err := find(func(targets []target) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if s.o.Now().After(latest) {
+			return fault.New(fault.Unavailable,
+				"to find and write down the things takes longer than %v, %d are; make several edits, each with a narrower query", selectWithin, things)
+		}
 		if len(targets) == 0 {
 			return nil
 		}
