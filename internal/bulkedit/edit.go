@@ -47,8 +47,8 @@ func (c Counts) plus(o Counts) Counts {
 	return Counts{c.Changed + o.Changed, c.Unchanged + o.Unchanged, c.Failed + o.Failed, c.Conflicts + o.Conflicts}
 }
 
-// add counts one thing.
-func (c *Counts) add(did outcome) {
+// with counts one thing more.
+func (c Counts) with(did outcome) Counts {
 	switch did {
 	case changed:
 		c.Changed++
@@ -59,6 +59,7 @@ func (c *Counts) add(did outcome) {
 	case conflicted:
 		c.Conflicts++
 	}
+	return c
 }
 
 // Edit is one edit as readers see it.

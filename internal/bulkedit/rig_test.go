@@ -225,7 +225,7 @@ func (r *rig) runs() *rig {
 
 // bubble runs a test in virtual time, but on PostgreSQL, whose sockets have none, in
 // real time.
-func bubble(t *testing.T, do func(t *testing.T)) {
+func bubble(t *testing.T, do func(*testing.T)) {
 	t.Helper()
 	if onPostgres(t) {
 		do(t)
@@ -238,7 +238,7 @@ func bubble(t *testing.T, do func(t *testing.T)) {
 func inBubble(t *testing.T, do func(r *rig), edit ...func(*rig, *Options)) {
 	t.Helper()
 	t.Parallel()
-	bubble(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) { //nolint:thelper // the test itself
 		d := disk(t)
 		t.Cleanup(func() { _ = d.Close() })
 		r := boot(t, d, edit...).runs()

@@ -54,7 +54,7 @@ func (r *runner) add(did outcome) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.worked++
-	r.partly.add(did)
+	r.partly = r.partly.with(did)
 }
 
 // Run works on the edits of all accounts, also on those that a stop or a crash has
@@ -292,7 +292,7 @@ func (j *job) rest(ctx context.Context, things []target, run *runner) ([]target,
 			left = append(left, t)
 			continue
 		}
-		before.add(did)
+		before = before.with(did)
 	}
 	run.mu.Lock()
 	defer run.mu.Unlock()

@@ -112,7 +112,7 @@ func TestAKilledEditChangesEachThingOnce(t *testing.T) {
 			for _, after := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s/%d/%v", name, dies, after), func(t *testing.T) {
 					t.Parallel()
-					bubble(t, func(t *testing.T) {
+					bubble(t, func(t *testing.T) { //nolint:thelper // the test itself
 						d := disk(t)
 						defer d.Close()
 						r, e := dying(t, d, dies, after, c.o, func(r *rig) {
@@ -158,7 +158,7 @@ func TestAKilledUndoRestoresEachThingOnce(t *testing.T) {
 	for dies := 0; dies < 20; dies += strides(t, 4) {
 		t.Run(fmt.Sprint(dies), func(t *testing.T) {
 			t.Parallel()
-			bubble(t, func(t *testing.T) {
+			bubble(t, func(t *testing.T) { //nolint:thelper // the test itself
 				const n = 30
 				d := disk(t)
 				defer d.Close()
@@ -206,7 +206,7 @@ func TestTwoRunnersChangeEachThingOnce(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			bubble(t, func(t *testing.T) {
+			bubble(t, func(t *testing.T) { //nolint:thelper // the test itself
 				const n = 60
 				d := disk(t)
 				defer d.Close()
@@ -235,7 +235,7 @@ func TestTwoRunnersChangeEachThingOnce(t *testing.T) {
 // succeed by now.
 func TestAFailureStands(t *testing.T) {
 	t.Parallel()
-	bubble(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) { //nolint:thelper // the test itself
 		d := disk(t)
 		defer d.Close()
 		r := boot(t, d)
@@ -291,7 +291,7 @@ func TestEditsKeepTheirPace(t *testing.T) {
 // A paused edit rests, also over a restart, and goes on where it was.
 func TestPauseRestsUntilResume(t *testing.T) {
 	t.Parallel()
-	bubble(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) { //nolint:thelper // the test itself
 		d := disk(t)
 		defer d.Close()
 		r := boot(t, d).runs()
@@ -324,7 +324,7 @@ func TestPauseRestsUntilResume(t *testing.T) {
 // What is done of a page is not paced again when a slow edit goes on.
 func TestResumeWastesNoTime(t *testing.T) {
 	t.Parallel()
-	bubble(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) { //nolint:thelper // the test itself
 		d := disk(t)
 		defer d.Close()
 		r := boot(t, d).runs()
@@ -491,7 +491,7 @@ func TestRetention(t *testing.T) {
 // account has a bounded number of unfinished edits.
 func TestUnfinishedEditsAreBounded(t *testing.T) {
 	t.Parallel()
-	bubble(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) { //nolint:thelper // the test itself
 		d := disk(t)
 		defer d.Close()
 		r := boot(t, d)
