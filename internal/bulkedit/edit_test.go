@@ -241,7 +241,8 @@ func TestStartTakesOnlyWhatWasShown(t *testing.T) {
 func TestSelectionIsBoundedInTime(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		t := r.t
-		r.things(pumps(4 * pageSize)...)
+		const n = (4*pagesAtOnce - 1) * pageSize
+		r.things(pumps(n)...)
 		o := Operation{SetAttributes: map[string]string{"a": "b"}}
 		p, err := r.Preview(t.Context(), account, "pump-", o)
 		if err != nil {
@@ -254,7 +255,7 @@ func TestSelectionIsBoundedInTime(t *testing.T) {
 		})
 		began := time.Now()
 		_, err = r.Start(t.Context(), account, StartCommand{Query: "pump-", Operation: o, Token: p.Token})
-		wantCode(t, err, fault.Unavailable, "longer than 1m15s, 1000 are")
+		wantCode(t, err, fault.Unavailable, "longer than 1m15s, 10000 are")
 		if took := time.Since(began); took > 2*time.Minute-30*time.Second {
 			t.Errorf("it took %v", took)
 		}
@@ -267,7 +268,7 @@ func TestSelectionIsBoundedInTime(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.ends(e, Completed, Counts{Changed: 4 * pageSize})
+		r.ends(e, Completed, Counts{Changed: n})
 	})
 }
 

@@ -16,6 +16,8 @@ import (
 const (
 	// pageSize is how many things a page holds.
 	pageSize = 500
+	// pagesAtOnce is how many pages one commit writes: a few hundred kilobytes.
+	pagesAtOnce = 10
 	// findSize is how many names the index is asked for at a time: each time it
 	// evaluates the query.
 	findSize = 20 * pageSize
@@ -165,6 +167,15 @@ func (s *Service) begin(ctx context.Context, account fleet.Account, id string, r
 		return Edit{}, err
 	}
 	things, pages := 0, 0
+	var b store.Batch
+	flush := func() error {
+		if len(b.Writes) == 0 {
+			return nil
+		}
+		_, err := s.o.Store.Commit(ctx, b)
+		b = store.Batch{}
+		return storageFault(err)
+	}
 	latest := s.o.Now().Add(selectWithin)
 	err := find(func(targets []target) error {
 		if err := ctx.Err(); err != nil {
@@ -177,14 +188,18 @@ func (s *Service) begin(ctx context.Context, account fleet.Account, id string, r
 		if len(targets) == 0 {
 			return nil
 		}
-		var b store.Batch
 		if err := put(&b, pageKey(account, id, pages), pageRecord{Schema: schemaVersion, Things: targets}); err != nil {
 			return err
 		}
 		things, pages = things+len(targets), pages+1
-		_, err := s.o.Store.Commit(ctx, b)
-		return storageFault(err)
+		if len(b.Writes) < pagesAtOnce {
+			return nil
+		}
+		return flush()
 	})
+	if err == nil {
+		err = flush()
+	}
 	if err == nil && things == 0 {
 		err = fault.New(fault.InvalidRequest, "there is no thing to change")
 	}
