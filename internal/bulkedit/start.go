@@ -18,8 +18,8 @@ const (
 	pageSize = 500
 	// pagesAtOnce is how many pages one commit writes: a few hundred kilobytes.
 	pagesAtOnce = 10
-	// findSize is how many names the index is asked for at a time: each time it
-	// evaluates the query.
+	// findSize is how many names the index is asked for at a time, since each time it
+	// evaluates the query, and how many receipts the store is.
 	findSize = 20 * pageSize
 	// selectWithin bounds how long a call finds and writes down things. Whoever
 	// serves it gives up after two minutes, and the caller would not learn of the
@@ -278,21 +278,15 @@ func (s *Service) Undo(ctx context.Context, account fleet.Account, id string, pe
 		Actor: fleet.ActorFrom(ctx), Created: millis(s.o.Now()), PerSecond: perSecond,
 	}
 	return s.begin(ctx, account, s.o.NewID(), r, func(found func([]target) error) error {
-		after := ""
-		for {
-			changes, next, err := s.Changes(ctx, account, id, after, pageSize)
+		for after := ""; ; {
+			targets, next, err := s.receipts(ctx, account, id, after)
 			if err != nil {
 				return err
 			}
-			targets := make([]target, len(changes))
-			for i := range changes {
-				if err := s.permit(ctx, account, undoNeeds(changes[i].Thing, &changes[i].After, &changes[i].Before)); err != nil {
+			for page := range slices.Chunk(targets, pageSize) {
+				if err := found(page); err != nil {
 					return err
 				}
-				targets[i] = target{Name: changes[i].Thing, ID: changes[i].Before.ThingID}
-			}
-			if err := found(targets); err != nil {
-				return err
 			}
 			if next == "" {
 				return nil
@@ -300,6 +294,35 @@ func (s *Service) Undo(ctx context.Context, account fleet.Account, id string, pe
 			after = next
 		}
 	})
+}
+
+// receipts are up to findSize things that an edit has changed, behind a key, all of
+// which the caller may bring back. Many at a time, since each scan may read more than
+// it is asked for.
+func (s *Service) receipts(ctx context.Context, account fleet.Account, id, after string) (targets []target, next string, err error) {
+	within := store.Under(kindChanged, string(account), id)
+	if after != "" {
+		within = within.After(store.Key(after))
+	}
+	last := ""
+	err = s.o.Store.Scan(ctx, within, func(stored store.Record) error {
+		if len(targets) == findSize {
+			next = last
+			return store.Stop
+		}
+		var of receipt
+		if err := decode(stored, &of); err != nil {
+			return err
+		}
+		last = string(stored.Key)
+		name := stored.Key.Last()
+		if err := s.permit(ctx, account, undoNeeds(name, &of.After, &of.Before)); err != nil {
+			return err
+		}
+		targets = append(targets, target{Name: name, ID: of.Before.ThingID})
+		return nil
+	})
+	return targets, next, storageFault(err)
 }
 
 // mark notes at the edit that an undo takes back which one that is, and refuses
