@@ -47,6 +47,21 @@ func (c Counts) plus(o Counts) Counts {
 	return Counts{c.Changed + o.Changed, c.Unchanged + o.Unchanged, c.Failed + o.Failed, c.Conflicts + o.Conflicts}
 }
 
+// with counts one thing more.
+func (c Counts) with(did outcome) Counts {
+	switch did {
+	case changed:
+		c.Changed++
+	case unchanged:
+		c.Unchanged++
+	case failed:
+		c.Failed++
+	case conflicted:
+		c.Conflicts++
+	}
+	return c
+}
+
 // Edit is one edit as readers see it.
 type Edit struct {
 	ID        string

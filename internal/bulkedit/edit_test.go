@@ -236,6 +236,42 @@ func TestStartTakesOnlyWhatWasShown(t *testing.T) {
 	})
 }
 
+// A selection that takes too long is given up before whoever serves the call does,
+// and leaves nothing.
+func TestSelectionIsBoundedInTime(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		t := r.t
+		const n = (4*pagesAtOnce - 1) * pageSize
+		r.things(pumps(n)...)
+		o := Operation{SetAttributes: map[string]string{"a": "b"}}
+		p, err := r.Preview(t.Context(), account, "pump-", o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.store.before(func(b store.Batch) {
+			if !b.Writes[0].Delete && b.Writes[0].Key.Parts()[0] == kindThings {
+				pass(t.Context(), 40*time.Second)
+			}
+		})
+		began := time.Now()
+		_, err = r.Start(t.Context(), account, StartCommand{Query: "pump-", Operation: o, Token: p.Token})
+		wantCode(t, err, fault.Unavailable, "longer than 1m15s, 10000 are")
+		if took := time.Since(began); took > 2*time.Minute-30*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		if keys := r.left(); len(keys) != 0 {
+			t.Errorf("left %q", keys)
+		}
+		// The token was not used.
+		r.store.before(nil)
+		e, err := r.Start(t.Context(), account, StartCommand{Query: "pump-", Operation: o, Token: p.Token})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.ends(e, Completed, Counts{Changed: n})
+	})
+}
+
 // Whoever may not do it to every single thing does it to none.
 func TestStartNeedsThePermissionForEachThing(t *testing.T) {
 	inBubble(t, func(r *rig) {

@@ -48,25 +48,15 @@ func (j *job) receipt(thing string, r receipt) (store.Batch, error) {
 // An error is trouble that is not the thing's: it may be over when the thing is
 // tried again.
 func (j *job) perform(ctx context.Context, t target) (outcome, error) {
-	var pending *receipt
 	known, err := j.s.o.Store.GetMany(ctx, []store.Key{changedKey(j.account, j.id, t.Name), failedKey(j.account, j.id, t.Name)})
 	if err != nil {
 		return "", fault.Wrap(fault.Unavailable, err, "The server's storage cannot be read")
 	}
-	if known[1].Version != 0 {
-		var f failure
-		if err := decode(known[1], &f); err != nil {
-			return "", err
-		}
-		return f.outcome(), nil
+	did, pending, err := became(known[0], known[1])
+	if err != nil || did != "" {
+		return did, err
 	}
-	if known[0].Version != 0 {
-		pending = &receipt{}
-		if err := decode(known[0], pending); err != nil || !pending.Pending {
-			return changed, err
-		}
-	}
-	did, err := j.attempt(ctx, t, pending)
+	did, err = j.attempt(ctx, t, pending)
 	switch code := fault.CodeOf(err); {
 	case err == nil:
 		return did, nil
@@ -76,6 +66,29 @@ func (j *job) perform(ctx context.Context, t target) (outcome, error) {
 		j.s.o.Logger.ErrorContext(ctx, "bulk edit of a thing failed", slog.String("bulk_edit", j.id), slog.String("thing", t.Name), slog.Any("err", err))
 	}
 	return j.fail(ctx, t, err)
+}
+
+// became is what is written down of a thing: "" for nothing final, then with the
+// receipt if there is one that is pending.
+func became(change, refusal store.Record) (outcome, *receipt, error) {
+	if refusal.Version != 0 {
+		var f failure
+		if err := decode(refusal, &f); err != nil {
+			return "", nil, err
+		}
+		return f.outcome(), nil, nil
+	}
+	if change.Version == 0 {
+		return "", nil, nil
+	}
+	var r receipt
+	if err := decode(change, &r); err != nil {
+		return "", nil, err
+	}
+	if r.Pending {
+		return "", &r, nil
+	}
+	return changed, nil, nil
 }
 
 // outcome tells failures from things that an undo left alone.

@@ -54,8 +54,10 @@ func (s *Service) Trim(ctx context.Context) error {
 // interrupted finds it again.
 func (s *Service) remove(ctx context.Context, account fleet.Account, id string, r *editRecord) error {
 	for _, kind := range []string{kindThings, kindChanged, kindFailed} {
-		for {
-			rows, next, err := s.page(ctx, store.Under(kind, string(account), id), "", trimBatch)
+		// From where the last commit ended: what lies before is gone, but an engine
+		// has to step over it.
+		for after := ""; ; {
+			rows, next, err := s.page(ctx, store.Under(kind, string(account), id), after, trimBatch)
 			if err != nil {
 				return err
 			}
@@ -72,6 +74,7 @@ func (s *Service) remove(ctx context.Context, account fleet.Account, id string, 
 			if next == "" {
 				break
 			}
+			after = next
 		}
 	}
 	_, err := s.o.Store.Commit(ctx, store.Batch{Writes: []store.Write{

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -26,9 +27,25 @@ import (
 	"github.com/muster-iot/muster/internal/shadow"
 	"github.com/muster-iot/muster/internal/store"
 	"github.com/muster-iot/muster/internal/store/embedded"
+	"github.com/muster-iot/muster/internal/store/postgres"
+	"github.com/muster-iot/muster/internal/testkit"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// cluster is the PostgreSQL of this binary's tests.
+var cluster testkit.PostgresPool
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if err := cluster.Close(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	if err := goleak.Find(); code == 0 && err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
 
 const account fleet.Account = "000000000000"
 
@@ -45,6 +62,10 @@ type faulty struct {
 	dead  bool
 	// trouble is how many commits are refused.
 	trouble int
+	// ahead, unless it is nil, is called before each commit that is taken.
+	ahead func(store.Batch)
+	// scanned, unless it is nil, is told of each scan.
+	scanned func(store.Range)
 }
 
 var errDead = fmt.Errorf("dead: %w", store.ErrClosed)
@@ -63,7 +84,11 @@ func (f *faulty) Commit(ctx context.Context, b store.Batch) (store.Position, err
 	dies := f.left == 0
 	f.left--
 	f.dead = dies
+	ahead := f.ahead
 	f.mu.Unlock()
+	if ahead != nil {
+		ahead(b)
+	}
 	if dies && !f.after {
 		return store.Position{}, errDead
 	}
@@ -81,6 +106,23 @@ func (f *faulty) Get(ctx context.Context, k store.Key) (store.Record, error) {
 		return store.Record{}, errDead
 	}
 	return f.Store.Get(ctx, k)
+}
+
+func (f *faulty) Scan(ctx context.Context, within store.Range, each func(store.Record) error) error {
+	f.mu.Lock()
+	scanned := f.scanned
+	f.mu.Unlock()
+	if scanned != nil {
+		scanned(within)
+	}
+	return f.Store.Scan(ctx, within, each)
+}
+
+// before sets what is called ahead of commits.
+func (f *faulty) before(ahead func(store.Batch)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ahead = ahead
 }
 
 // rig is a registry, shadows and edits over one store, as one process has them.
@@ -102,9 +144,17 @@ type rig struct {
 	stop           func()
 }
 
-// disk is what outlives a process.
+// disk is what outlives a process: the embedded engine on a file system in memory,
+// or an empty PostgreSQL database where TestOnPostgreSQL runs a test.
 func disk(tb testing.TB) store.Store {
 	tb.Helper()
+	if onPostgres(tb) {
+		s, err := postgres.Open(tb.Context(), postgres.Options{URL: cluster.Get(tb).Database(tb), Logger: slog.New(slog.DiscardHandler), Conns: 4})
+		if err != nil {
+			tb.Fatal(err)
+		}
+		return s
+	}
 	s, err := embedded.Open(embedded.Options{Dir: "data", FS: vfs.NewMem(), Logger: slog.New(slog.DiscardHandler), CacheBytes: 1 << 20, ReserveBytes: -1})
 	if err != nil {
 		tb.Fatal(err)
@@ -173,11 +223,22 @@ func (r *rig) runs() *rig {
 	return r
 }
 
-// inBubble runs a test in virtual time with a running rig.
+// bubble runs a test in virtual time, but on PostgreSQL, whose sockets have none, in
+// real time.
+func bubble(t *testing.T, do func(*testing.T)) {
+	t.Helper()
+	if onPostgres(t) {
+		do(t)
+		return
+	}
+	synctest.Test(t, do)
+}
+
+// inBubble runs a test in a bubble with a running rig.
 func inBubble(t *testing.T, do func(r *rig), edit ...func(*rig, *Options)) {
 	t.Helper()
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) { //nolint:thelper // the test itself
 		d := disk(t)
 		t.Cleanup(func() { _ = d.Close() })
 		r := boot(t, d, edit...).runs()

@@ -54,16 +54,7 @@ func (r *runner) add(did outcome) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.worked++
-	switch did {
-	case changed:
-		r.partly.Changed++
-	case unchanged:
-		r.partly.Unchanged++
-	case failed:
-		r.partly.Failed++
-	case conflicted:
-		r.partly.Conflicts++
-	}
+	r.partly = r.partly.with(did)
 }
 
 // Run works on the edits of all accounts, also on those that a stop or a crash has
@@ -71,11 +62,13 @@ func (r *runner) add(did outcome) {
 func (s *Service) Run(ctx context.Context) error {
 	var under sync.WaitGroup
 	defer under.Wait()
-	tick := time.NewTicker(lookEvery)
-	defer tick.Stop()
 	if err := s.clear(ctx); err != nil && ctx.Err() == nil {
 		return err
 	}
+	// To remove an edit of many things takes minutes, in which others begin.
+	under.Go(func() { s.tidy(ctx) })
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
 	for {
 		if err := s.look(ctx, &under); err != nil && ctx.Err() == nil {
 			s.o.Logger.ErrorContext(ctx, "bulk edits are not looked after", slog.Any("err", err))
@@ -83,11 +76,24 @@ func (s *Service) Run(ctx context.Context) error {
 		select {
 		case <-s.wake:
 		case <-tick.C:
-			if err := s.Trim(ctx); err != nil && ctx.Err() == nil {
-				s.o.Logger.ErrorContext(ctx, "old bulk edits are not removed", slog.Any("err", err))
-			}
 		case <-ctx.Done():
 			return nil
+		}
+	}
+}
+
+// tidy removes what is too old, until ctx ends.
+func (s *Service) tidy(ctx context.Context) {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		if err := s.Trim(ctx); err != nil && ctx.Err() == nil {
+			s.o.Logger.ErrorContext(ctx, "old bulk edits are not removed", slog.Any("err", err))
 		}
 	}
 }
@@ -159,7 +165,7 @@ func (s *Service) start(ctx context.Context, under *sync.WaitGroup, at place, r 
 		return
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	run := &runner{cancel: cancel, gone: make(chan struct{}), done: r.Done, began: s.o.Now()}
+	run := &runner{cancel: cancel, gone: make(chan struct{}), done: r.Done, partly: r.Partly, began: s.o.Now()}
 	s.running[at] = run
 	under.Go(func() {
 		defer cancel()
@@ -212,7 +218,11 @@ func (s *Service) work(ctx context.Context, at place, run *runner) error {
 		if err != nil {
 			return err
 		}
-		whole := j.page(ctx, page.Things, own, run)
+		left, err := j.rest(ctx, page.Things, run)
+		if err != nil {
+			return err
+		}
+		whole := j.page(ctx, left, own, run)
 		if r, err = s.turn(context.WithoutCancel(ctx), at, run, whole); err != nil {
 			return err
 		}
@@ -238,8 +248,9 @@ func (s *Service) abandon(ctx context.Context, at place, reason string) error {
 // turn writes down how far an edit is: at the next page, if this one is whole.
 func (s *Service) turn(ctx context.Context, at place, run *runner, whole bool) (*editRecord, error) {
 	run.mu.Lock()
-	defer run.mu.Unlock()
 	partly := run.partly
+	run.mu.Unlock()
+	// Not under the lock, which readers wait for: a commit may take long.
 	r, err := s.step(ctx, at.account, at.id, func(r *editRecord) (bool, error) {
 		r.Partly = partly
 		if !whole {
@@ -252,9 +263,41 @@ func (s *Service) turn(ctx context.Context, at place, run *runner, whole bool) (
 		return true, nil
 	})
 	if err == nil && whole {
+		run.mu.Lock()
 		run.done, run.partly = r.Done, Counts{}
+		run.mu.Unlock()
 	}
 	return r, err
+}
+
+// rest are the things of a page of which nothing final is written down. The others
+// an earlier run has counted and paced, and they are only counted again.
+func (j *job) rest(ctx context.Context, things []target, run *runner) ([]target, error) {
+	keys := make([]store.Key, 0, 2*len(things))
+	for _, t := range things {
+		keys = append(keys, changedKey(j.account, j.id, t.Name), failedKey(j.account, j.id, t.Name))
+	}
+	known, err := j.s.o.Store.GetMany(ctx, keys)
+	if err != nil {
+		return nil, storageFault(err)
+	}
+	left := make([]target, 0, len(things))
+	before := Counts{}
+	for i, t := range things {
+		did, _, err := became(known[2*i], known[2*i+1])
+		if err != nil {
+			return nil, err
+		}
+		if did == "" {
+			left = append(left, t)
+			continue
+		}
+		before = before.with(did)
+	}
+	run.mu.Lock()
+	defer run.mu.Unlock()
+	run.partly = before
+	return left, nil
 }
 
 // page works on the things of a page with a few workers. It returns false when it

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -106,11 +108,11 @@ func TestAKilledEditChangesEachThingOnce(t *testing.T) {
 			},
 		},
 	} {
-		for dies := 0; dies < 24; dies += 3 {
+		for dies := 0; dies < 24; dies += strides(t, 3) {
 			for _, after := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s/%d/%v", name, dies, after), func(t *testing.T) {
 					t.Parallel()
-					synctest.Test(t, func(t *testing.T) {
+					bubble(t, func(t *testing.T) { //nolint:thelper // the test itself
 						d := disk(t)
 						defer d.Close()
 						r, e := dying(t, d, dies, after, c.o, func(r *rig) {
@@ -153,10 +155,10 @@ func TestAKilledEditChangesEachThingOnce(t *testing.T) {
 
 // An undo that dies restores each thing once too.
 func TestAKilledUndoRestoresEachThingOnce(t *testing.T) {
-	for dies := 0; dies < 20; dies += 4 {
+	for dies := 0; dies < 20; dies += strides(t, 4) {
 		t.Run(fmt.Sprint(dies), func(t *testing.T) {
 			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
+			bubble(t, func(t *testing.T) { //nolint:thelper // the test itself
 				const n = 30
 				d := disk(t)
 				defer d.Close()
@@ -204,7 +206,7 @@ func TestTwoRunnersChangeEachThingOnce(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
+			bubble(t, func(t *testing.T) { //nolint:thelper // the test itself
 				const n = 60
 				d := disk(t)
 				defer d.Close()
@@ -233,7 +235,7 @@ func TestTwoRunnersChangeEachThingOnce(t *testing.T) {
 // succeed by now.
 func TestAFailureStands(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) { //nolint:thelper // the test itself
 		d := disk(t)
 		defer d.Close()
 		r := boot(t, d)
@@ -289,7 +291,7 @@ func TestEditsKeepTheirPace(t *testing.T) {
 // A paused edit rests, also over a restart, and goes on where it was.
 func TestPauseRestsUntilResume(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) { //nolint:thelper // the test itself
 		d := disk(t)
 		defer d.Close()
 		r := boot(t, d).runs()
@@ -316,6 +318,101 @@ func TestPauseRestsUntilResume(t *testing.T) {
 		}
 		r.ends(e, Completed, Counts{Changed: pageSize + 100})
 		r.stop()
+	})
+}
+
+// What is done of a page is not paced again when a slow edit goes on.
+func TestResumeWastesNoTime(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T) { //nolint:thelper // the test itself
+		d := disk(t)
+		defer d.Close()
+		r := boot(t, d).runs()
+		r.things(pumps(100)...)
+		e := r.begin("pump-", Operation{SetAttributes: map[string]string{"a": "1"}}, 1)
+		pass(t.Context(), 80*time.Second)
+		if _, err := r.Pause(t.Context(), account, e.ID); err != nil {
+			t.Fatal(err)
+		}
+		r.stop()
+		r = boot(t, d).runs()
+		if _, err := r.Resume(t.Context(), account, e.ID); err != nil {
+			t.Fatal(err)
+		}
+		pass(t.Context(), time.Second)
+		if now, err := r.Describe(t.Context(), account, e.ID); err != nil || now.Done.Changed < 79 {
+			t.Errorf("after the resume %+v, %v", now, err)
+		}
+		began := time.Now()
+		r.ends(e, Completed, Counts{Changed: 100})
+		if took := time.Since(began); took > 30*time.Second {
+			t.Errorf("the last 20 things took %v at 1/s", took)
+		}
+		r.stop()
+	})
+}
+
+// An edit is described while the store takes its time over a commit of it.
+func TestDescribeDoesNotWaitForCommits(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		t := r.t
+		r.things(pumps(3)...)
+		free := make(chan struct{})
+		var held atomic.Bool
+		r.store.before(func(b store.Batch) {
+			for _, w := range b.Writes {
+				var e editRecord
+				if w.Key.Parts()[0] == kindEdit && json.Unmarshal(w.Value, &e) == nil && e.Page == 1 {
+					held.Store(true)
+					<-free
+				}
+			}
+		})
+		e := r.begin("pump-", Operation{SetAttributes: map[string]string{"a": "1"}}, 0)
+		pass(t.Context(), time.Second)
+		if now, err := r.Describe(t.Context(), account, e.ID); err != nil || !held.Load() || now.Done.Changed != 3 || now.Status != Running {
+			t.Errorf("held %v: %+v, %v", held.Load(), now, err)
+		}
+		close(free)
+		r.ends(e, Completed, Counts{Changed: 3})
+	})
+}
+
+// An edit begins while an old one is removed, of which each record is looked at once.
+func TestRemovalKeepsNobodyWaiting(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		t := r.t
+		const n = 2*trimBatch + 10
+		r.things(pumps(n)...)
+		old := r.ends(r.begin("pump-", Operation{SetAttributes: map[string]string{"a": "1"}}, 0), Completed, Counts{Changed: n})
+		free := make(chan struct{})
+		var held atomic.Bool
+		r.store.before(func(b store.Batch) {
+			if k := b.Writes[0].Key.Parts(); b.Writes[0].Delete && k[0] == kindChanged && k[2] == old.ID && held.CompareAndSwap(false, true) {
+				<-free
+			}
+		})
+		var from []store.Key
+		r.store.mu.Lock()
+		r.store.scanned = func(within store.Range) {
+			if strings.HasPrefix(within.From.String(), store.K(kindChanged, string(account), old.ID).String()) {
+				from = append(from, within.From)
+			}
+		}
+		r.store.mu.Unlock()
+		pass(t.Context(), 25*time.Hour)
+		if !held.Load() {
+			t.Fatal("the old edit is not being removed")
+		}
+		r.ends(r.begin("pump-0001", Operation{SetAttributes: map[string]string{"a": "2"}}, 0), Completed, Counts{Changed: 1})
+		close(free)
+		synctest.Wait()
+		if _, err := r.Describe(t.Context(), account, old.ID); fault.CodeOf(err) != fault.ResourceNotFound {
+			t.Errorf("the old edit: %v", err)
+		}
+		if !slices.IsSorted(from) || len(slices.Compact(from)) != 3 {
+			t.Errorf("the changes were read from %q", from)
+		}
 	})
 }
 
@@ -394,7 +491,7 @@ func TestRetention(t *testing.T) {
 // account has a bounded number of unfinished edits.
 func TestUnfinishedEditsAreBounded(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) { //nolint:thelper // the test itself
 		d := disk(t)
 		defer d.Close()
 		r := boot(t, d)

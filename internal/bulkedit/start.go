@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"time"
 
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
@@ -15,9 +16,15 @@ import (
 const (
 	// pageSize is how many things a page holds.
 	pageSize = 500
-	// findSize is how many names the index is asked for at a time: each time it
-	// evaluates the query.
+	// pagesAtOnce is how many pages one commit writes: a few hundred kilobytes.
+	pagesAtOnce = 10
+	// findSize is how many names the index is asked for at a time, since each time it
+	// evaluates the query, and how many receipts the store is.
 	findSize = 20 * pageSize
+	// selectWithin bounds how long a call finds and writes down things. Whoever
+	// serves it gives up after two minutes, and the caller would not learn of the
+	// edit; what is left of them removes what was written.
+	selectWithin = 75 * time.Second
 )
 
 // StartCommand asks for an edit that a preview has shown.
@@ -160,18 +167,39 @@ func (s *Service) begin(ctx context.Context, account fleet.Account, id string, r
 		return Edit{}, err
 	}
 	things, pages := 0, 0
+	var b store.Batch
+	flush := func() error {
+		if len(b.Writes) == 0 {
+			return nil
+		}
+		_, err := s.o.Store.Commit(ctx, b)
+		b = store.Batch{}
+		return storageFault(err)
+	}
+	latest := s.o.Now().Add(selectWithin)
 	err := find(func(targets []target) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if s.o.Now().After(latest) {
+			return fault.New(fault.Unavailable,
+				"to find and write down the things takes longer than %v, %d are; make several edits, each with a narrower query", selectWithin, things)
+		}
 		if len(targets) == 0 {
 			return nil
 		}
-		var b store.Batch
 		if err := put(&b, pageKey(account, id, pages), pageRecord{Schema: schemaVersion, Things: targets}); err != nil {
 			return err
 		}
 		things, pages = things+len(targets), pages+1
-		_, err := s.o.Store.Commit(ctx, b)
-		return storageFault(err)
+		if len(b.Writes) < pagesAtOnce {
+			return nil
+		}
+		return flush()
 	})
+	if err == nil {
+		err = flush()
+	}
 	if err == nil && things == 0 {
 		err = fault.New(fault.InvalidRequest, "there is no thing to change")
 	}
@@ -250,21 +278,15 @@ func (s *Service) Undo(ctx context.Context, account fleet.Account, id string, pe
 		Actor: fleet.ActorFrom(ctx), Created: millis(s.o.Now()), PerSecond: perSecond,
 	}
 	return s.begin(ctx, account, s.o.NewID(), r, func(found func([]target) error) error {
-		after := ""
-		for {
-			changes, next, err := s.Changes(ctx, account, id, after, pageSize)
+		for after := ""; ; {
+			targets, next, err := s.receipts(ctx, account, id, after)
 			if err != nil {
 				return err
 			}
-			targets := make([]target, len(changes))
-			for i := range changes {
-				if err := s.permit(ctx, account, undoNeeds(changes[i].Thing, &changes[i].After, &changes[i].Before)); err != nil {
+			for page := range slices.Chunk(targets, pageSize) {
+				if err := found(page); err != nil {
 					return err
 				}
-				targets[i] = target{Name: changes[i].Thing, ID: changes[i].Before.ThingID}
-			}
-			if err := found(targets); err != nil {
-				return err
 			}
 			if next == "" {
 				return nil
@@ -272,6 +294,35 @@ func (s *Service) Undo(ctx context.Context, account fleet.Account, id string, pe
 			after = next
 		}
 	})
+}
+
+// receipts are up to findSize things that an edit has changed, behind a key, all of
+// which the caller may bring back. Many at a time, since each scan may read more than
+// it is asked for.
+func (s *Service) receipts(ctx context.Context, account fleet.Account, id, after string) (targets []target, next string, err error) {
+	within := store.Under(kindChanged, string(account), id)
+	if after != "" {
+		within = within.After(store.Key(after))
+	}
+	last := ""
+	err = s.o.Store.Scan(ctx, within, func(stored store.Record) error {
+		if len(targets) == findSize {
+			next = last
+			return store.Stop
+		}
+		var of receipt
+		if err := decode(stored, &of); err != nil {
+			return err
+		}
+		last = string(stored.Key)
+		name := stored.Key.Last()
+		if err := s.permit(ctx, account, undoNeeds(name, &of.After, &of.Before)); err != nil {
+			return err
+		}
+		targets = append(targets, target{Name: name, ID: of.Before.ThingID})
+		return nil
+	})
+	return targets, next, storageFault(err)
 }
 
 // mark notes at the edit that an undo takes back which one that is, and refuses

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -360,4 +361,26 @@ func sorted(ctx context.Context, t *testing.T, s *Service, id string) []string {
 	}
 	slices.Sort(names)
 	return names
+}
+
+// An undo reads its receipts in long runs, and leaves none out.
+func TestUndoOfMoreThanOneRead(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		const n = findSize + pageSize + 1
+		r.things(pumps(n)...)
+		e := r.ends(r.begin("pump-", Operation{SetAttributes: map[string]string{"a": "1"}}, 0), Completed, Counts{Changed: n})
+		reads := 0
+		r.store.mu.Lock()
+		r.store.scanned = func(within store.Range) {
+			if strings.HasPrefix(within.From.String(), store.K(kindChanged, string(account), e.ID).String()) {
+				reads++
+			}
+		}
+		r.store.mu.Unlock()
+		undo, err := r.Undo(r.t.Context(), account, e.ID, 0)
+		if err != nil || undo.Things != n || reads != 2 {
+			r.t.Fatalf("%+v, %v, after %d reads", undo, err, reads)
+		}
+		r.ends(undo, Completed, Counts{Changed: n})
+	})
 }

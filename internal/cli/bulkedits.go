@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -67,7 +68,8 @@ server works on exactly the things that matched, at a bounded pace, also when th
 command ends or the server restarts. What each thing was before is kept:
 muster bulk-edits undo ID brings it back.
 
-The exit code is 0 when every thing is as asked for.`,
+The exit code is 0 when every thing is as asked for. When all are so before, no
+edit begins, and with --yes nothing is printed but a note to standard error.`,
 		Example: `  muster things edit --query 'attributes.site:leeds' --set-attribute owner=ops --dry-run
   muster things edit --query 'attributes.site:leeds' --set-attribute owner=ops --remove-attribute old
   muster things edit --query 'thingTypeName:Pump AND attributes.hw:r2' --set-type PumpR2 --add-group r2
@@ -89,15 +91,29 @@ The exit code is 0 when every thing is as asked for.`,
 	f.StringVar(&e.desired, "shadow-desired", "", "JSON object to merge into the desired state; null removes")
 	f.StringVar(&e.shadow, "shadow", "", "named shadow (default the classic one)")
 	return Call(c.Options, cmd, func(cmd *cobra.Command, api *apiclient.Client, _ []string) error {
-		if err := e.read(); err != nil {
+		if err := e.read(cmd); err != nil {
 			return err
 		}
 		return c.runBulk(cmd, api, &run, e.operation)
 	})
 }
 
-// read makes the operation of what the flags say.
-func (e *editFlags) read() error {
+// changing are the flags that say what to change.
+var changing = []string{
+	"set-attribute", "remove-attribute", "set-type", "remove-type", "add-group", "remove-group", "set-billing-group", "clear-billing-group", "shadow-desired", "shadow",
+}
+
+// read makes the operation of what the flags say. An empty value, as of a variable
+// that is not set, would pass for a flag that is not there.
+func (e *editFlags) read(cmd *cobra.Command) error {
+	if !slices.ContainsFunc(changing, cmd.Flags().Changed) {
+		return mistake(cmd, errors.New("say what to change: --set-attribute NAME=VALUE, --add-group GROUP, --shadow-desired JSON or the like"))
+	}
+	for _, name := range []string{"set-type", "set-billing-group", "shadow-desired", "shadow"} {
+		if f := cmd.Flags().Lookup(name); f.Changed && f.Value.String() == "" {
+			return mistake(cmd, fmt.Errorf("--%s is empty", name))
+		}
+	}
 	attributes, err := parsePairs(e.set)
 	if err != nil {
 		return fmt.Errorf("--set-attribute %w", err)
@@ -144,6 +160,11 @@ func (c *command) runBulk(cmd *cobra.Command, api *apiclient.Client, run *bulkRu
 	}
 	if p.Changes == 0 && p.Examined == p.Things {
 		if p.Refused > 0 {
+			if run.yes {
+				if err := c.sayRefused(p.Refusals); err != nil {
+					return err
+				}
+			}
 			return fmt.Errorf("nothing would be changed, and %s refused", counted(p.Refused, "thing would be", "things would be"))
 		}
 		_, err := fmt.Fprintln(c.Err, "All things are so already, nothing is changed.")
@@ -265,7 +286,20 @@ func (c *command) confirm(cmd *cobra.Command, n int) error {
 	if _, err := fmt.Fprintf(c.Err, "Type the number of things, %d, to go on: ", n); err != nil {
 		return fmt.Errorf("ask for confirmation: %w", err)
 	}
-	line, err := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
+	// Nothing ends the wait for a line but a line; whoever interrupts it does not
+	// want to type one.
+	var line string
+	var err error
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		line, err = bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
+	}()
+	select {
+	case <-answered:
+	case <-cmd.Context().Done():
+		return errors.New("interrupted, nothing is changed")
+	}
 	typed := strings.TrimSpace(line)
 	switch {
 	case typed == strconv.Itoa(n):
@@ -326,15 +360,23 @@ func (c *command) judgeBulk(ctx context.Context, api *apiclient.Client, e apicli
 		if err != nil {
 			return err //nolint:wrapcheck // the server's own words
 		}
-		for _, f := range failures {
-			if _, err := fmt.Fprintf(c.Err, "%s: %s: %s\n", printable(f.ThingName), f.Code, printable(f.Message)); err != nil {
-				return fmt.Errorf("write failures: %w", err)
-			}
+		if err := c.sayRefused(failures); err != nil {
+			return err
 		}
 		return fmt.Errorf("%s not changed; all of them: muster bulk-edits failures %s", counted(n, "thing was", "things were"), e.BulkEditID)
 	}
 	if e.Status != bulkCompleted {
-		return fmt.Errorf("the edit is %s %s", e.Status, e.Reason)
+		return errors.New(strings.TrimSpace("the edit is " + e.Status + " " + e.Reason))
+	}
+	return nil
+}
+
+// sayRefused tells of the first things that are not changed and why.
+func (c *command) sayRefused(failures []apiclient.BulkFailure) error {
+	for _, f := range failures[:min(len(failures), shownRefusals)] {
+		if _, err := fmt.Fprintf(c.Err, "%s: %s: %s\n", printable(f.ThingName), f.Code, printable(f.Message)); err != nil {
+			return fmt.Errorf("write failures: %w", err)
+		}
 	}
 	return nil
 }

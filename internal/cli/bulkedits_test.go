@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -68,4 +70,42 @@ func TestBulkEditScripts(t *testing.T) {
 			},
 		},
 	})
+}
+
+// Whoever is asked for the number of things can interrupt instead of typing.
+func TestInterruptedConfirmation(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasSuffix(r.URL.Path, "/preview") {
+			t.Errorf("unexpected %s %s", r.Method, r.URL.Path)
+		}
+		_, _ = io.WriteString(w, `{"things":3,"examined":3,"changes":3,"confirmationToken":"t"}`)
+	}))
+	defer server.Close()
+	typed, terminal := io.Pipe()
+	defer terminal.Close()
+	asked, says := io.Pipe()
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	ended := make(chan int, 1)
+	go func() {
+		defer says.Close()
+		env := map[string]string{"MUSTER_ENDPOINT_URL": server.URL, "AWS_ACCESS_KEY_ID": "AKIATEST", "AWS_SECRET_ACCESS_KEY": "s"}
+		ended <- Execute(ctx, Options{
+			Out: io.Discard, Err: says, In: typed, Now: time.Now,
+			LookupEnv: func(name string) (string, bool) { v, ok := env[name]; return v, ok },
+		}, []string{"things", "edit", "--query", "q", "--set-attribute", "a=b"})
+	}()
+	question, err := bufio.NewReader(asked).ReadString(':')
+	if err != nil || question != "Type the number of things, 3, to go on:" {
+		t.Fatalf("%q, %v", question, err)
+	}
+	interrupt()
+	rest, err := io.ReadAll(asked)
+	if err != nil || !strings.Contains(string(rest), "interrupted, nothing is changed") {
+		t.Errorf("%q, %v", rest, err)
+	}
+	if code := <-ended; code == 0 {
+		t.Error("it ended with code 0")
+	}
 }

@@ -123,7 +123,10 @@ muster things decommission does. muster bulk-edits undo makes deleted things ane
 			if bulkOnly(cmd) {
 				return errors.New("--dry-run, --yes, --decommission and the like are for --query")
 			}
-			return cobra.MinimumNArgs(1)(cmd, args)
+			if len(args) == 0 {
+				return errors.New("give names of things, or --query")
+			}
+			return nil
 		}
 		if len(args) > 0 {
 			return errors.New("give names or --query, not both")

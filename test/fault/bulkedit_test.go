@@ -13,10 +13,10 @@ import (
 // edited is how many things the tests of edits by query work on.
 const edited = 4000
 
-// newEditRig is a server with things that have an attribute.
-func newEditRig(t *testing.T) (*testkit.Server, *apiclient.Client) {
+// newEditRig is a server with flags and things that have an attribute.
+func newEditRig(t *testing.T, flags ...string) (*testkit.Server, *apiclient.Client) {
 	t.Helper()
-	server := testkit.StartServer(t, "--log.level", "warn", "--bulk-edit.things-per-second", "2000")
+	server := testkit.StartServer(t, append(flags, "--log.level", "warn", "--bulk-edit.things-per-second", "2000")...)
 	id, secret := server.Credentials()
 	api, err := apiclient.New(apiclient.Options{
 		Endpoint: "http://" + server.HTTPAddr, Credentials: apiclient.Credentials{AccessKeyID: id, Secret: secret, Region: "us-east-1"}, Now: time.Now,
@@ -76,7 +76,14 @@ func survive(t *testing.T, server *testkit.Server, api *apiclient.Client, e apic
 // The server is killed in the middle of an edit by query and of its undo, several
 // times: each thing is changed once and brought back once.
 func TestKilledServerInABulkEdit(t *testing.T) {
-	server, api := newEditRig(t)
+	t.Run("Pebble", func(t *testing.T) { killInABulkEdit(t) })
+	t.Run("PostgreSQL", func(t *testing.T) { killInABulkEdit(t, "--store", testkit.StartPostgres(t).Database(t)) })
+}
+
+// killInABulkEdit does that to a server with the flags.
+func killInABulkEdit(t *testing.T, flags ...string) {
+	t.Helper()
+	server, api := newEditRig(t, flags...)
 	o := apiclient.BulkOperation{SetAttributes: map[string]string{"site": "york"}}
 	const query = "attributes.site:leeds"
 	p, err := api.PreviewBulkEdit(t.Context(), query, o)
