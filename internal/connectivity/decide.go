@@ -86,9 +86,10 @@ type input struct {
 	// due is that of the timer.
 	due int64
 	// live says that the thing's client is connected at this moment, heard when
-	// it last published, listening since when somebody would have noticed.
-	live             bool
-	heard, listening int64
+	// it last published, begun when the newest session did, listening since when
+	// somebody would have noticed.
+	live                    bool
+	heard, begun, listening int64
 	// hold is until when nobody is declared offline.
 	hold int64
 	// gateway and assigned are for inGateway.
@@ -108,6 +109,7 @@ const (
 	ignoredTimer        = "stale_timer"
 	ignoredHold         = "restart_grace"
 	ignoredLive         = "live_session"
+	ignoredEnded        = "ended_session"
 	ignoredActive       = "active"
 	ignoredOwn          = "own_session"
 	ignoredNoThing      = "no_thing"
@@ -354,6 +356,7 @@ func (d *decision) leave(planned int64) {
 	switch {
 	case clean && planned > 0:
 		d.to(Sleeping, d.in.at)
+		r.Plan = &plan{ConnectionID: r.Session.ConnectionID, NextContact: planned, Floating: r.Floating}
 		r.Due = max(planned, d.in.base) + millis(*d.set.SleepGraceSeconds)
 	case clean && wait == 0:
 		d.to(OfflineClean, d.in.at)
@@ -425,8 +428,9 @@ func (d *decision) goodbye() {
 	}
 }
 
-// liveAgain is how long the end of a wait is put off when the client turns out
-// to be connected: its connect is on its way through the log.
+// liveAgain is how long a timer is put off when the client turns out to be
+// connected at the end of a wait, or not to be connected in a state that needs
+// it: its connect or disconnect is on its way through the log.
 const liveAgain = 5 * time.Second
 
 // timer acts on the timer of the state.
@@ -434,6 +438,11 @@ func (d *decision) timer() {
 	r := d.r
 	if r.Due != d.in.due {
 		d.ignore(ignoredTimer)
+		return
+	}
+	if r.State.connected() && r.Session.ClientID != "" && !d.in.live {
+		r.Due = d.now + liveAgain.Milliseconds()
+		d.ignore(ignoredEnded)
 		return
 	}
 	switch r.State {
@@ -458,7 +467,7 @@ func (d *decision) timer() {
 func (d *decision) silent() {
 	r := d.r
 	silence := d.set.stale(r.Interval)
-	last := max(d.in.heard, d.in.listening, r.Session.ConnectedAt)
+	last := max(d.in.heard, d.in.listening, d.in.begun)
 	switch {
 	case silence == 0:
 		r.Due = 0
@@ -486,10 +495,16 @@ func (d *decision) confirm() {
 		d.ignore(ignoredHold)
 		return
 	}
+	if r.State == Sleeping {
+		// What was announced is no outage.
+		if r.OutageBegan = d.in.due; r.Plan != nil {
+			r.OutageBegan = r.Plan.NextContact
+		}
+		d.to(OfflineOverdue, d.in.due)
+		return
+	}
 	r.OutageBegan = r.Since
 	switch {
-	case r.State == Sleeping:
-		d.to(OfflineOverdue, d.in.due)
 	case r.Session.clean():
 		d.score()
 		d.to(OfflineClean, r.Since)
@@ -546,6 +561,7 @@ func (d *decision) block() {
 	if d.r.Seen && d.r.OutageBegan == 0 {
 		d.r.OutageBegan = d.in.at
 	}
+	d.r.Plan = nil
 	d.to(Blocked, d.in.at)
 }
 
