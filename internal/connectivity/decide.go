@@ -336,12 +336,12 @@ func (d *decision) disconnect() {
 
 // lastSeen is when a device was last heard of whose session has ended: a
 // connection that ended by its keep-alive was silent for one and a half of it,
-// and of one that a failing server cut nobody knows.
+// and of one that a failing server cut, or whose end was missed, nobody knows.
 func (d *decision) lastSeen() int64 {
 	switch d.in.session.Reason {
 	case "MQTT_KEEP_ALIVE_TIMEOUT":
 		return d.in.at - int64(d.r.Session.KeepAlive)*1500
-	case "SERVER_ERROR", ReasonGatewayOffline, ReasonGatewayLeft, ReasonGatewayLost:
+	case "SERVER_ERROR", reasonUnknown, ReasonGatewayOffline, ReasonGatewayLeft, ReasonGatewayLost:
 		return 0
 	default:
 		return d.in.at
