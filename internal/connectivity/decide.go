@@ -175,6 +175,9 @@ func (d *decision) to(next State, since int64) *change {
 
 // overlay tells a change that is none of the state.
 func (d *decision) overlay() {
+	if d.r.Since == 0 {
+		d.r.Since = d.in.at // this is the first that is known of it
+	}
 	d.r.StateVersion++
 	d.record(change{Version: d.r.StateVersion, From: d.r.State, To: d.r.State, Since: d.r.Since, At: d.now})
 }

@@ -180,6 +180,9 @@ func TestCertificateEndsTheWordOfAGateway(t *testing.T) {
 		if err := w.AssignGateway(t.Context(), account, "assigned", "gate"); err != nil {
 			t.Fatal(err)
 		}
+		if v, _ := w.Of(t.Context(), account, "assigned"); v.State != NeverSeen || !v.Since.Equal(w.wall().Truncate(time.Millisecond)) {
+			t.Errorf("%s since %v", v.State, v.Since)
+		}
 		for _, thing := range []string{"found", "assigned"} {
 			w.mustDeclare(Declaration{Thing: thing, ClientID: "gate", Operation: Hello})
 			w.want(thing, Online)
