@@ -202,3 +202,104 @@ func TestCertificateEndsTheWordOfAGateway(t *testing.T) {
 		}
 	})
 }
+
+// A device that falls silent is noticed in time, also when the clock went back
+// after it connected.
+func TestClockGoesBackBeforeADeviceIsSilent(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(w *world) {
+		w.create("pump")
+		w.tell(w.begin("pump"))
+		w.settle()
+		w.mustDeclare(Declaration{Thing: "pump", Operation: Hello, Interval: 20 * time.Second})
+		w.want("pump", Online)
+		w.mu.Lock()
+		w.skew -= time.Hour
+		w.mu.Unlock()
+		time.Sleep(70 * time.Second)
+		w.want("pump", Stale)
+	})
+}
+
+// What a gateway last said of a thing is no older when the clock goes forward.
+func TestClockGoesForwardBehindAGateway(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(w *world) {
+		w.create("gate")
+		w.mu.Lock()
+		w.things["sensor"] = false
+		w.mu.Unlock()
+		w.connect("gate")
+		w.mustDeclare(Declaration{Thing: "sensor", ClientID: "gate", Operation: Hello, Interval: 30 * time.Second})
+		time.Sleep(80 * time.Second)
+		w.mustDeclare(Declaration{Thing: "sensor", ClientID: "gate", Operation: Heartbeat})
+		w.mu.Lock()
+		w.skew += time.Hour
+		w.mu.Unlock()
+		time.Sleep(30 * time.Second)
+		w.want("sensor", Online)
+	})
+}
+
+// Nothing differs in a world that has settled; a record behind the back of the
+// state machine does, and only it is mended.
+func TestDifferencesAreFoundAndMended(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(w *world) {
+		t := w.t
+		w.create("gate", "on", "off", "asleep")
+		w.mu.Lock()
+		w.things["sensor"] = false
+		w.mu.Unlock()
+		w.connect("gate", "on", "off", "asleep")
+		w.mustDeclare(Declaration{Thing: "sensor", ClientID: "gate", Operation: Hello, Interval: 30 * time.Second})
+		w.mustDeclare(Declaration{Thing: "asleep", Operation: Goodbye, Sleep: time.Hour})
+		w.past = nil
+		for _, thing := range []string{"off", "asleep"} {
+			s := w.session[thing]
+			w.past = append(w.past, Past{Account: account, Session: s, ConnectedAt: w.wall(), At: w.wall(), Reason: reasonClean})
+			w.tell(w.end(thing, reasonClean))
+		}
+		for _, thing := range []string{"gate", "on"} {
+			w.past = append(w.past, Past{Account: account, Session: w.session[thing], Connected: true, ConnectedAt: w.wall(), At: w.wall()})
+		}
+		w.settle()
+		find := func() (keys []store.Key) {
+			t.Helper()
+			n, _, err := w.Differences(t.Context(), func(d Difference) { keys = append(keys, d.Key) })
+			if err != nil || n != 4 {
+				t.Errorf("compared %d, %v", n, err)
+			}
+			return keys
+		}
+		if keys := find(); len(keys) > 0 {
+			t.Errorf("differ: %q", keys)
+		}
+		// The end of one connection and the begin of another were never told.
+		on, off := &w.past[3], &w.past[0]
+		on.Connected, on.Reason = false, "CONNECTION_LOST"
+		delete(w.live, "on")
+		off.Connected, off.Session.ConnectionID, off.Session.Version = true, "off.c2", 2
+		w.live["off"] = Activity{ConnectionID: "off.c2"}
+		keys := find()
+		if len(keys) != 2 {
+			t.Fatalf("differ: %q", keys)
+		}
+		if err := w.Mend(t.Context(), keys); err != nil {
+			t.Fatal(err)
+		}
+		w.want("on", Suspect)
+		w.want("off", Recovered)
+		w.want("asleep", Sleeping)
+		w.want("sensor", Online)
+		if keys := find(); len(keys) > 0 {
+			t.Errorf("differ after the mending: %q", keys)
+		}
+		// What the log tells late finds it done.
+		w.tell(event.DeviceDisconnected{Session: on.Session, Reason: on.Reason}, event.DeviceConnected{Session: off.Session})
+		time.Sleep(time.Minute)
+		w.want("on", OfflineDirty)
+		w.wantChanges("off", life("ONLINE>OFFLINE_CLEAN", "OFFLINE_CLEAN>RECOVERED")...)
+		w.wantChanges("on", life("ONLINE>SUSPECT", "SUSPECT>OFFLINE_DIRTY")...)
+	})
+}
