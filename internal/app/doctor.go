@@ -61,12 +61,13 @@ type check struct {
 	repair func(ctx context.Context, findings []finding) error
 }
 
-// checks are all, in an order in which repairs build on those before: rows are what
-// an index is compared with, the index decides memberships, histories follow.
+// checks are all, in an order in which repairs build on those before: rows and
+// connectivity are what an index is compared with, the index decides memberships, histories follow.
 func (a *App) checks() []check {
 	return []check{
 		{name: "event log", counted: "events", rounds: 1, run: a.checkLog},
 		{name: "registry rows", counted: "registry rows", rounds: 1, run: a.checkRows, repair: a.repairRows},
+		{name: "connectivity", counted: "connections of things", rounds: doctorRounds, run: a.checkStates, repair: a.repairStates},
 		{name: "index", counted: "index documents", rounds: doctorRounds, run: a.checkIndex, repair: a.repairIndex},
 		{name: "dynamic memberships", counted: "dynamic memberships", rounds: doctorRounds, run: a.checkMembers, repair: a.repairMembers},
 		{name: "connection history", counted: "connections", rounds: doctorRounds, run: a.checkConnections, repair: a.repairConnections},

@@ -4,12 +4,14 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/muster-iot/muster/internal/adminapi"
 	"github.com/muster-iot/muster/internal/config"
+	"github.com/muster-iot/muster/internal/connectivity"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/presence"
 	"github.com/muster-iot/muster/internal/registry"
@@ -285,6 +287,79 @@ func TestDoctorHealsHistories(t *testing.T) {
 	if again := rowsOf(t, a, "connection-open"); len(again) != 1 || again[0].Key != open.Key {
 		t.Errorf("open connections: %v", again)
 	}
+}
+
+// TestDoctorHealsConnectivity falsifies states and timers behind the back of the
+// state machine.
+func TestDoctorHealsConnectivity(t *testing.T) {
+	t.Parallel()
+	a := patient(t)
+	settleMembers(t, a)
+	of := a.settings.AccountID
+	connected(t, a, of, "pump")
+	healthy := func() {
+		t.Helper()
+		head, err := a.store.Head(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := follow(t.Context(), a.followers.connectivity, head); err != nil {
+			t.Fatal(err)
+		}
+		if report := examine(t, a); report.Checked["connections of things"] != 1 {
+			t.Errorf("compared %d connections", report.Checked["connections of things"])
+		}
+	}
+	healthy()
+	state := func(want connectivity.State) {
+		t.Helper()
+		v, err := a.connectivity.Of(t.Context(), of, "pump")
+		if err != nil || v.State != want {
+			t.Errorf("pump is %s, want %s (%v)", v.State, want, err)
+		}
+	}
+	state(connectivity.FirstConnected)
+
+	// The row of its timer is lost, and one of nothing is there.
+	timer := rowsOf(t, a, "connectivity-timer")[0]
+	write(t, a,
+		store.Write{Key: timer.Key, Delete: true},
+		store.Write{Key: store.K("connectivity-timer", "ffffffffffff", string(of), "ghost", "state"), Value: []byte("{}")},
+	)
+	if report := examine(t, a, "connectivity"); len(report.Findings) != 2 {
+		t.Errorf("%d findings: %+v", len(report.Findings), report.Findings)
+	}
+	treat(t, a)
+	if again := rowsOf(t, a, "connectivity-timer"); len(again) != 1 || again[0].Key != timer.Key {
+		t.Errorf("timers: %v", again)
+	}
+
+	// The state has it connected, presence does not.
+	record := rowsOf(t, a, "connection")[0]
+	gone := strings.Replace(string(record.Value), `"connected":true`, `"connected":false,"reason":"CLIENT_INITIATED_DISCONNECT"`, 1)
+	open := rowsOf(t, a, "connection-open")[0]
+	write(t, a, store.Write{Key: record.Key, Value: []byte(gone)})
+	report, err := a.Doctor(t.Context())
+	if err != nil || !slices.ContainsFunc(report.Findings, func(f adminapi.Finding) bool {
+		return f.Check == "connectivity" && f.Have == "connected by c, FIRST_CONNECTED" && f.Want == "not connected" && f.Repairable
+	}) {
+		t.Errorf("%+v, %v", report.Findings, err)
+	}
+	treat(t, a)
+	state(connectivity.OfflineClean)
+	healthy()
+
+	// And the other way round.
+	write(t, a, store.Write{Key: record.Key, Value: record.Value}, store.Write{Key: open.Key, Value: open.Value})
+	report, err = a.Doctor(t.Context())
+	if err != nil || !slices.ContainsFunc(report.Findings, func(f adminapi.Finding) bool {
+		return f.Check == "connectivity" && f.Have == "not connected, OFFLINE_CLEAN" && f.Want == "connected by c" && f.Repairable
+	}) {
+		t.Errorf("%+v, %v", report.Findings, err)
+	}
+	treat(t, a)
+	state(connectivity.Recovered)
+	healthy()
 }
 
 // connected records a connection that lasts.

@@ -25,6 +25,14 @@ func TestOnPostgreSQL(t *testing.T) {
 		"StrangersAreRecordedAndBounded": TestStrangersAreRecordedAndBounded,
 		"FollowerDoesNotHoldUpTheStop":   TestFollowerDoesNotHoldUpTheStop,
 		"DoctorFindsAFalsifiedIndex":     TestDoctorFindsAFalsifiedIndex,
+		"DoctorHealsConnectivity":        TestDoctorHealsConnectivity,
+		"DoctorHealsHistories":           TestDoctorHealsHistories,
+		"DoctorHealsMemberships":         TestDoctorHealsMemberships,
+		"DoctorHealsRows":                TestDoctorHealsRows,
+		"DoctorHealsTheIndex":            TestDoctorHealsTheIndex,
+		"DoctorKnowsTheLimitOfGroups":    TestDoctorKnowsTheLimitOfGroups,
+		"DoctorLooksAtShadows":           TestDoctorLooksAtShadows,
+		"DoctorRefusesToGuess":           TestDoctorRefusesToGuess,
 	} {
 		t.Run(name, test)
 	}

@@ -49,7 +49,7 @@ func (s *Service) Apply(ctx context.Context, events []event.Envelope) error {
 		if !cursor.Covers(positionOf(&env)) {
 			cursor = cursor.Advance(positionOf(&env))
 			fresh = append(fresh, env)
-			if thing, ok := concerns(env); ok && thing != "" {
+			if thing, ok := s.concerns(env); ok && thing != "" {
 				things = append(things, thingKey{env.Account, thing})
 			}
 		}
@@ -62,7 +62,7 @@ func (s *Service) Apply(ctx context.Context, events []event.Envelope) error {
 	matter := false
 	for i := range fresh {
 		cursor = cursor.Advance(positionOf(&fresh[i]))
-		if _, ok := concerns(fresh[i]); !ok {
+		if _, ok := s.concerns(fresh[i]); !ok {
 			continue
 		}
 		matter = true
@@ -84,6 +84,7 @@ func (s *Service) Apply(ctx context.Context, events []event.Envelope) error {
 	if !matter {
 		return s.pass(ctx, b)
 	}
+	b.save = s.o.Elapsed()-s.saved >= saveEvery
 	return s.commit(ctx, b)
 }
 
@@ -103,6 +104,26 @@ func (s *Service) pass(ctx context.Context, b *batch) error {
 	return s.commit(ctx, b)
 }
 
+// concerns is the function of that name, but for memberships: they matter where
+// settings come from groups.
+func (s *Service) concerns(env event.Envelope) (thing string, ok bool) {
+	if e, is := env.Event.(event.MembershipChanged); is && !s.configures(env.Account, &e) {
+		return "", false
+	}
+	return concerns(env)
+}
+
+// configures reports whether a membership may bring settings with it: those of
+// the group, or of one above it. A dynamic group lies under none.
+func (s *Service) configures(account fleet.Account, e *event.MembershipChanged) bool {
+	of := s.settings[account]
+	if _, ok := of[e.Group]; ok || e.Dynamic {
+		return ok
+	}
+	_, own := of[""]
+	return len(of) > 1 || len(of) == 1 && !own
+}
+
 // concerns reports whether an event matters, and the thing whose record it will
 // be about when that is known.
 func concerns(env event.Envelope) (thing string, ok bool) {
@@ -119,13 +140,15 @@ func concerns(env event.Envelope) (thing string, ok bool) {
 		return e.Thing, true
 	case event.PrincipalDetached:
 		return e.Thing, true
+	case event.MembershipChanged:
+		return e.Thing, true
 	case event.CertificateStatusChanged, event.ThingGroupDeleted:
 		return "", true
 	case event.ConnectivityStateChanged:
 		return e.Thing, e.From != e.To
 	case event.ThingUpdated,
 		event.ThingTypeCreated, event.ThingTypeUpdated, event.ThingTypeDeleted,
-		event.ThingGroupCreated, event.ThingGroupUpdated, event.MembershipChanged,
+		event.ThingGroupCreated, event.ThingGroupUpdated,
 		event.PolicyChanged, event.PolicyAttached, event.PolicyDetached,
 		event.CertificateCreated, event.CertificateDeleted, event.AuthorizerChanged,
 		event.ShadowUpdated, event.ShadowDeleted, event.ConnectRefused, event.SubscriptionsChanged,
@@ -164,6 +187,9 @@ func (s *Service) apply(ctx context.Context, b *batch, env *event.Envelope) erro
 		return s.deleted(ctx, b, k, at)
 	case event.PrincipalAttached:
 		k.thing = e.Thing
+		if err := s.speaksForItself(ctx, b, k, at); err != nil {
+			return err
+		}
 		return s.certified(ctx, b, k, at)
 	case event.PrincipalDetached:
 		k.thing = e.Thing
@@ -175,6 +201,13 @@ func (s *Service) apply(ctx context.Context, b *batch, env *event.Envelope) erro
 		if err != nil {
 			return fmt.Errorf("find things of certificate %s: %w", e.CertificateID, err)
 		}
+	case event.MembershipChanged:
+		k.thing = e.Thing
+		one, err := b.at(ctx, k)
+		if err != nil {
+			return err
+		}
+		return b.rearm(ctx, one)
 	case event.ThingGroupDeleted:
 		b.dropSettings(env.Account, e.Group)
 	case event.ConnectivityStateChanged:

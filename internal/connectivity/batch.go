@@ -343,7 +343,11 @@ func (s *Service) remember(one *slot) {
 		}
 	}
 	if r != nil && r.Session.Live && r.Session.ClientID != "" && (r.State == FirstConnected || r.State == Stale) {
-		s.watch[one.thingKey] = watched{clientID: r.Session.ClientID, connectionID: r.Session.ConnectionID, since: r.Since, state: r.State}
+		w := watched{clientID: r.Session.ClientID, connectionID: r.Session.ConnectionID, since: r.Since, state: r.State}
+		if known, ok := s.watch[one.thingKey]; ok && known.connectionID == w.connectionID && known.state == w.state {
+			w.since = known.since // it goes with the clock
+		}
+		s.watch[one.thingKey] = w
 	} else {
 		delete(s.watch, one.thingKey)
 	}

@@ -91,6 +91,19 @@ func (s *Service) mayNotSpeakFor(ctx context.Context, d *Declaration, r *record)
 	return nil, nil
 }
 
+// speaksForItself ends the word of a gateway for a thing that has got a
+// certificate, unless an operator said who speaks for it.
+func (s *Service) speaksForItself(ctx context.Context, b *batch, k thingKey, at int64) error {
+	one, err := b.at(ctx, k)
+	if err != nil || one.record == nil || one.record.Gateway == "" || one.record.Assigned {
+		return err
+	}
+	if err := s.childGone(ctx, b, k, ReasonGatewayLeft, planned{}, at); err != nil {
+		return err
+	}
+	return s.assign(ctx, b, k, "", false, at)
+}
+
 // assign changes who speaks for a thing.
 func (s *Service) assign(ctx context.Context, b *batch, k thingKey, gateway string, byOperator bool, at int64) error {
 	one, err := b.at(ctx, k)

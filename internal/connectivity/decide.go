@@ -86,9 +86,10 @@ type input struct {
 	// due is that of the timer.
 	due int64
 	// live says that the thing's client is connected at this moment, heard when
-	// it last published, listening since when somebody would have noticed.
-	live             bool
-	heard, listening int64
+	// it last published, begun when the newest session did, listening since when
+	// somebody would have noticed.
+	live                    bool
+	heard, begun, listening int64
 	// hold is until when nobody is declared offline.
 	hold int64
 	// gateway and assigned are for inGateway.
@@ -108,6 +109,7 @@ const (
 	ignoredTimer        = "stale_timer"
 	ignoredHold         = "restart_grace"
 	ignoredLive         = "live_session"
+	ignoredEnded        = "ended_session"
 	ignoredActive       = "active"
 	ignoredOwn          = "own_session"
 	ignoredNoThing      = "no_thing"
@@ -173,6 +175,9 @@ func (d *decision) to(next State, since int64) *change {
 
 // overlay tells a change that is none of the state.
 func (d *decision) overlay() {
+	if d.r.Since == 0 {
+		d.r.Since = d.in.at // this is the first that is known of it
+	}
 	d.r.StateVersion++
 	d.record(change{Version: d.r.StateVersion, From: d.r.State, To: d.r.State, Since: d.r.Since, At: d.now})
 }
@@ -334,12 +339,12 @@ func (d *decision) disconnect() {
 
 // lastSeen is when a device was last heard of whose session has ended: a
 // connection that ended by its keep-alive was silent for one and a half of it,
-// and of one that a failing server cut nobody knows.
+// and of one that a failing server cut, or whose end was missed, nobody knows.
 func (d *decision) lastSeen() int64 {
 	switch d.in.session.Reason {
 	case "MQTT_KEEP_ALIVE_TIMEOUT":
 		return d.in.at - int64(d.r.Session.KeepAlive)*1500
-	case "SERVER_ERROR", ReasonGatewayOffline, ReasonGatewayLeft, ReasonGatewayLost:
+	case "SERVER_ERROR", reasonUnknown, ReasonGatewayOffline, ReasonGatewayLeft, ReasonGatewayLost:
 		return 0
 	default:
 		return d.in.at
@@ -354,6 +359,7 @@ func (d *decision) leave(planned int64) {
 	switch {
 	case clean && planned > 0:
 		d.to(Sleeping, d.in.at)
+		r.Plan = &plan{ConnectionID: r.Session.ConnectionID, NextContact: planned, Floating: r.Floating}
 		r.Due = max(planned, d.in.base) + millis(*d.set.SleepGraceSeconds)
 	case clean && wait == 0:
 		d.to(OfflineClean, d.in.at)
@@ -425,8 +431,9 @@ func (d *decision) goodbye() {
 	}
 }
 
-// liveAgain is how long the end of a wait is put off when the client turns out
-// to be connected: its connect is on its way through the log.
+// liveAgain is how long a timer is put off when the client turns out to be
+// connected at the end of a wait, or not to be connected in a state that needs
+// it: its connect or disconnect is on its way through the log.
 const liveAgain = 5 * time.Second
 
 // timer acts on the timer of the state.
@@ -434,6 +441,11 @@ func (d *decision) timer() {
 	r := d.r
 	if r.Due != d.in.due {
 		d.ignore(ignoredTimer)
+		return
+	}
+	if r.State.connected() && r.Session.ClientID != "" && !d.in.live {
+		r.Due = d.now + liveAgain.Milliseconds()
+		d.ignore(ignoredEnded)
 		return
 	}
 	switch r.State {
@@ -458,7 +470,7 @@ func (d *decision) timer() {
 func (d *decision) silent() {
 	r := d.r
 	silence := d.set.stale(r.Interval)
-	last := max(d.in.heard, d.in.listening, r.Session.ConnectedAt)
+	last := max(d.in.heard, d.in.listening, d.in.begun)
 	switch {
 	case silence == 0:
 		r.Due = 0
@@ -486,10 +498,16 @@ func (d *decision) confirm() {
 		d.ignore(ignoredHold)
 		return
 	}
+	if r.State == Sleeping {
+		// What was announced is no outage.
+		if r.OutageBegan = d.in.due; r.Plan != nil {
+			r.OutageBegan = r.Plan.NextContact
+		}
+		d.to(OfflineOverdue, d.in.due)
+		return
+	}
 	r.OutageBegan = r.Since
 	switch {
-	case r.State == Sleeping:
-		d.to(OfflineOverdue, d.in.due)
 	case r.Session.clean():
 		d.score()
 		d.to(OfflineClean, r.Since)
@@ -546,6 +564,7 @@ func (d *decision) block() {
 	if d.r.Seen && d.r.OutageBegan == 0 {
 		d.r.OutageBegan = d.in.at
 	}
+	d.r.Plan = nil
 	d.to(Blocked, d.in.at)
 }
 

@@ -97,6 +97,9 @@ func tableEvents() map[string]func(r *record) *input {
 			return &input{kind: inGoodbye, at: present, session: session{ConnectionID: "c7"}, nextContact: present + minute}
 		},
 		"timer": func(*record) *input { return &input{kind: inTimer, at: present, due: present} },
+		"timer silent": func(*record) *input {
+			return &input{kind: inTimer, at: present, due: present, live: true}
+		},
 		"timer live": func(*record) *input {
 			return &input{kind: inTimer, at: present, due: present, live: true, heard: present}
 		},
@@ -126,9 +129,10 @@ disconnect_newer           not_connected        not_connected         SUSPECT   
 heard                      other_session        not_connected         ONLINE           =                ONLINE           other_session   other_session   other_session   other_session   other_session   =               other_session
 heard_other                other_session        other_session         other_session    other_session    other_session    other_session   other_session   other_session   other_session   other_session   other_session   other_session
 goodbye                    other_session        not_connected         =                =                =                other_session   other_session   other_session   other_session   other_session   =               other_session
-timer                      stale_timer          stale_timer           ONLINE           STALE            stale_timer      OFFLINE_DIRTY   OFFLINE_OVERDUE stale_timer     stale_timer     stale_timer     ONLINE          stale_timer
+timer                      stale_timer          stale_timer           ended_session    ended_session    stale_timer      OFFLINE_DIRTY   OFFLINE_OVERDUE stale_timer     stale_timer     stale_timer     ended_session   stale_timer
+timer_silent               stale_timer          stale_timer           ONLINE           STALE            stale_timer      live_session    live_session    stale_timer     stale_timer     stale_timer     ONLINE          stale_timer
 timer_live                 stale_timer          stale_timer           ONLINE           active           stale_timer      live_session    live_session    stale_timer     stale_timer     stale_timer     ONLINE          stale_timer
-timer_held                 stale_timer          stale_timer           ONLINE           STALE            stale_timer      restart_grace   restart_grace   stale_timer     stale_timer     stale_timer     ONLINE          stale_timer
+timer_held                 stale_timer          stale_timer           ended_session    ended_session    stale_timer      restart_grace   restart_grace   stale_timer     stale_timer     stale_timer     ended_session   stale_timer
 timer_stale                stale_timer          stale_timer           stale_timer      stale_timer      stale_timer      stale_timer     stale_timer     stale_timer     stale_timer     stale_timer     stale_timer     stale_timer
 block                      BLOCKED              BLOCKED               BLOCKED          BLOCKED          BLOCKED          BLOCKED         BLOCKED         BLOCKED         BLOCKED         BLOCKED         BLOCKED         duplicate
 unblock                    duplicate            duplicate             duplicate        duplicate        duplicate        duplicate       duplicate       duplicate       duplicate       duplicate       duplicate       OFFLINE_CLEAN

@@ -138,7 +138,8 @@ func (s *session) clean() bool { return !s.Live && cleanEnd(s.Reason) }
 // changedAt is when it last began or ended.
 func (s *session) changedAt() int64 { return max(s.ConnectedAt, s.EndedAt) }
 
-// plan is an announced absence; it holds for the connection that announced it.
+// plan is an announced absence; it holds for the connection that announced it,
+// and is kept until the next one.
 type plan struct {
 	ConnectionID string `json:"connectionId,omitempty"`
 	// NextContact is 0 for a goodbye without one.

@@ -154,6 +154,11 @@ func (w *world) Activity(_ fleet.Account, clientID string) (Activity, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	a, ok := w.live[clientID]
+	// The broker counts back from the clock of this moment.
+	a.LastPacket = a.LastPacket.Add(w.skew)
+	if !a.LastPublish.IsZero() {
+		a.LastPublish = a.LastPublish.Add(w.skew)
+	}
 	return a, ok
 }
 
@@ -979,6 +984,7 @@ func TestFirstStartOnAnOldStore(t *testing.T) {
 		if _, err := w.store.Commit(t.Context(), store.Batch{Writes: []store.Write{{Key: store.K(kindApplied), Delete: true}}}); err != nil {
 			t.Fatal(err)
 		}
+		w.live["on"] = Activity{ConnectionID: "c", LastPacket: time.Now()}
 		w.start()
 		w.settle()
 		time.Sleep(2 * time.Second)

@@ -8,6 +8,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/store"
 )
 
@@ -146,7 +147,9 @@ func (c *clock) start(wall time.Time, elapsed time.Duration) {
 // base is the time from which waiting counts for what happened at a time: the
 // present's clock, when that was set meanwhile.
 func (c *clock) base(at, now int64) int64 {
-	if c.to > c.from && at <= c.from {
+	forward := c.to > c.from && at <= c.from
+	back := c.to != 0 && c.to < c.from && at > now
+	if forward || back {
 		at += c.to - c.from
 	}
 	return min(at, now)
@@ -181,6 +184,13 @@ func (s *Service) lookAtClock(ctx context.Context) error {
 		return err
 	}
 	c.from, c.to = expected.UnixMilli(), wall.UnixMilli()
+	for k, w := range s.watch {
+		w.since += jump.Milliseconds()
+		s.watch[k] = w
+	}
+	for k := range s.heard {
+		s.heard[k] += jump.Milliseconds()
+	}
 	return nil
 }
 
@@ -215,6 +225,11 @@ func (s *Service) moveTimers(ctx context.Context, jump time.Duration) error {
 				one.record.FlapAt += jump.Milliseconds()
 			} else {
 				one.record.Due += jump.Milliseconds()
+			}
+			if one.record.State == Sleeping && one.record.Plan != nil && t.which == timerState {
+				moved := *one.record.Plan
+				moved.NextContact += jump.Milliseconds()
+				one.record.Plan = &moved
 			}
 		}
 		if err := s.commit(ctx, b); err != nil {
@@ -254,38 +269,42 @@ func (b *batch) timers(ctx context.Context, rows []store.Key) ([]timer, error) {
 }
 
 // grace is until when, on the wall clock, nobody is declared offline: twice the
-// longest keep-alive after the start of the server, for those whose sessions the
-// start has ended, and after it stopped to send its devices away, for all.
+// longest keep-alive of the account after the start of the server, for those
+// whose sessions the start has ended, and after it stopped to send its devices
+// away, for all.
 type grace struct {
-	// process is what sessions of this process carry, started when it began.
-	process, started     int64
-	afterStart, afterAll int64
+	// process is what sessions of this process carry, started when it began, held
+	// when devices were last sent away, 0 for never.
+	process, started, held int64
+	// lasts is how long it is for each account.
+	lasts map[fleet.Account]int64
 }
 
 // grace looks at the clock and at what was connected.
 func (s *Service) grace(now int64) grace {
-	longest := 0
-	for _, c := range s.counts {
-		for keepAlive := range c.KeepAlives {
-			longest = max(longest, keepAlive)
-		}
-	}
-	lasts := 2 * time.Duration(longest) * time.Second
 	elapsed := s.o.Elapsed()
-	g := grace{process: s.clock.process, started: now - (elapsed - s.clock.started).Milliseconds()}
-	g.afterStart = g.started + lasts.Milliseconds()
+	g := grace{process: s.clock.process, started: now - (elapsed - s.clock.started).Milliseconds(), lasts: map[fleet.Account]int64{}}
 	if s.clock.held >= 0 {
-		g.afterAll = now - (elapsed - s.clock.held - lasts).Milliseconds()
+		g.held = now - (elapsed - s.clock.held).Milliseconds()
+	}
+	for account, c := range s.counts {
+		for keepAlive := range c.KeepAlives {
+			g.lasts[account] = max(g.lasts[account], 2000*int64(keepAlive))
+		}
 	}
 	return g
 }
 
 // of is the grace of one session.
-func (g *grace) of(r *record) int64 {
-	if r.Session.Process != g.process {
-		return max(g.afterStart, g.afterAll)
+func (g *grace) of(account fleet.Account, r *record) int64 {
+	var until int64
+	if g.held != 0 {
+		until = g.held + g.lasts[account]
 	}
-	return g.afterAll
+	if r.Session.Process != g.process {
+		until = max(until, g.started+g.lasts[account])
+	}
+	return until
 }
 
 // fire acts on the timers that are due, batch by batch. What is left is for the
@@ -354,7 +373,10 @@ func (s *Service) fireOne(ctx context.Context, b *batch, t timer, spared *grace)
 		b.ignored[ignoredTimer]++
 		return nil
 	}
-	in := &input{kind: inTimer, at: b.now, due: t.due, hold: spared.of(r), listening: spared.started}
+	in := &input{
+		kind: inTimer, at: b.now, due: t.due, hold: spared.of(t.account, r), listening: spared.started,
+		begun: s.clock.base(r.Session.ConnectedAt, b.now),
+	}
 	if t.which == timerFlap {
 		in.kind = inFlapTimer
 	}

@@ -14,7 +14,8 @@
 // of subscriptions leave no record, only events: under the same pressure those
 // of one connection are joined, and the oldest are given up and counted.
 //
-// This is the first cut: wait states, flapping and planned sleep follow.
+// These are the raw facts of AWS's lifecycle events. What they mean for a device,
+// with wait states, planned sleep and flapping, is for package connectivity.
 package presence
 
 import (
