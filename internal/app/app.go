@@ -287,7 +287,7 @@ func (a *App) indexOptions() index.Options {
 		Committer: &memberCommitter{a.registry}, Source: &thingState{shadows: a.shadows, presence: a.presence}, Originals: originals{a.registry}, Logger: a.component("index"),
 		GroupLimit: a.settings.Registry.MaxGroupsPerThing, Certificates: thingCertificates{a.registry}, Registerer: a.metrics,
 		IndexingOff: a.settings.Index.DefaultOff, Reloader: &loader{store: a.store},
-		Stored: (&loader{store: a.store}).storedMemberships,
+		Stored: (&loader{store: a.store}).storedMemberships, Program: a.version,
 	}
 }
 

@@ -189,6 +189,8 @@ func (a *App) readyz(w http.ResponseWriter) {
 	case a.index.Status() == index.Building:
 		// Devices, registry and shadows are served; searches are refused in words.
 		answer(w, http.StatusOK, "ready; the fleet index is being built")
+	case a.index.Status() == index.Rebuilding:
+		answer(w, http.StatusOK, "ready; the fleet index answers from before and is catching up")
 	default:
 		answer(w, http.StatusOK, "ready")
 	}

@@ -146,7 +146,7 @@ func (b *Builder) Finish(ctx context.Context, cursor store.Cursor) error {
 		// What the index before has committed since the frozen view is not known.
 		x.replay.compare()
 	} else {
-		x.replay.end()
+		x.replay.end(x.replay.wants())
 	}
 	return x.settle(ctx)
 }

@@ -83,6 +83,9 @@ func (x *Index) settleShard(account fleet.Account, s *shard, events []event.Enve
 	s.standing.unsettled = nil
 	completed := s.standing.takeCompleted()
 	for _, id := range completed {
+		if !sure {
+			break // what was dropped of its members is durable after the comparison, which tells it
+		}
 		o.complete[groupKey{account, s.standing.groups[id].name}] = s.standing.groups[id].query
 	}
 	if len(s.standing.filling) > 0 {

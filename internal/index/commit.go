@@ -317,6 +317,9 @@ func (x *Index) settle(ctx context.Context) error {
 		}
 	}
 	for x.fillStep() {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		if x.outbox.size() < maxWaiting {
 			continue
 		}

@@ -339,7 +339,7 @@ func TestCompleteAfterSnapshot(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := newLedger()
-	x = index.New(index.Options{Committer: l, Source: l, Logger: slog.New(slog.DiscardHandler)})
+	x = index.New(index.Options{Committer: l, Source: l, Indexing: withPlaces(), Logger: slog.New(slog.DiscardHandler)})
 	head := store.CursorAt(store.Position{Seq: m.seq + 1})
 	if _, err := x.ReadSnapshot(&file, int64(file.Len()), head, trust); err != nil {
 		t.Fatal(err)

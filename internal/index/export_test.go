@@ -14,3 +14,19 @@ func SealSnapshot(data []byte) {
 		at = body + int(n)
 	}
 }
+
+// MaxWaiting bounds the decisions that wait for their commit.
+const MaxWaiting = maxWaiting
+
+// Waiting is how many decisions wait or are being committed.
+func (x *Index) Waiting() int { return x.outbox.size() }
+
+// Attend makes the index wait for the test, as for Run, until the returned function
+// is called.
+func (x *Index) Attend() (leave func()) {
+	x.outbox.update(func() { x.outbox.runners++ })
+	return func() { x.outbox.update(func() { x.outbox.runners-- }) }
+}
+
+// FillStep fills large groups a little further.
+func (x *Index) FillStep() bool { return x.fillStep() }

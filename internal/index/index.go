@@ -76,6 +76,8 @@ type Options struct {
 	GroupLimit int
 	// Stored tells what is durable, for an index that was read from a snapshot.
 	Stored Stored
+	// Program is the version of the program: another one takes no snapshot of it.
+	Program string
 	// Originals spell the keys of buckets; without them keys are in lower case.
 	Originals Originals
 	// Registerer is optional.
@@ -290,14 +292,16 @@ func (x *Index) GroupStatus(account fleet.Account, group, query string) Status {
 	return Active
 }
 
-// Status returns the state of the index.
+// Status returns the state of the index. One that has yet to follow the log from
+// its snapshot to where the log ended at the start answers from before.
 func (x *Index) Status() Status {
+	behind, _ := x.replay.state()
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	switch {
 	case x.shards == nil:
 		return Building
-	case x.builds > 0:
+	case x.builds > 0 || behind:
 		return Rebuilding
 	}
 	return Active

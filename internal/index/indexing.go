@@ -112,9 +112,11 @@ func (x *Index) emptyRefuses(q fleetquery.Query, groups bool) error {
 // StatusOf returns the states of the two indexes of an account whose stored
 // configuration is given; empty for one that does not exist.
 func (x *Index) StatusOf(account fleet.Account, stored *fleet.Indexing) (things, groups Status) {
+	whole := x.Status()
 	x.mu.Lock()
-	loaded, s, rebuilding := x.shards != nil, x.shards[account], x.builds > 0
+	s := x.shards[account]
 	x.mu.Unlock()
+	rebuilding := whole == Rebuilding
 	now := x.options.Indexing
 	if s != nil {
 		s.mu.RLock()
@@ -126,7 +128,7 @@ func (x *Index) StatusOf(account fleet.Account, stored *fleet.Indexing) (things,
 		switch {
 		case !wanted:
 			return ""
-		case !loaded || !has:
+		case whole == Building || !has:
 			return Building
 		case rebuilding:
 			return Rebuilding

@@ -31,8 +31,7 @@ func (x *Index) CompareMembers(ctx context.Context, stored Stored, report func(M
 	if err != nil {
 		return members, fmt.Errorf("read stored memberships: %w", err)
 	}
-	c.finish()
-	return members, nil
+	return members, c.finish()
 }
 
 // Reconcile has every membership committed in which the index differs from what is

@@ -249,7 +249,8 @@ func (x *Index) noteDifference(account fleet.Account, before, after *shard) {
 				thing := from.things.names.text(it.Next())
 				if doc, ok := in.things.doc(thing); !ok || other == nil || !other.members.Contains(doc) {
 					o.note(membership{account: account, group: g.name, thing: thing},
-						decision{added: added, certain: sure, cause: &event.MembershipCause{Kind: string(CauseQuery)}})
+						// What is durable of a dropped group ends with the group.
+						decision{added: added, certain: sure && other != nil, cause: &event.MembershipCause{Kind: string(CauseQuery)}})
 				}
 			}
 		}

@@ -29,7 +29,9 @@ type replay struct {
 	// behind says that Apply has not come to head, unsure that the memberships have
 	// not been compared yet.
 	behind, unsure bool
-	changed        chan struct{}
+	// asked counts the comparisons that were asked for.
+	asked   int
+	changed chan struct{}
 }
 
 func newReplay() *replay { return &replay{changed: make(chan struct{})} }
@@ -46,6 +48,7 @@ func (r *replay) begin(head store.Cursor) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.head = head
+	r.asked++
 	r.set(true, true)
 }
 
@@ -53,7 +56,15 @@ func (r *replay) begin(head store.Cursor) {
 func (r *replay) compare() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.asked++
 	r.set(false, true)
+}
+
+// wants is how many comparisons were asked for so far.
+func (r *replay) wants() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.asked
 }
 
 // reached is called when Apply has come to a place.
@@ -65,13 +76,19 @@ func (r *replay) reached(cursor store.Cursor) {
 	}
 }
 
-// end is called when the durable memberships are known.
-func (r *replay) end() {
+// end is called when the durable memberships are known, by a comparison that began
+// when so many were asked for. It reports whether that was the last one: one that
+// was asked for since is still to be made.
+func (r *replay) end(asked int) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.asked != asked {
+		return false
+	}
 	if r.behind || r.unsure {
 		r.set(false, false)
 	}
+	return true
 }
 
 // state tells whether decisions are to be dropped, and whether they are certain.
@@ -128,6 +145,7 @@ func (x *Index) runReconcile(ctx context.Context) error {
 // reconcile has every membership committed in which the index differs from what is
 // durable, and returns how many there are. What changes meanwhile is decided beside.
 func (x *Index) reconcile(ctx context.Context) (int, error) {
+	asked := x.replay.wants()
 	c := &reconciliation{x: x, ctx: ctx, differ: func(at membership, added bool) {
 		x.outbox.update(func() {
 			x.outbox.note(at, decision{added: added, cause: &event.MembershipCause{Kind: string(CauseQuery)}})
@@ -138,9 +156,13 @@ func (x *Index) reconcile(ctx context.Context) (int, error) {
 			return 0, fmt.Errorf("read stored memberships: %w", err)
 		}
 	}
-	c.finish()
-	x.tellComplete()
-	x.replay.end()
+	if err := c.finish(); err != nil {
+		return 0, err
+	}
+	// From now on a group that becomes complete says so itself.
+	if x.replay.end(asked) {
+		x.tellComplete()
+	}
 	return c.differences, nil
 }
 
@@ -165,7 +187,9 @@ type reconciliation struct {
 // stored takes the next stored membership.
 func (c *reconciliation) stored(account fleet.Account, group, thing string) error {
 	if account != c.account || group != c.group {
-		c.page(true)
+		if err := c.page(true); err != nil {
+			return err
+		}
 		c.account, c.group, c.after = account, group, ""
 		if c.seen == nil {
 			c.seen = map[groupKey]bool{}
@@ -173,28 +197,32 @@ func (c *reconciliation) stored(account fleet.Account, group, thing string) erro
 		c.seen[groupKey{account, group}] = true
 	}
 	if c.names = append(c.names, thing); len(c.names) == comparedMembers {
-		c.page(false)
-		return c.x.awaitRoom(c.ctx)
+		return c.page(false)
 	}
 	return c.ctx.Err()
 }
 
 // page compares the stored members so far with those in the index; at the end of
 // a group, with all that are left.
-func (c *reconciliation) page(last bool) {
+func (c *reconciliation) page(last bool) error {
 	if c.group == "" {
-		return
+		return nil
 	}
-	c.compareMembers(c.account, c.group, c.after, c.names, last)
+	if err := c.compareMembers(c.account, c.group, c.after, c.names, last); err != nil {
+		return err
+	}
 	if !last {
 		c.after = c.names[len(c.names)-1]
 	}
 	c.names = c.names[:0]
+	return nil
 }
 
 // finish compares the last group and those without any stored member.
-func (c *reconciliation) finish() {
-	c.page(true)
+func (c *reconciliation) finish() error {
+	if err := c.page(true); err != nil {
+		return err
+	}
 	for account, s := range c.x.accounts() {
 		s.mu.RLock()
 		var groups []string
@@ -205,54 +233,74 @@ func (c *reconciliation) finish() {
 		}
 		s.mu.RUnlock()
 		for _, group := range groups {
-			c.compareMembers(account, group, "", nil, true)
+			if err := c.compareMembers(account, group, "", nil, true); err != nil {
+				return err
+			}
 		}
 	}
+	return nil
 }
 
 // compareMembers finds the places in which the members of a group behind a name
 // differ from the stored ones, up to the last stored one unless the list is
-// complete.
-func (c *reconciliation) compareMembers(account fleet.Account, group, after string, stored []string, complete bool) {
-	s, err := c.x.shard(account)
-	if s == nil || err != nil {
-		return
-	}
-	differ := func(thing string, added bool) {
-		c.differences++
-		c.differ(membership{account: account, group: group, thing: thing}, added)
-	}
+// complete. It looks at some members at a time and waits in between until there is
+// room for what they differ in.
+func (c *reconciliation) compareMembers(account fleet.Account, group, after string, stored []string, complete bool) error {
 	is := make(map[string]bool, len(stored))
 	for _, thing := range stored {
 		is[thing] = true
 	}
+	last := ""
+	if !complete {
+		last = stored[len(stored)-1]
+	}
+	for more := true; more; {
+		if err := c.x.awaitRoom(c.ctx); err != nil {
+			return err
+		}
+		s, err := c.x.shard(account)
+		if s == nil || err != nil {
+			return nil //nolint:nilerr // an index that is not there decides nothing
+		}
+		after, more = c.compareSome(s, membership{account: account, group: group, thing: after}, last, stored, is)
+		stored = nil // they are compared with the first ones
+	}
+	return c.ctx.Err()
+}
+
+// compareSome compares stored members with the index, and then up to a page of the
+// index's own behind a place with the stored ones, up to the last name if there is
+// one. It returns where the next page begins.
+func (c *reconciliation) compareSome(s *shard, from membership, last string, stored []string, is map[string]bool) (after string, more bool) {
+	differ := func(thing string, added bool) {
+		c.differences++
+		c.differ(membership{account: from.account, group: from.group, thing: thing}, added)
+	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if !s.config.Things.Registry {
-		return // an index that is off decides nothing
+		return "", false // an index that is off decides nothing
 	}
-	g := s.standing.group(group)
+	g := s.standing.group(from.group)
 	for _, thing := range stored {
 		if doc, ok := s.things.doc(thing); g == nil || !ok || !g.members.Contains(doc) {
 			differ(thing, false)
 		}
 	}
 	if g == nil {
-		return
+		return "", false
 	}
-	for more := true; more; {
-		var members []string
-		members, more = s.things.page(g.members, after, comparedMembers)
-		for _, thing := range members {
-			if !complete && thing > stored[len(stored)-1] {
-				return
-			}
-			if !is[thing] {
-				differ(thing, true)
-			}
-			after = thing
+	members, more := s.things.page(g.members, from.thing, comparedMembers)
+	for _, thing := range members {
+		if last != "" && thing > last {
+			return "", false
 		}
+		if !is[thing] {
+			differ(thing, true)
+		}
+		from.thing = thing
 	}
+	return from.thing, more
 }
 
 // tellComplete has all groups recorded as complete whose members are decided.

@@ -55,8 +55,29 @@ type Proof struct {
 type snapshotHeader struct {
 	Proof   Proof     `json:"proof"`
 	Written time.Time `json:"written"`
-	// GroupLimit is the rule by which memberships were decided.
-	GroupLimit int `json:"groupLimit"`
+	// Rules are those that the content was made by.
+	Rules json.RawMessage `json:"rules"`
+}
+
+// snapshotRules are what an index is made by and no event tells of. Under others
+// a build would make another one of the same fleet.
+type snapshotRules struct {
+	// Program reads queries and documents; another version may read them otherwise.
+	Program    string `json:"program"`
+	GroupLimit int    `json:"groupLimit"`
+	MaxPaths   int    `json:"maxPaths"`
+	// Default is what is indexed of accounts without a configuration of their own.
+	Default fleet.Indexing `json:"default"`
+}
+
+// rules are those of this index, as its snapshots have them.
+func (x *Index) rules() (json.RawMessage, error) {
+	o := &x.options
+	rules, err := json.Marshal(snapshotRules{Program: o.Program, GroupLimit: o.GroupLimit, MaxPaths: o.MaxPaths, Default: o.Indexing})
+	if err != nil {
+		return nil, fmt.Errorf("encode the rules of the index: %w", err)
+	}
+	return rules, nil
 }
 
 // snapshotAccount begins the sections of an account.
@@ -72,6 +93,8 @@ type snapshotGroup struct {
 	Name  string `json:"name,omitempty"`
 	Query string `json:"query,omitempty"`
 	Born  int64  `json:"born,omitempty"`
+	// Unread says that the query could not be read, so that nothing fits.
+	Unread bool `json:"unread,omitempty"`
 }
 
 // ErrUnsettled is an index that has no one state to be written: it is being built,
@@ -102,11 +125,15 @@ func (x *Index) WriteSnapshot(w io.Writer, proof func(store.Cursor) (Proof, erro
 	if err != nil {
 		return cursor, err
 	}
+	rules, err := x.rules()
+	if err != nil {
+		return cursor, err
+	}
 	out := &sectionWriter{w: bufio.NewWriterSize(w, 1<<20)}
 	if _, err := out.w.WriteString(snapshotMagic); err != nil {
 		return cursor, fmt.Errorf("write index snapshot: %w", err)
 	}
-	out.object(sectionHeader, snapshotHeader{Proof: of, Written: time.Now().UTC(), GroupLimit: x.options.GroupLimit}) //nolint:forbidigo // for people
+	out.object(sectionHeader, snapshotHeader{Proof: of, Written: time.Now().UTC(), Rules: rules}) //nolint:forbidigo // for people
 	for _, account := range slices.Sorted(maps.Keys(shards)) {
 		out.shard(account, shards[account])
 	}
@@ -184,7 +211,7 @@ func (s *standing) appendTo(b []byte) []byte {
 	list := make([]snapshotGroup, len(s.groups))
 	for id, g := range s.groups {
 		if g != nil {
-			list[id] = snapshotGroup{Name: g.name, Query: g.query, Born: g.born}
+			list[id] = snapshotGroup{Name: g.name, Query: g.query, Born: g.born, Unread: g.plan == nil}
 		}
 	}
 	text, _ := json.Marshal(list) // strings and numbers only
@@ -244,8 +271,12 @@ func (x *Index) ReadSnapshot(r io.Reader, size int64, head store.Cursor, check f
 	if err != nil {
 		return store.Cursor{}, err
 	}
-	if header.GroupLimit != x.options.GroupLimit {
-		return store.Cursor{}, fmt.Errorf("the index snapshot knows another limit of groups, %d", header.GroupLimit)
+	rules, err := x.rules()
+	if err != nil {
+		return store.Cursor{}, err
+	}
+	if !bytes.Equal(header.Rules, rules) {
+		return store.Cursor{}, fmt.Errorf("the index snapshot was made by other rules: %.400s", header.Rules)
 	}
 	cursor, err := store.ParseCursor(header.Proof.Cursor)
 	if err != nil {
@@ -260,9 +291,9 @@ func (x *Index) ReadSnapshot(r io.Reader, size int64, head store.Cursor, check f
 	}
 	x.following.Lock()
 	defer x.following.Unlock()
+	x.replay.begin(head)
 	x.advance(func() { x.shards, x.applied = shards, cursor })
 	x.outbox.replace(map[membership]decision{}, map[groupKey]string{}, cursor, func(membership) bool { return false })
-	x.replay.begin(head)
 	x.replay.reached(cursor)
 	return cursor, nil
 }
@@ -442,7 +473,7 @@ func (l *shardLoad) finish(x *Index) error {
 func (s *shard) configureLoaded(config fleet.Indexing) { s.index(config) }
 
 // load reads the dynamic groups. Those whose query cannot be read any more lose
-// their members, as in a build.
+// their members, those whose query can be read now get theirs, as in a build.
 func (s *standing) load(d *decoder, docs int, compile func(snapshotGroup) *plan) error {
 	var list []snapshotGroup
 	if err := json.Unmarshal([]byte(d.text("dynamic groups")), &list); err != nil {
@@ -481,11 +512,14 @@ func (s *standing) load(d *decoder, docs int, compile func(snapshotGroup) *plan)
 			continue
 		}
 		g.plan = compile(list[id])
-		if g.plan == nil {
-			s.refill(uint32(id))
-			continue
+		if g.plan != nil {
+			s.register(uint32(id))
 		}
-		s.register(uint32(id))
+		if (g.plan == nil) != list[id].Unread {
+			s.refill(uint32(id))
+		}
 	}
+	// What a small refill decides is part of what is compared at the end of the log.
+	s.toggles = s.toggles[:0]
 	return nil
 }
