@@ -65,6 +65,13 @@ func (j *journal) write(thing string, e entry) error {
 	return nil
 }
 
+// accepted is how many updates were accepted so far.
+func (j *journal) accepted() int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.count
+}
+
 // session is one connection of a thing with its shadow answers.
 type session struct {
 	*client.Client
