@@ -57,88 +57,52 @@ func appendBitmap(b []byte, set *roaring.Bitmap) []byte {
 	return w.b
 }
 
-// appendColumn writes a column whose values put writes; total is what a reader
-// has to have room for beside the values themselves.
-func appendColumn[T any](b []byte, c *column[T], total int, put func([]byte, T) []byte) []byte {
+// appendChunks writes the chunks of a column; put writes what is in one.
+func appendChunks[K any](b []byte, chunks []*K, count int, put func(b []byte, k *K) []byte) []byte {
 	used := 0
-	for _, k := range c.chunks {
+	for _, k := range chunks {
 		if k != nil {
 			used++
 		}
 	}
-	b = appendU32(appendU32(appendU32(appendU32(b, len(c.chunks)), used), c.count), total)
-	for at, k := range c.chunks {
-		if k == nil {
-			continue
-		}
-		b = appendU32(b, at)
-		for _, mask := range k.mask {
-			b = binary.LittleEndian.AppendUint64(b, mask)
-		}
-		for _, v := range k.vals {
-			b = put(b, v)
+	b = appendU32(appendU32(appendU32(b, len(chunks)), used), count)
+	for at, k := range chunks {
+		if k != nil {
+			b = put(appendU32(b, at), k)
 		}
 	}
 	return b
 }
 
-func putNumber(b []byte, v float64) []byte {
-	return binary.LittleEndian.AppendUint64(b, math.Float64bits(v))
+func appendMask(b []byte, mask *docMask) []byte {
+	for _, word := range mask {
+		b = binary.LittleEndian.AppendUint64(b, word)
+	}
+	return b
 }
 
 // appendPacked writes a packed column as it is laid out.
 func appendPacked(b []byte, c *packed) []byte {
-	used := 0
-	for _, k := range c.chunks {
-		if k != nil {
-			used++
-		}
-	}
-	b = appendU32(appendU32(appendU32(b, len(c.chunks)), used), c.count)
-	for at, k := range c.chunks {
-		if k == nil {
-			continue
-		}
-		b = appendU32(b, at)
-		for _, mask := range k.mask {
-			b = binary.LittleEndian.AppendUint64(b, mask)
-		}
-		b = append(b, k.form, k.width)
-		b = binary.LittleEndian.AppendUint64(b, uint64(k.base))
-		b = append(b, k.vals...)
-	}
-	return b
+	return appendChunks(b, c.chunks, c.count, func(b []byte, k *pack) []byte {
+		b = append(appendMask(b, &k.mask), k.form, k.width)
+		return append(binary.LittleEndian.AppendUint64(b, uint64(k.base)), k.vals...)
+	})
 }
 
-// appendIDLists writes a column of lists chunk by chunk.
 func appendIDLists(b []byte, c *listColumn) []byte {
-	used := 0
-	for _, k := range c.chunks {
-		if k != nil {
-			used++
-		}
-	}
-	b = appendU32(appendU32(appendU32(b, len(c.chunks)), used), c.count)
-	for at, k := range c.chunks {
-		if k == nil {
-			continue
-		}
-		b = appendU32(b, at)
-		for _, mask := range k.mask {
-			b = binary.LittleEndian.AppendUint64(b, mask)
-		}
-		b = appendU32s(appendU32s(b, k.ends), k.ids)
-	}
-	return b
+	return appendChunks(b, c.chunks, c.count, func(b []byte, k *listChunk) []byte {
+		return appendU32s(appendU32s(appendMask(b, &k.mask), k.ends), k.ids)
+	})
 }
 
 func appendNumberLists(b []byte, c *column[[]float64]) []byte {
-	total := 0
-	c.each(func(_ uint32, list []float64) { total += len(list) })
-	return appendColumn(b, c, total, func(b []byte, list []float64) []byte {
-		b = appendU32(b, len(list))
-		for _, v := range list {
-			b = putNumber(b, v)
+	return appendChunks(b, c.chunks, c.count, func(b []byte, k *chunk[[]float64]) []byte {
+		b = appendMask(b, &k.mask)
+		for _, list := range k.vals {
+			b = appendU32(b, len(list))
+			for _, v := range list {
+				b = binary.LittleEndian.AppendUint64(b, math.Float64bits(v))
+			}
 		}
 		return b
 	})
@@ -289,40 +253,40 @@ func (d *decoder) bitmap(below int, what string) *roaring.Bitmap {
 	return set
 }
 
-// decodeColumn reads a column of documents below a bound. read fills the values
-// of one chunk; size is what a value takes at least.
-func decodeColumn[T any](d *decoder, below, size int, what string, read func(vals []T)) column[T] {
-	var c column[T]
-	length, used, count := int(d.u32(what)), d.length(chunkHead, what), d.length(size, what)
-	d.u32(what)
+// decodeChunks reads the chunks of a column of documents below a bound. read reads
+// what is in chunk at, which takes size bytes at least, and returns how many values
+// that are.
+func decodeChunks[K any](d *decoder, below, size int, what string, read func(k *K, at int) int) (chunks []*K, count int) {
+	length, used := int(d.u32(what)), d.length(size, what)
+	count = int(d.u32(what))
 	if length > (below+chunkDocs-1)/chunkDocs || used > length || count > used*chunkDocs {
 		d.fail(what)
-		return c
 	}
-	if count == 0 {
-		return c
+	if d.err != nil || count == 0 {
+		return nil, 0
 	}
-	c.chunks, c.count = make([]*chunk[T], length), count
-	chunks, vals := make([]chunk[T], used), make([]T, count)
-	for i := range chunks {
-		at, k := int(d.u32(what)), &chunks[i]
-		if at >= length || c.chunks[at] != nil {
+	chunks = make([]*K, length)
+	all, left := make([]K, used), count
+	for i := range all {
+		at := int(d.u32(what))
+		if at >= length || chunks[at] != nil {
 			d.fail(what)
-			return column[T]{}
+			return nil, 0
 		}
-		n := d.mask(&k.mask, at, below, what)
-		if n == 0 || n > len(vals) {
+		n := read(&all[i], at)
+		if left -= n; n == 0 || left < 0 {
 			d.fail(what)
-			return column[T]{}
 		}
-		k.vals, vals = vals[:n:n], vals[n:]
-		read(k.vals)
-		c.chunks[at] = k
+		if d.err != nil {
+			return nil, 0
+		}
+		chunks[at] = &all[i]
 	}
-	if len(vals) > 0 {
+	if left > 0 {
 		d.fail(what)
+		return nil, 0
 	}
-	return c
+	return chunks, count
 }
 
 // mask reads which documents of a chunk have a value and returns how many do.
@@ -343,70 +307,45 @@ func (d *decoder) mask(mask *docMask, at, below int, what string) int {
 // chunkHead is what a chunk takes before its values.
 const chunkHead = 4 + chunkDocs/8
 
-// packed reads a packed column of documents below a bound, whose chunks may have
-// the forms up to one.
-func (d *decoder) packed(below int, forms uint8, what string) packed {
-	var c packed
-	length, used, count := int(d.u32(what)), d.length(packHead, what), int(d.u32(what))
-	if length > (below+chunkDocs-1)/chunkDocs || used > length || count > used*chunkDocs {
-		d.fail(what)
-		return c
-	}
-	if count == 0 {
-		return c
-	}
-	c.chunks, c.count = make([]*pack, length), count
-	packs := make([]pack, used)
-	for i := range packs {
-		at, k := int(d.u32(what)), &packs[i]
-		if at >= length || c.chunks[at] != nil {
-			d.fail(what)
-			return packed{}
-		}
-		k.n = uint16(d.mask(&k.mask, at, below, what))
-		if head := d.take(packHead-chunkHead, what); head != nil {
-			k.form, k.width, k.base = head[0], head[1], int64(binary.LittleEndian.Uint64(head[2:]))
-		}
-		if k.n == 0 || int(k.n) > count || k.form > forms || k.width != widest && !slices.Contains(widths[:], k.width) {
-			d.fail(what)
-			return packed{}
-		}
-		count -= int(k.n)
-		if k.width > 0 {
-			k.vals = slices.Clone(d.take(int(k.n)*int(k.width), what))
-		}
-		if d.err != nil {
-			return packed{}
-		}
-		c.chunks[at] = k
-	}
-	if count > 0 {
-		d.fail(what)
-	}
-	return c
-}
-
 // packHead is what a chunk of a packed column takes before its values: its form,
 // width and base beside what every chunk has.
 const packHead = chunkHead + 1 + 1 + 8
 
-func (d *decoder) ids(docs, below int, what string) idColumn {
-	c := idColumn{d.packed(docs, 0, what)}
+// packed reads a packed column of documents below a bound; check judges what is in
+// a chunk.
+func (d *decoder) packed(below int, what string, check func(form uint8, values []int64) bool) packed {
 	var buffer [chunkDocs]int64
-	for _, k := range c.chunks {
-		if k == nil {
-			continue
+	chunks, count := decodeChunks(d, below, packHead, what, func(k *pack, at int) int {
+		k.n = uint16(d.mask(&k.mask, at, below, what))
+		head := d.take(packHead-chunkHead, what)
+		if head == nil {
+			return 0
 		}
-		if values := k.read(&buffer); slices.Min(values) < 0 || slices.Max(values) >= int64(min(below, 1<<32)) {
+		k.form, k.width, k.base = head[0], head[1], int64(binary.LittleEndian.Uint64(head[2:]))
+		if k.width != widest && !slices.Contains(widths[:], k.width) {
 			d.fail(what)
-			return idColumn{}
+			return 0
 		}
-	}
-	return c
+		k.vals = slices.Clone(d.take(int(k.n)*int(k.width), what))
+		if d.err == nil && k.n > 0 && !check(k.form, k.read(&buffer)) {
+			d.fail(what)
+		}
+		return int(k.n)
+	})
+	return packed{chunks, count}
+}
+
+// ids reads a column of numbers of texts that are below a bound.
+func (d *decoder) ids(docs, below int, what string) idColumn {
+	return idColumn{d.packed(docs, what, func(form uint8, values []int64) bool {
+		return form == 0 && slices.Min(values) >= 0 && slices.Max(values) < int64(min(below, 1<<32))
+	})}
 }
 
 func (d *decoder) numbers(docs int, what string) numberColumn {
-	return numberColumn{d.packed(docs, formBits, what)}
+	return numberColumn{d.packed(docs, what, func(form uint8, values []int64) bool {
+		return form == formBits || form < formBits && slices.Min(values) > -wholeLimit && slices.Max(values) < wholeLimit
+	})}
 }
 
 func (d *decoder) floats(vals []float64, what string) {
@@ -421,25 +360,9 @@ func (d *decoder) floats(vals []float64, what string) {
 
 // idLists reads a column of lists of documents, with numbers below a bound.
 func (d *decoder) idLists(docs, below int, what string) listColumn {
-	var c listColumn
-	length, used, count := int(d.u32(what)), d.length(chunkHead, what), int(d.u32(what))
-	if length > (docs+chunkDocs-1)/chunkDocs || used > length || count > used*chunkDocs {
-		d.fail(what)
-		return c
-	}
-	if count == 0 {
-		return c
-	}
-	c.chunks, c.count = make([]*listChunk, length), count
-	for range used {
-		at, k := int(d.u32(what)), &listChunk{}
-		if at >= length || c.chunks[at] != nil {
-			d.fail(what)
-			return listColumn{}
-		}
+	chunks, count := decodeChunks(d, docs, chunkHead, what, func(k *listChunk, at int) int {
 		n := d.mask(&k.mask, at, docs, what)
-		k.ends = d.u32s(math.MaxInt, what)
-		k.ids = d.u32s(below, what)
+		k.ends, k.ids = d.u32s(math.MaxInt, what), d.u32s(below, what)
 		before := uint32(0)
 		for _, end := range k.ends {
 			if end <= before {
@@ -447,30 +370,26 @@ func (d *decoder) idLists(docs, below int, what string) listColumn {
 			}
 			before = end
 		}
-		if n == 0 || n > count || len(k.ends) != n || int(before) != len(k.ids) {
+		if len(k.ends) != n || int(before) != len(k.ids) {
 			d.fail(what)
 		}
-		if d.err != nil {
-			return listColumn{}
-		}
-		count -= n
-		c.chunks[at] = k
-	}
-	if count > 0 {
-		d.fail(what)
-	}
-	return c
+		return n
+	})
+	return listColumn{chunks, count}
 }
 
+// numberLists reads a column of lists of numbers.
 func (d *decoder) numberLists(docs int, what string) column[[]float64] {
-	return decodeColumn(d, docs, 4, what, func(vals [][]float64) {
-		for i := range vals {
-			if n := d.length(8, what); n > 0 {
-				vals[i] = make([]float64, n)
-				d.floats(vals[i], what)
-			}
+	chunks, count := decodeChunks(d, docs, chunkHead, what, func(k *chunk[[]float64], at int) int {
+		n := d.mask(&k.mask, at, docs, what)
+		k.vals = make([][]float64, n)
+		for i := range k.vals {
+			k.vals[i] = make([]float64, d.length(8, what))
+			d.floats(k.vals[i], what)
 		}
+		return n
 	})
+	return column[[]float64]{chunks, count}
 }
 
 // dict reads a dictionary and makes its table.
