@@ -18,7 +18,7 @@ import (
 func (a *App) newConnectivity() *connectivity.Service {
 	begun := now()
 	return connectivity.New(connectivity.Options{
-		Store: a.store, Sessions: liveSessions{a}, Registry: watchedThings{a.registry, a.settings.Region}, Live: pastConnections,
+		Store: a.store, Sessions: liveSessions{a}, Registry: watchedThings{a.registry, a.settings.Region}, Live: pastConnections, Newest: a.newestConnection,
 		Now: now, Elapsed: func() time.Duration { return time.Since(begun) },
 		Logger: a.component("connectivity"), Registerer: a.metrics,
 	})
@@ -200,11 +200,26 @@ func (w watchedThings) EachThing(ctx context.Context, r store.Reader, fn func(ac
 
 // pastConnections tells the state machine what presence knows.
 func pastConnections(ctx context.Context, r store.Reader, fn func(connectivity.Past) error) error {
-	return presence.EachConnection(ctx, r, func(account fleet.Account, c presence.Connection) error {
-		return fn(connectivity.Past{
-			Account: account, Session: sessionEvent(&c), Connected: c.Connected, ConnectedAt: c.ConnectedAt, At: c.Timestamp, Reason: c.Reason,
-		})
-	})
+	return presence.EachConnection(ctx, r, func(_ fleet.Account, c presence.Connection) error { return fn(pastOf(&c)) })
+}
+
+// newestConnection is that of one client, nil for one that never connected.
+func (a *App) newestConnection(ctx context.Context, account fleet.Account, clientID string) (*connectivity.Past, error) {
+	c, err := a.presence.Get(ctx, account, clientID)
+	if fault.CodeOf(err) == fault.ResourceNotFound {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	p := pastOf(&c)
+	return &p, nil
+}
+
+func pastOf(c *presence.Connection) connectivity.Past {
+	return connectivity.Past{
+		Account: c.Account, Session: sessionEvent(c), Connected: c.Connected, ConnectedAt: c.ConnectedAt, At: c.Timestamp, Reason: c.Reason,
+	}
 }
 
 // loadConnectivity brings states and latencies into an index.

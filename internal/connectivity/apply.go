@@ -182,6 +182,8 @@ func (s *Service) apply(ctx context.Context, b *batch, env *event.Envelope) erro
 		return err
 	case event.ThingCreated:
 		b.things[env.Account]++
+		k.thing = e.Thing.Thing
+		return s.createdLate(ctx, b, k)
 	case event.ThingDeleted:
 		k.thing = e.Thing
 		return s.deleted(ctx, b, k, at)
@@ -478,6 +480,22 @@ func (s *Service) recertify(ctx context.Context, r store.Reader) error {
 		doubtful = doubtful[n:]
 	}
 	return nil
+}
+
+// createdLate has a thing that is created while its client is connected begin with
+// that connection, whose own event found no thing.
+func (s *Service) createdLate(ctx context.Context, b *batch, k thingKey) error {
+	if _, live := s.o.Sessions.Activity(k.account, k.thing); !live {
+		return nil // if one is on its way, so is its event
+	}
+	p, err := s.o.Newest(ctx, k.account, k.thing)
+	if err != nil {
+		return fmt.Errorf("find the connection of %q: %w", k.thing, err)
+	}
+	if !p.counts() {
+		return nil
+	}
+	return s.carryOver(ctx, b, p)
 }
 
 // carryOver makes of a difference between presence and a record the input that

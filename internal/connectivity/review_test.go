@@ -303,3 +303,26 @@ func TestDifferencesAreFoundAndMended(t *testing.T) {
 		w.wantChanges("on", life("ONLINE>SUSPECT", "SUSPECT>OFFLINE_DIRTY")...)
 	})
 }
+
+// A thing that is created while its client is connected, for the first time or
+// again, is connected.
+func TestThingComesAfterItsConnection(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(w *world) {
+		begun := w.begin("pump").(event.DeviceConnected)
+		w.tell(begun)
+		w.settle()
+		w.mu.Lock()
+		w.newest = map[string]Past{"pump": {Account: account, Session: begun.Session, Connected: true, ConnectedAt: time.Now(), At: time.Now()}}
+		w.mu.Unlock()
+		w.create("pump", "lamp")
+		w.settle()
+		w.want("pump", FirstConnected)
+		w.want("lamp", NeverSeen)
+		w.tell(event.ThingDeleted{Thing: "pump"})
+		w.settle()
+		w.create("pump")
+		w.settle()
+		w.want("pump", FirstConnected)
+	})
+}

@@ -83,6 +83,8 @@ type Options struct {
 	Registry Registry
 	// Live lists the newest connection of every client in the state that r shows.
 	Live func(ctx context.Context, r store.Reader, fn func(Past) error) error
+	// Newest is the newest connection of one client, nil for none.
+	Newest func(ctx context.Context, account fleet.Account, clientID string) (*Past, error)
 	// Now is the wall clock. Elapsed is a clock that nobody sets.
 	Now     func() time.Time
 	Elapsed func() time.Duration

@@ -48,6 +48,7 @@ type world struct {
 	blocked map[string]bool
 	groups  map[string][]Group
 	past    []Past
+	newest  map[string]Past
 	version map[string]int64
 	session map[string]event.Session
 }
@@ -90,6 +91,14 @@ func (w *world) start() {
 				}
 			}
 			return nil
+		},
+		Newest: func(_ context.Context, _ fleet.Account, clientID string) (*Past, error) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if p, ok := w.newest[clientID]; ok {
+				return &p, nil
+			}
+			return nil, nil
 		},
 		Logger: slog.New(slog.DiscardHandler),
 	})
