@@ -24,9 +24,9 @@ const (
 	// stepSeconds is how long a rate is tried on the way to the highest.
 	stepSeconds = 15
 	// heldShare is how much of what is offered must be answered for a rate to be
-	// held, and heldP99 how fast.
+	// held; how fast is for the reader of the table. pebbleP99 is the bar.
 	heldShare = 0.98
-	heldP99   = 25 * time.Millisecond
+	pebbleP99 = 25 * time.Millisecond
 )
 
 // fresh are the delays of a probe beside the load: from its publish to a search
@@ -48,7 +48,7 @@ func TestUpdates(t *testing.T) {
 		bar   int
 		p99   time.Duration
 	}{
-		{"pebble", environment(t, "MUSTER_BENCH_RATES", "10000"), 20_000, heldP99},
+		{"pebble", environment(t, "MUSTER_BENCH_RATES", "10000"), 20_000, pebbleP99},
 		{"PostgreSQL", environment(t, "MUSTER_BENCH_PG_RATES", "5000"), 5_000, 100 * time.Millisecond},
 	} {
 		t.Run(engine.name, func(t *testing.T) {
@@ -64,7 +64,7 @@ func TestUpdates(t *testing.T) {
 			for _, rate := range engine.rates {
 				p.report(l, measured, rate, engine.bar, engine.p99)
 			}
-			highest := l.highest(t, slices.Max(engine.rates), engine.p99)
+			highest := l.highest(t, slices.Max(engine.rates))
 			p.report(l, measured, highest, engine.bar, engine.p99)
 			if out, err := l.server.Muster(t.Context(), "doctor"); err != nil {
 				t.Errorf("doctor: %v\n%s", err, out)
@@ -75,12 +75,11 @@ func TestUpdates(t *testing.T) {
 
 // highest raises the rate by a tenth until it is not held, and returns the last
 // that was.
-func (l *load) highest(t *testing.T, from int, p99 time.Duration) int {
+func (l *load) highest(t *testing.T, from int) int {
 	t.Helper()
 	held := from
 	for rate := from * 11 / 10; ; rate = rate * 11 / 10 {
-		f := l.run(stepSeconds*time.Second, rate)
-		if f.rate < heldShare*float64(rate) || f.p99 > p99 {
+		if f := l.run(stepSeconds*time.Second, rate); f.rate < heldShare*float64(rate) {
 			return held
 		}
 		held = rate
