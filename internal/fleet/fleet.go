@@ -48,6 +48,8 @@ const (
 	ARNTopic        = "topic"
 	ARNTopicFilter  = "topicfilter"
 	ARNAuthorizer   = "authorizer"
+
+	ARNProvisioningTemplate = "provisioningtemplate"
 )
 
 // ARN returns arn:aws:iot:<region>:<account>:<kind>/<name>.
