@@ -1,0 +1,34 @@
+package provisioning
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// metrics count what devices ask for and what becomes of it.
+type metrics struct {
+	// requests are by operation and the code of the answer.
+	requests *prometheus.CounterVec
+	// provisioned are the devices that joined, by method.
+	provisioned *prometheus.CounterVec
+	// hooks are by outcome.
+	hooks *prometheus.CounterVec
+}
+
+func newMetrics(r prometheus.Registerer) metrics {
+	m := metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "muster_provisioning_requests_total",
+			Help: "Requests of devices that want to join, by operation and the code of the answer.",
+		}, []string{"operation", "code"}),
+		provisioned: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "muster_provisioned_devices_total",
+			Help: "Devices for which a template was carried out, by the way they came.",
+		}, []string{"method"}),
+		hooks: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "muster_provisioning_hooks_total",
+			Help: "Invocations of pre-provisioning hooks, by outcome.",
+		}, []string{"outcome"}),
+	}
+	if r != nil {
+		r.MustRegister(m.requests, m.provisioned, m.hooks)
+	}
+	return m
+}
