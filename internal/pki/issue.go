@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
+	"time"
 
 	"github.com/muster-iot/muster/internal/fault"
 )
@@ -23,11 +24,22 @@ const maxRSABits = 4096
 // CreateKeysAndCertificate makes an RSA key pair and a device certificate for
 // it. The private key is returned once and kept nowhere.
 func (p *PKI) CreateKeysAndCertificate(ctx context.Context) (certPEM, publicPEM, privatePEM []byte, err error) {
+	return p.createKeys(ctx, "Muster IoT Certificate", endOfService())
+}
+
+// CreateClaim is CreateKeysAndCertificate for a certificate that is good until
+// a time. The clock of whoever uses it may be slow by a day, and not fast.
+func (p *PKI) CreateClaim(ctx context.Context, until time.Time) (certPEM, publicPEM, privatePEM []byte, err error) {
+	return p.createKeys(ctx, "Muster IoT Claim", until)
+}
+
+// createKeys makes a key pair and a certificate for it.
+func (p *PKI) createKeys(ctx context.Context, name string, until time.Time) (certPEM, publicPEM, privatePEM []byte, err error) {
 	key, err := p.keys.take(ctx)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	certPEM, err = p.issueDevice(pkix.Name{CommonName: "Muster IoT Certificate"}, nil, key.Public())
+	certPEM, err = p.issueDevice(pkix.Name{CommonName: name}, nil, key.Public(), until)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -51,7 +63,7 @@ func (p *PKI) SignCSR(ctx context.Context, csrPEM []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return p.issueDevice(csr.Subject, csr.RawSubject, csr.PublicKey)
+	return p.issueDevice(csr.Subject, csr.RawSubject, csr.PublicKey, endOfService())
 }
 
 // parseCSR applies the rules of CreateCertificateFromCsr.
@@ -116,12 +128,12 @@ func strongSignature(a x509.SignatureAlgorithm) bool {
 
 // issueDevice signs a device certificate. A raw subject is kept byte for byte,
 // because policies may compare its parts.
-func (p *PKI) issueDevice(subject pkix.Name, rawSubject []byte, public crypto.PublicKey) ([]byte, error) {
+func (p *PKI) issueDevice(subject pkix.Name, rawSubject []byte, public crypto.PublicKey, until time.Time) ([]byte, error) {
 	template := &x509.Certificate{
 		Subject:               subject,
 		RawSubject:            rawSubject,
 		NotBefore:             p.options.Now().Add(-clockSkew),
-		NotAfter:              endOfService(),
+		NotAfter:              until,
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 		BasicConstraintsValid: true,

@@ -196,12 +196,19 @@ func loadMany[T any, P stored[T]](ctx context.Context, a *attempt, keys []store.
 	return values, nil
 }
 
-// save writes a record in the present schema.
+// save writes a record in the present schema, in place of what the attempt wrote
+// there before.
 func save[T any, P stored[T]](a *attempt, k store.Key, value P) error {
 	value.stamp()
 	data, err := json.Marshal(value)
 	if err != nil {
 		return fmt.Errorf("encode record %s: %w", k, err)
+	}
+	for i := range a.batch.Writes {
+		if w := &a.batch.Writes[i]; w.Key == k && !w.Delete {
+			w.Value = data
+			return nil
+		}
 	}
 	a.batch.Writes = append(a.batch.Writes, store.Write{Key: k, Value: data})
 	return nil

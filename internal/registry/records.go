@@ -170,6 +170,22 @@ type certificateRecord struct {
 	PreviousOwner fleet.Account `json:"previousOwner,omitempty"`
 	// Transfer is the last transfer, under way or over.
 	Transfer *transferRecord `json:"transfer,omitempty"`
+	// Pending is set while the certificate waits for its device, or is a claim
+	// that will go by itself.
+	Pending *pendingRecord `json:"pending,omitempty"`
+	// ClaimTemplate is the template that the claim of a trusted user may
+	// provision by; empty for every other certificate.
+	ClaimTemplate string `json:"claimTemplate,omitempty"`
+}
+
+// pendingRecord is how long a certificate waits, and for whom.
+type pendingRecord struct {
+	// Until is when it is deleted if nothing was made of it.
+	Until int64 `json:"until"`
+	// Claim is the id of the principal that asked for it, Token the SHA-256 of
+	// its ownership token in hexadecimal digits; both empty for a claim.
+	Claim string `json:"claim,omitempty"`
+	Token string `json:"token,omitempty"`
 }
 
 // transferRecord is a certificate's way between two accounts. While it is

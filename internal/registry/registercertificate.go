@@ -34,27 +34,37 @@ func (s *Service) RegisterCertificate(ctx context.Context, account fleet.Account
 	if err != nil {
 		return Certificate{}, err
 	}
-	parsed, err := parseCertificate(c.CertificatePEM)
+	parsed, stand, err := s.foreign(c)
 	if err != nil {
 		return Certificate{}, err
 	}
+	return s.register(ctx, account, parsed, status, stand)
+}
+
+// foreign reads a certificate that a registered authority issued, and returns
+// what decides under which.
+func (s *Service) foreign(c RegisterCertificateCommand) (parsedCertificate, func(context.Context, *attempt) (standing, error), error) {
+	parsed, err := parseCertificate(c.CertificatePEM)
+	if err != nil {
+		return parsedCertificate{}, nil, err
+	}
 	if err := checkForeign("certificatePem", parsed.x509, s.now()); err != nil {
-		return Certificate{}, err
+		return parsedCertificate{}, nil, err
 	}
 	named := ""
 	if c.CACertificatePEM != "" {
 		authority, err := parseMember("caCertificatePem", c.CACertificatePEM)
 		if err != nil {
-			return Certificate{}, err
+			return parsedCertificate{}, nil, err
 		}
 		if !signedBy(parsed.x509, authority.x509) {
-			return Certificate{}, fault.New(fault.CertificateConflict, "certificatePem is not signed by caCertificatePem")
+			return parsedCertificate{}, nil, fault.New(fault.CertificateConflict, "certificatePem is not signed by caCertificatePem")
 		}
 		named = authority.id
 	}
-	return s.register(ctx, account, parsed, status, func(ctx context.Context, a *attempt) (standing, error) {
+	return parsed, func(ctx context.Context, a *attempt) (standing, error) {
 		return underAuthority(ctx, a, parsed.x509, named)
-	})
+	}, nil
 }
 
 // authority is a candidate for the issuer of a certificate.

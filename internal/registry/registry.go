@@ -14,6 +14,8 @@ import (
 type Issuer interface {
 	CreateKeysAndCertificate(ctx context.Context) (certificatePEM, publicPEM, privatePEM []byte, err error)
 	SignCSR(ctx context.Context, csrPEM []byte) (certificatePEM []byte, err error)
+	// CreateClaim is CreateKeysAndCertificate with an end of validity.
+	CreateClaim(ctx context.Context, until time.Time) (certificatePEM, publicPEM, privatePEM []byte, err error)
 }
 
 // Barrier tells when the projections that decide about devices have taken
