@@ -10,6 +10,8 @@ type metrics struct {
 	provisioned *prometheus.CounterVec
 	// hooks are by outcome.
 	hooks *prometheus.CounterVec
+	// swept are certificates and claims that nobody came back for.
+	swept prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) metrics {
@@ -26,9 +28,13 @@ func newMetrics(r prometheus.Registerer) metrics {
 			Name: "muster_provisioning_hooks_total",
 			Help: "Invocations of pre-provisioning hooks, by outcome.",
 		}, []string{"outcome"}),
+		swept: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "muster_provisioning_expired_total",
+			Help: "Certificates that no device has used in time, and claims whose time was over, that were deleted.",
+		}),
 	}
 	if r != nil {
-		r.MustRegister(m.requests, m.provisioned, m.hooks)
+		r.MustRegister(m.requests, m.provisioned, m.hooks, m.swept)
 	}
 	return m
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -84,6 +85,9 @@ type Options struct {
 type Service struct {
 	o       Options
 	metrics metrics
+	claims  claimUses
+	// lastBody is the body of the last call that had one.
+	lastBody atomic.Pointer[parsedBody]
 }
 
 // New returns a Service, or an error that names what Options lacks.

@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"crypto/subtle"
+	"errors"
 	"time"
 
 	"github.com/muster-iot/muster/internal/fault"
@@ -43,7 +44,7 @@ func (s *Service) CreatePendingKeys(ctx context.Context, account fleet.Account, 
 	if err != nil {
 		return KeysAndCertificate{}, err
 	}
-	created, err := s.recordPending(ctx, account, certificatePEM, c.stand(standing{mode: ModeDefault}), StatusPendingActivation)
+	created, err := s.recordPending(ctx, account, certificatePEM, c)
 	return KeysAndCertificate{Certificate: created, PublicPEM: string(public), PrivatePEM: string(private)}, err
 }
 
@@ -56,7 +57,7 @@ func (s *Service) CreatePendingFromCSR(ctx context.Context, account fleet.Accoun
 	if err != nil {
 		return Certificate{}, err
 	}
-	return s.recordPending(ctx, account, certificatePEM, c.stand(standing{mode: ModeDefault}), StatusPendingActivation)
+	return s.recordPending(ctx, account, certificatePEM, c)
 }
 
 // RegisterPending is CreatePendingFromCSR for a certificate that a registered
@@ -77,26 +78,39 @@ func (s *Service) RegisterPending(ctx context.Context, account fleet.Account, ce
 }
 
 // recordPending registers what our own issuer made.
-func (s *Service) recordPending(
-	ctx context.Context, account fleet.Account, certificatePEM []byte, stand func(context.Context, *attempt) (standing, error), status string,
-) (Certificate, error) {
+func (s *Service) recordPending(ctx context.Context, account fleet.Account, certificatePEM []byte, c PendingCommand) (Certificate, error) {
 	parsed, err := parseCertificate(string(certificatePEM))
 	if err != nil {
 		return Certificate{}, fault.Wrap(fault.Internal, err, "Internal failure")
 	}
-	return s.register(ctx, account, parsed, status, stand)
+	return s.register(ctx, account, parsed, StatusPendingActivation, c.stand(standing{mode: ModeDefault}))
 }
 
 // CreateClaim issues the claim of a trusted user: an active certificate that can
 // do nothing but provision devices by one template, is in no list, and is
-// deleted when its time is over.
-func (s *Service) CreateClaim(ctx context.Context, account fleet.Account, template string, until time.Time) (KeysAndCertificate, error) {
+// deleted when its time is over. Joined adds to the commit what another domain
+// keeps of the certificate with an id.
+func (s *Service) CreateClaim(
+	ctx context.Context, account fleet.Account, template string, until time.Time, joined func(id string) store.Batch,
+) (KeysAndCertificate, error) {
 	certificatePEM, public, private, err := s.issuer.CreateClaim(ctx, until)
 	if err != nil {
 		return KeysAndCertificate{}, err
 	}
-	under := standing{mode: ModeDefault, claimTemplate: template}
-	created, err := s.recordPending(ctx, account, certificatePEM, PendingCommand{Until: until}.stand(under), StatusActive)
+	parsed, err := parseCertificate(string(certificatePEM))
+	if err != nil {
+		return KeysAndCertificate{}, fault.Wrap(fault.Internal, err, "Internal failure")
+	}
+	var created Certificate
+	stand := PendingCommand{Until: until}.stand(standing{mode: ModeDefault, claimTemplate: template})
+	register := s.registering(account, parsed, StatusActive, stand, &created)
+	err = s.change(ctx, account, func(ctx context.Context, a *attempt) error {
+		if err := register(ctx, a); err != nil {
+			return err
+		}
+		a.add(joined(parsed.id))
+		return nil
+	})
 	return KeysAndCertificate{Certificate: created, PublicPEM: string(public), PrivatePEM: string(private)}, err
 }
 
@@ -133,6 +147,15 @@ func endPending(a *attempt, id string, r *certificateRecord) {
 	r.Pending = nil
 }
 
+// ErrNotOwned is a certificate that does not wait for the device with the proof,
+// whatever the reason; test with errors.Is.
+var ErrNotOwned = errors.New("the certificate does not wait for this device")
+
+// notOwned is the fault for it.
+func notOwned(id string) error {
+	return fault.Wrap(fault.ResourceNotFound, ErrNotOwned, "certificate %s does not wait for this device", id)
+}
+
 // OwnershipProof is what shows that a device has asked for a certificate.
 type OwnershipProof struct {
 	Claim, TokenHash string
@@ -150,14 +173,17 @@ func (p OwnershipProof) proves(r *certificateRecord, now time.Time) bool {
 }
 
 // Owned returns a certificate that waits for the device with the proof. It is
-// ResourceNotFound for any other.
+// ErrNotOwned for any other.
 func (s *Service) Owned(ctx context.Context, account fleet.Account, id string, proof OwnershipProof) (Certificate, error) {
 	record, err := s.findCertificate(ctx, account, id)
+	if fault.CodeOf(err) == fault.ResourceNotFound {
+		return Certificate{}, notOwned(id)
+	}
 	if err != nil {
 		return Certificate{}, err
 	}
 	if !proof.proves(record, s.now()) {
-		return Certificate{}, notFound("certificate", id)
+		return Certificate{}, notOwned(id)
 	}
 	return s.certificate(account, id, record), nil
 }

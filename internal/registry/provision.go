@@ -44,8 +44,7 @@ type Provisioned struct {
 // the plan's override settings say; FAIL is Conflict. Policies that do not exist
 // are created from the plan's documents.
 //
-// A proof that does not hold is ResourceNotFound of the certificate, as Owned
-// says.
+// A proof that does not hold is ErrNotOwned.
 func (s *Service) Provision(ctx context.Context, account fleet.Account, c ProvisionCommand) (Provisioned, error) {
 	certify, err := s.certifying(ctx, account, &c)
 	if err != nil {
@@ -277,6 +276,8 @@ func (s *Service) certifying(
 		case present != nil:
 			made.CertificatePEM = present.PEM
 			return provisionStatus(a, parsed.id, present, status, c)
+		case known && c.Proof != nil:
+			return notOwned(parsed.id)
 		case known:
 			return notFound("certificate", parsed.id)
 		}
@@ -306,7 +307,7 @@ func (s *Service) signed(ctx context.Context, csr string) (parsedCertificate, er
 // that waits for its device gets it in any case.
 func provisionStatus(a *attempt, id string, present *certificateRecord, status string, c *ProvisionCommand) error {
 	if c.Proof != nil && !c.Proof.proves(present, a.now) {
-		return notFound("certificate", id)
+		return notOwned(id)
 	}
 	if present.ClaimTemplate != "" {
 		return fault.New(fault.CertificateState, "certificate %s is the claim of a trusted user", id)
