@@ -29,6 +29,7 @@ import (
 	"github.com/muster-iot/muster/internal/datadir"
 	"github.com/muster-iot/muster/internal/deviceauth"
 	"github.com/muster-iot/muster/internal/eventlog"
+	"github.com/muster-iot/muster/internal/function"
 	"github.com/muster-iot/muster/internal/history"
 	"github.com/muster-iot/muster/internal/index"
 	"github.com/muster-iot/muster/internal/inlet"
@@ -38,6 +39,7 @@ import (
 	"github.com/muster-iot/muster/internal/pagetoken"
 	"github.com/muster-iot/muster/internal/pki"
 	"github.com/muster-iot/muster/internal/presence"
+	"github.com/muster-iot/muster/internal/provisioning"
 	"github.com/muster-iot/muster/internal/registry"
 	"github.com/muster-iot/muster/internal/shadow"
 	"github.com/muster-iot/muster/internal/shadowhistory"
@@ -99,6 +101,9 @@ type App struct {
 	// authorizers and custom are for devices that show neither certificate nor
 	// signature.
 	authorizers *authorizer.Service
+	// functions stand in for cloud functions; provisioning lets devices join.
+	functions    *function.Set
+	provisioning *provisioning.Service
 	// signIn lets people in who have no key.
 	signIn *signin.Service
 	// signInLines bounds the lines about failed sign-ins.
@@ -167,7 +172,7 @@ func New(ctx context.Context, o Options) (*App, error) {
 	a.cleanups = &cleanups{log: log.Logger}
 	steps := []func(context.Context) error{
 		a.openFolder, a.openStore, a.recordCalls, a.openKeys, a.joinDomains, a.joinRevocations, a.joinAudit,
-		a.joinSignIn, a.joinFunctions, a.joinDevicePlane, a.joinFollowers, a.joinAPI,
+		a.joinSignIn, a.joinFunctions, a.joinProvisioning, a.joinDevicePlane, a.joinFollowers, a.joinAPI,
 	}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
@@ -217,7 +222,8 @@ func (a *App) openKeys(ctx context.Context) error {
 	certificateNames = append(certificateNames, account.Wildcards(a.settings.Region, a.settings.BaseDomain)...)
 	a.pki, err = pki.New(pki.Options{
 		Dir: dir, CAFile: a.dir.Path(datadir.CAFile), Names: certificateNames,
-		CertFile: a.settings.TLSCert, KeyFile: a.settings.TLSKey, CRLURL: a.settings.PKI.CRLURL, Now: now, Logger: a.component("pki"),
+		CertFile: a.settings.TLSCert, KeyFile: a.settings.TLSKey, CRLURL: a.settings.PKI.CRLURL,
+		Pool: a.settings.PKI.KeyPool, P256: a.settings.PKI.DeviceKey == config.DeviceKeyP256, Now: now, Logger: a.component("pki"),
 	})
 	if err != nil {
 		return err

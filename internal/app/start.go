@@ -236,6 +236,7 @@ func (a *App) Start(ctx context.Context) error {
 		part{"shadow clean-up", a.cleanShadows},
 		part{"certificate sweep", a.sweep},
 		part{"closed accounts", a.sweepAccounts},
+		part{"pending certificates", a.sweepPending},
 		part{"presence", a.presence.Run},
 		part{"stored sessions", a.keeper.Run},
 		part{"bulk edits", a.bulk.Run},

@@ -127,6 +127,22 @@ func fields() []field {
 			func(s *Settings) value { return (*text)(&s.PKI.CRLURL) },
 		},
 		{
+			"pki.device-key", "rsa-2048", "key pairs made here for devices: rsa-2048 as on AWS IoT, which costs tens of milliseconds each, or p-256", false,
+			func(s *Settings) value { return (*text)(&s.PKI.DeviceKey) },
+		},
+		{
+			"pki.key-pool", "4", "how many key pairs for devices are made ahead and wait in memory", false,
+			func(s *Settings) value { return (*count)(&s.PKI.KeyPool) },
+		},
+		{
+			"provisioning.claim-rate", "0", "how many certificates one claim may ask for in a minute; 0 is no bound", false,
+			func(s *Settings) value { return (*count)(&s.Provisioning.ClaimRate) },
+		},
+		{
+			"provisioning.claim-outstanding", "10000", "how many certificates that one claim has asked for may wait for their devices; 0 is no bound", false,
+			func(s *Settings) value { return (*count)(&s.Provisioning.ClaimOutstanding) },
+		},
+		{
 			"log.level", "info", "debug, info, warn or error", true,
 			func(s *Settings) value { return (*text)(&s.Log.Level) },
 		},

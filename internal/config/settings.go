@@ -54,7 +54,9 @@ type Settings struct {
 	Admission  Admission
 	Drain      Drain
 	Function   Function
-	SignIn     SignIn
+
+	Provisioning Provisioning
+	SignIn       SignIn
 }
 
 // Limits are quotas of what devices may do; 0 is no limit, unless said
@@ -119,6 +121,24 @@ type PKI struct {
 	// CRLURL is the address of the revocation list that device certificates
 	// carry; empty for none.
 	CRLURL string
+	// DeviceKey is DeviceKeyRSA or DeviceKeyP256.
+	DeviceKey string
+	// KeyPool is how many key pairs are made ahead.
+	KeyPool int
+}
+
+// Kinds of key pairs that are made for devices.
+const (
+	DeviceKeyRSA  = "rsa-2048"
+	DeviceKeyP256 = "p-256"
+)
+
+// Provisioning bounds what devices that join may ask for; 0 is no bound.
+type Provisioning struct {
+	// ClaimRate is in certificates a minute and claim.
+	ClaimRate int
+	// ClaimOutstanding is how many certificates of a claim may wait.
+	ClaimOutstanding int
 }
 
 // Log says what is logged and how.

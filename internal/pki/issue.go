@@ -21,8 +21,8 @@ const maxCSRBytes = 4096
 // maxRSABits keeps one signature check from taking seconds.
 const maxRSABits = 4096
 
-// CreateKeysAndCertificate makes an RSA key pair and a device certificate for
-// it. The private key is returned once and kept nowhere.
+// CreateKeysAndCertificate makes a key pair of the kind in Options and a device
+// certificate for it. The private key is returned once and kept nowhere.
 func (p *PKI) CreateKeysAndCertificate(ctx context.Context) (certPEM, publicPEM, privatePEM []byte, err error) {
 	return p.createKeys(ctx, "Muster IoT Certificate", endOfService())
 }
@@ -48,8 +48,24 @@ func (p *PKI) createKeys(ctx context.Context, name string, until time.Time) (cer
 		return nil, nil, nil, fmt.Errorf("encode public key: %w", err)
 	}
 	publicPEM = pem.EncodeToMemory(&pem.Block{Type: pemPublic, Bytes: public})
-	privatePEM = pem.EncodeToMemory(&pem.Block{Type: pemPKCS1, Bytes: x509.MarshalPKCS1PrivateKey(key)})
-	return certPEM, publicPEM, privatePEM, nil
+	privatePEM, err = encodePrivate(key)
+	return certPEM, publicPEM, privatePEM, err
+}
+
+// encodePrivate encodes a device's key in the oldest form that its kind has, which
+// every library reads.
+func encodePrivate(key crypto.Signer) ([]byte, error) {
+	switch k := key.(type) {
+	case *rsa.PrivateKey:
+		return pem.EncodeToMemory(&pem.Block{Type: pemPKCS1, Bytes: x509.MarshalPKCS1PrivateKey(k)}), nil
+	case *ecdsa.PrivateKey:
+		der, err := x509.MarshalECPrivateKey(k)
+		if err != nil {
+			return nil, fmt.Errorf("encode private key: %w", err)
+		}
+		return pem.EncodeToMemory(&pem.Block{Type: pemSEC1, Bytes: der}), nil
+	}
+	return nil, fmt.Errorf("encode private key: kind %T is not known", key)
 }
 
 // SignCSR issues a device certificate for the key and the subject of a

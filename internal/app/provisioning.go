@@ -1,0 +1,41 @@
+package app
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/muster-iot/muster/internal/provisioning"
+)
+
+const (
+	// maxTemplateVersions is how many versions a provisioning template has, as on
+	// AWS IoT.
+	maxTemplateVersions = 5
+	// pendingSweepEvery is how often certificates are deleted that no device came
+	// back for.
+	pendingSweepEvery = 30 * time.Second
+)
+
+// joinProvisioning lets devices join.
+func (a *App) joinProvisioning(context.Context) error {
+	var err error
+	a.provisioning, err = provisioning.New(provisioning.Options{
+		Store: a.store, Registry: a.registry, Region: a.settings.Region, Functions: a.functions, Now: now, NewID: uuid.NewString,
+		Limits: provisioning.Limits{
+			ClaimRate: a.settings.Provisioning.ClaimRate, ClaimOutstanding: a.settings.Provisioning.ClaimOutstanding,
+			TemplateVersions: maxTemplateVersions,
+		},
+		Logger: a.component("provisioning"), Registerer: a.metrics,
+	})
+	return err
+}
+
+// sweepPending deletes what no device came back for.
+func (a *App) sweepPending(ctx context.Context) error {
+	return a.provisioning.Sweep(ctx, pendingSweepEvery, func(err error) {
+		a.component("provisioning").ErrorContext(ctx, "certificates that nobody came back for are not deleted", slog.Any("err", err))
+	})
+}
