@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 
@@ -18,6 +19,9 @@ type ProvisionCommand struct {
 	// Proof shows that the plan's certificate is the device's own; nil when the
 	// caller needs no proof.
 	Proof *OwnershipProof
+	// Waiting demands that the plan's certificate is PENDING_ACTIVATION, so that of
+	// several who carry out the same plan one does; the others get ErrNotWaiting.
+	Waiting bool
 	// Asking is the id of the certificate with which the device asks for another
 	// one; empty for none.
 	Asking string
@@ -303,6 +307,10 @@ func (s *Service) signed(ctx context.Context, csr string) (parsedCertificate, er
 	return parsed, nil
 }
 
+// ErrNotWaiting is a certificate that does not wait to be activated, or not any
+// more; test with errors.Is.
+var ErrNotWaiting = errors.New("the certificate does not wait for activation")
+
 // provisionStatus gives a certificate that exists the state of the plan. One
 // that waits for its device gets it in any case.
 func provisionStatus(a *attempt, id string, present *certificateRecord, status string, c *ProvisionCommand) error {
@@ -311,6 +319,9 @@ func provisionStatus(a *attempt, id string, present *certificateRecord, status s
 	}
 	if present.ClaimTemplate != "" {
 		return fault.New(fault.CertificateState, "certificate %s is the claim of a trusted user", id)
+	}
+	if c.Waiting && (present.Status != StatusPendingActivation || present.Pending != nil) {
+		return fault.Wrap(fault.CertificateState, ErrNotWaiting, "certificate %s is %s and waits for no template", id, present.Status)
 	}
 	switch present.Status {
 	case StatusRevoked:
