@@ -238,6 +238,7 @@ func (a *App) Start(ctx context.Context) error {
 		part{"closed accounts", a.sweepAccounts},
 		part{"pending certificates", a.sweepPending},
 		part{"presence", a.presence.Run},
+		part{"strangers", a.forgetStrangers},
 		part{"stored sessions", a.keeper.Run},
 		part{"bulk edits", a.bulk.Run},
 	)
@@ -305,4 +306,16 @@ func (a *App) sweep(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// forgetStrangers forgets clients that are no things.
+func (a *App) forgetStrangers(ctx context.Context) error {
+	return a.presence.Trim(ctx, func(ctx context.Context, of fleet.Account, names []string) (map[string]bool, error) {
+		found, err := a.registry.Things(ctx, of, names)
+		things := make(map[string]bool, len(found))
+		for i := range found {
+			things[found[i].Name] = true
+		}
+		return things, err
+	})
 }
