@@ -40,21 +40,41 @@ func (s *Service) introduce(ctx context.Context, id *Identity) {
 // afterwards, in place of what was told before. It does nothing without such a
 // refusal.
 func (s *Service) Tell(account fleet.Account, certificateID, hint string) {
-	for _, l := range []*ledger{&s.known, &s.strange} {
-		l.tell(bookKey{account: account, name: certificateID}, brief(hint))
+	book := bookKey{account: account, name: certificateID}
+	into := &s.known
+	if s.strange.lastConnect(book) > into.lastConnect(book) {
+		into = &s.strange // it is registered since then
 	}
+	into.tell(book, brief(hint))
 }
 
-// tell sets the hint of the newest refused CONNECT in a book.
-func (l *ledger) tell(book bookKey, hint string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+// newestConnect is the CONNECT in a book that was refused last, nil for none; the
+// ledger is locked.
+func (l *ledger) newestConnect(book bookKey) *entry {
 	var newest *entry
 	for _, e := range l.books[book] {
 		if e.key.packet == PacketConnect && (newest == nil || e.last.Load() > newest.last.Load()) {
 			newest = e
 		}
 	}
+	return newest
+}
+
+// lastConnect is when the newest refused CONNECT of a book was, 0 without one.
+func (l *ledger) lastConnect(book bookKey) int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if e := l.newestConnect(book); e != nil {
+		return e.last.Load()
+	}
+	return 0
+}
+
+// tell sets the hint of the newest refused CONNECT in a book.
+func (l *ledger) tell(book bookKey, hint string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	newest := l.newestConnect(book)
 	if newest == nil {
 		return
 	}
