@@ -57,7 +57,7 @@ type Handler struct {
 	// provisioner carries out what takes long, apart from shadows.
 	provisioning Provisioning
 	provisioner  *executor
-	requests *prometheus.CounterVec
+	requests     *prometheus.CounterVec
 	// declarations counts what devices say about themselves.
 	declarations *prometheus.CounterVec
 	// registryEvents belongs to the goroutine that calls Apply and
