@@ -86,6 +86,7 @@ type Service struct {
 	o       Options
 	metrics metrics
 	claims  claimUses
+	parsed  parsedTemplates
 	// lastBody is the body of the last call that had one.
 	lastBody atomic.Pointer[parsedBody]
 }
