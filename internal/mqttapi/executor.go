@@ -56,8 +56,8 @@ type executor struct {
 	workers int
 	// parked workers wait at work, which is signalled for each ready lane. They
 	// are kept: a new goroutine would grow its stack anew.
-	parked int
-	work   *sync.Cond
+	parked  int
+	work    *sync.Cond
 	waiting int
 	bytes   int
 	closed  bool

@@ -91,6 +91,7 @@ type Service struct {
 	claims  claimUses
 	// newcomers register by connecting.
 	newcomers newcomers
+	parsed    parsedTemplates
 	// lastBody is the body of the last call that had one.
 	lastBody atomic.Pointer[parsedBody]
 }

@@ -200,6 +200,9 @@ func (s *Server) answerGet(p *broker.Publish, thing string) {
 // CanPublishReserved refuses every will to a reserved topic.
 func (s *Server) CanPublishReserved(string) bool { return false }
 
+// Private implements broker.Service.
+func (s *Server) Private(string) bool { return false }
+
 // CanSubscribeReserved knows shadows only.
 func (s *Server) CanSubscribeReserved(filter string) bool {
 	return strings.HasPrefix(filter, "$aws/things/")
