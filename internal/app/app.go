@@ -272,6 +272,10 @@ func (a *App) joinDomains(context.Context) error {
 		Indexing:        a.indexing(),
 		Logger:          a.component("registry"),
 		AccountExists:   a.accounts.AccountExists,
+		CheckRegistrationTemplate: func(ctx context.Context, of accountID, name string) error {
+			return a.provisioning.CheckRegistrationTemplate(ctx, of, name)
+		},
+		RequireDeclaration: a.settings.Provisioning.RequireCADeclaration,
 	})
 	if err != nil {
 		return err

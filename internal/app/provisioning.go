@@ -28,6 +28,7 @@ func (a *App) joinProvisioning(context.Context) error {
 			ClaimRate: a.settings.Provisioning.ClaimRate, ClaimOutstanding: a.settings.Provisioning.ClaimOutstanding,
 			TemplateVersions: maxTemplateVersions,
 		},
+		Tell:   func(of accountID, certificateID, what string) { a.devices.Tell(of, certificateID, what) },
 		Logger: a.component("provisioning"), Registerer: a.metrics,
 	})
 	return err

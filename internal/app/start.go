@@ -16,6 +16,7 @@ import (
 	"github.com/muster-iot/muster/internal/mqttapi"
 	"github.com/muster-iot/muster/internal/mqttstore"
 	"github.com/muster-iot/muster/internal/presence"
+	"github.com/muster-iot/muster/internal/registry"
 	"github.com/muster-iot/muster/internal/store"
 	"github.com/muster-iot/muster/internal/topic"
 )
@@ -45,6 +46,9 @@ func (a *App) joinDevicePlane(context.Context) error {
 		Connected: func(of fleet.Account, clientID string) (string, bool) {
 			c, ok := a.broker.Connection(of, clientID)
 			return c.Principal.ID, ok && c.Principal.ID != ""
+		},
+		Introduce: func(ctx context.Context, who deviceauth.Stranger) string {
+			return a.provisioning.Introduce(ctx, who.Account, registry.Newcomer{Certificate: who.Certificate, Named: who.Named}, who.Registered)
 		},
 		Now: now, Logger: a.component("deviceauth"), Registerer: a.metrics,
 	})
@@ -241,6 +245,7 @@ func (a *App) Start(ctx context.Context) error {
 		part{"strangers", a.forgetStrangers},
 		part{"stored sessions", a.keeper.Run},
 		part{"bulk edits", a.bulk.Run},
+		part{"introductions", a.provisioning.RunIntroductions},
 	)
 	a.cleanups.push("background parts", background.stop)
 	a.cleanups.push("connectivity", a.connectivity.Drain)

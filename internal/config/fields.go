@@ -143,6 +143,10 @@ func fields() []field {
 			func(s *Settings) value { return (*count)(&s.Provisioning.ClaimOutstanding) },
 		},
 		{
+			"provisioning.require-ca-declaration", "false", "let a CA in mode SNI_ONLY, whose key nobody proved to hold, register devices automatically only once an operator has declared that it is trusted", false,
+			func(s *Settings) value { return (*flag)(&s.Provisioning.RequireCADeclaration) },
+		},
+		{
 			"log.level", "info", "debug, info, warn or error", true,
 			func(s *Settings) value { return (*text)(&s.Log.Level) },
 		},

@@ -139,6 +139,9 @@ type Provisioning struct {
 	ClaimRate int
 	// ClaimOutstanding is how many certificates of a claim may wait.
 	ClaimOutstanding int
+	// RequireCADeclaration keeps authorities that proved nothing from registering
+	// devices until an operator has declared that they are trusted.
+	RequireCADeclaration bool
 }
 
 // Log says what is logged and how.

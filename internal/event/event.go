@@ -429,6 +429,8 @@ type CACertificateChanged struct {
 	Status           string              `json:"status,omitempty"`
 	AutoRegistration bool                `json:"autoRegistration,omitempty"`
 	Mode             string              `json:"mode,omitempty"`
+	// Statement is what an operator has declared about it, for that change only.
+	Statement string `json:"statement,omitempty"`
 }
 
 // CACertificateChange says what happened to an authority.
@@ -439,6 +441,8 @@ const (
 	CACertificateRegistered CACertificateChange = "REGISTERED"
 	CACertificateUpdated    CACertificateChange = "UPDATED"
 	CACertificateDeleted    CACertificateChange = "DELETED"
+	// CACertificateDeclared is an operator's statement that it is trusted.
+	CACertificateDeclared CACertificateChange = "DECLARED"
 )
 
 // RegistrationCodeChanged reports that an account's registration code was made

@@ -67,7 +67,7 @@ func Builtins() []Builtin {
     "iot:*Authorizer*","iot:*RegistrationCode","iot:*RoleAlias*","iot:TestAuthorization","iot:TestInvokeAuthorizer","iot:DeleteConnection",
     "iot:*ProvisioningTemplate*","iot:CreateProvisioningClaim"]},
   {"Sid":"Operators","Effect":"Allow","Resource":"*","Action":["ops:*User*","ops:*Group*","ops:*Role*","ops:*AccessKey*","ops:*AccessPolicy*","ops:*Session*",
-    "ops:*Audit*","ops:ImportRevocationList","ops:PutAllowList","ops:DeleteAllowList","ops:Backup","ops:Doctor"]}`),
+    "ops:*Audit*","ops:ImportRevocationList","ops:PutCADeclaration","ops:PutAllowList","ops:DeleteAllowList","ops:Backup","ops:Doctor"]}`),
 		of(ProvisioningApprover, "Approves or denies what is provisioned. Cannot be combined with permissions to supply allow lists or templates.", look+`,
   {"Sid":"Approve","Effect":"Allow","Resource":"*","Action":["ops:ApproveProvisioning","ops:DenyProvisioning"]}`),
 	}

@@ -10,6 +10,8 @@ type metrics struct {
 	provisioned *prometheus.CounterVec
 	// hooks are by outcome.
 	hooks *prometheus.CounterVec
+	// introductions are of certificates that connect and may not, by outcome.
+	introductions *prometheus.CounterVec
 	// swept are certificates and claims that nobody came back for.
 	swept prometheus.Counter
 }
@@ -28,13 +30,17 @@ func newMetrics(r prometheus.Registerer) metrics {
 			Name: "muster_provisioning_hooks_total",
 			Help: "Invocations of pre-provisioning hooks, by outcome.",
 		}, []string{"outcome"}),
+		introductions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "muster_provisioning_introductions_total",
+			Help: "Connects with a certificate that is unknown or waits for activation, by what became of them.",
+		}, []string{"outcome"}),
 		swept: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "muster_provisioning_expired_total",
 			Help: "Certificates that no device has used in time, and claims whose time was over, that were deleted.",
 		}),
 	}
 	if r != nil {
-		r.MustRegister(m.requests, m.provisioned, m.hooks, m.swept)
+		r.MustRegister(m.requests, m.provisioned, m.hooks, m.introductions, m.swept)
 	}
 	return m
 }

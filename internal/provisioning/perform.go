@@ -22,6 +22,8 @@ type performance struct {
 	// asking is the id of the certificate with which a device asks for another
 	// one; empty for none.
 	asking string
+	// waiting demands that the plan's certificate waits for activation.
+	waiting bool
 	// joined is RegisterCommand.Joined.
 	joined func(Registered) (store.Batch, error)
 }
@@ -30,7 +32,7 @@ type performance struct {
 func (s *Service) perform(ctx context.Context, account fleet.Account, p performance) (Registered, error) {
 	method := p.report.Method
 	made, err := s.o.Registry.Provision(ctx, account, registry.ProvisionCommand{
-		Plan: p.plan, Proof: p.proof, Asking: p.asking,
+		Plan: p.plan, Proof: p.proof, Asking: p.asking, Waiting: p.waiting,
 		Joined: func(made registry.Provisioned) (store.Batch, error) {
 			var batch store.Batch
 			e := p.report

@@ -71,8 +71,11 @@ type Options struct {
 	// Renewals is optional; without it a certificate that replaces another one
 	// is like any other.
 	Renewals Renewals
-	Limits   Limits
-	Now      func() time.Time
+	// Tell is told, after the refusal of a certificate that was introduced, what
+	// became of it; optional. It must not wait.
+	Tell   func(account fleet.Account, certificateID, what string)
+	Limits Limits
+	Now    func() time.Time
 	// NewID returns a fresh UUID.
 	NewID  func() string
 	Logger *slog.Logger
@@ -86,7 +89,9 @@ type Service struct {
 	o       Options
 	metrics metrics
 	claims  claimUses
-	parsed  parsedTemplates
+	// newcomers register by connecting.
+	newcomers newcomers
+	parsed    parsedTemplates
 	// lastBody is the body of the last call that had one.
 	lastBody atomic.Pointer[parsedBody]
 }
@@ -110,7 +115,7 @@ func New(o Options) (*Service, error) {
 			return nil, errors.New("provisioning options lack " + r.name)
 		}
 	}
-	return &Service{o: o, metrics: newMetrics(o.Registerer)}, nil
+	return &Service{o: o, metrics: newMetrics(o.Registerer), newcomers: newNewcomers()}, nil
 }
 
 // scope is the region and account in which an account's names are meant.

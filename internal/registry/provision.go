@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 
@@ -18,6 +19,10 @@ type ProvisionCommand struct {
 	// Proof shows that the plan's certificate is the device's own; nil when the
 	// caller needs no proof.
 	Proof *OwnershipProof
+	// Waiting demands that the plan has a certificate by its id and that it is
+	// PENDING_ACTIVATION, so that of several who carry out the same plan one does;
+	// the others get ErrNotWaiting.
+	Waiting bool
 	// Asking is the id of the certificate with which the device asks for another
 	// one; empty for none.
 	Asking string
@@ -56,6 +61,9 @@ func (s *Service) Provision(ctx context.Context, account fleet.Account, c Provis
 	var made Provisioned
 	err = s.change(ctx, account, func(ctx context.Context, a *attempt) error {
 		made = Provisioned{ResourceARNs: map[string]string{}}
+		if err := mustWait(ctx, a, &c); err != nil {
+			return err
+		}
 		if err := s.provisionThing(ctx, a, c.Plan.Thing, &made); err != nil {
 			return err
 		}
@@ -301,6 +309,27 @@ func (s *Service) signed(ctx context.Context, csr string) (parsedCertificate, er
 		return parsedCertificate{}, fault.Wrap(fault.Internal, err, "Internal failure")
 	}
 	return parsed, nil
+}
+
+// ErrNotWaiting is a certificate that does not wait to be activated, or not any
+// more; test with errors.Is.
+var ErrNotWaiting = errors.New("the certificate does not wait for activation")
+
+// mustWait refuses what ProvisionCommand.Waiting does, before anything else is
+// looked at: who comes too late must not be told of what the first has made.
+func mustWait(ctx context.Context, a *attempt, c *ProvisionCommand) error {
+	if !c.Waiting {
+		return nil
+	}
+	id := c.Plan.Certificate.ID
+	present, err := loadCertificate(ctx, a, id)
+	if err != nil {
+		return err
+	}
+	if present.Status != StatusPendingActivation || present.Pending != nil {
+		return fault.Wrap(fault.CertificateState, ErrNotWaiting, "certificate %s is %s and waits for no template", id, present.Status)
+	}
+	return nil
 }
 
 // provisionStatus gives a certificate that exists the state of the plan. One

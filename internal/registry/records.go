@@ -176,6 +176,9 @@ type certificateRecord struct {
 	// ClaimTemplate is the template that the claim of a trusted user may
 	// provision by; empty for every other certificate.
 	ClaimTemplate string `json:"claimTemplate,omitempty"`
+	// Announced is when it was told last that the certificate has registered
+	// itself by connecting and waits; 0 for any other certificate.
+	Announced int64 `json:"announced,omitempty"`
 }
 
 // pendingRecord is how long a certificate waits, and for whom.
@@ -235,7 +238,24 @@ type caRecord struct {
 	GenerationID     string                    `json:"generationId"`
 	AutoRegistration bool                      `json:"autoRegistration,omitempty"`
 	Registration     *registrationConfigRecord `json:"registration,omitempty"`
+	// Declaration is nil in older records.
+	Declaration *declarationRecord `json:"declaration,omitempty"`
 }
+
+// declarationRecord is why devices under an authority are believed.
+type declarationRecord struct {
+	Basis string `json:"basis"`
+	// By is the ARN of who registered the authority, At when.
+	By string `json:"by,omitempty"`
+	At int64  `json:"at"`
+	// Statement is an operator's own words, StatedBy and StatedAt whose they are.
+	Statement string `json:"statement,omitempty"`
+	StatedBy  string `json:"statedBy,omitempty"`
+	StatedAt  int64  `json:"statedAt,omitempty"`
+}
+
+// stated reports whether an operator has said something.
+func (d *declarationRecord) stated() bool { return d != nil && d.Statement != "" }
 
 // registrationConfigRecord is how devices under an authority are provisioned.
 type registrationConfigRecord struct {

@@ -116,11 +116,8 @@ func issuerOf(ctx context.Context, a *attempt, c *x509.Certificate, named string
 		}
 		return authority{}, fault.New(fault.CertificateValidation, "caCertificatePem: the CA certificate %s is not registered", named)
 	}
-	// The key identifier is a hint of the issuer's: an authority without one, or
-	// with another than the certificate names, is none of its issuers.
 	fits := slices.DeleteFunc(candidates, func(candidate authority) bool {
-		hinted := len(c.AuthorityKeyId) > 0 && len(candidate.x509.SubjectKeyId) > 0
-		return hinted && !bytes.Equal(c.AuthorityKeyId, candidate.x509.SubjectKeyId) || !signedBy(c, candidate.x509)
+		return !hinted(c, candidate.x509) || !signedBy(c, candidate.x509)
 	})
 	switch len(fits) {
 	case 0:

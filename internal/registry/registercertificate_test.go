@@ -12,8 +12,13 @@ import (
 )
 
 // templates knows one provisioning template.
-func templates(name string) func(context.Context, fleet.Account, string) (bool, error) {
-	return func(_ context.Context, _ fleet.Account, asked string) (bool, error) { return asked == name, nil }
+func templates(name string) func(context.Context, fleet.Account, string) error {
+	return func(_ context.Context, _ fleet.Account, asked string) error {
+		if asked != name {
+			return notFound("provisioning template", asked)
+		}
+		return nil
+	}
 }
 
 func TestRegisterCertificate(t *testing.T) {
