@@ -60,7 +60,7 @@ func (a *App) joinAPI(context.Context) error {
 	}
 	a.bulk = a.newBulkEdits()
 	awsiot.Register(a.api, awsiot.Deps{
-		Registry: a.registry, Index: a.index, Shadows: a.shadows, Connections: connections{a.presence}, Authorizers: a.authorizers,
+		Registry: a.registry, Index: a.index, Shadows: a.shadows, Connections: connections{a.presence}, Authorizers: a.authorizers, Provisioning: a.provisioning,
 		Tags: tags, Devices: a.devices,
 		DeleteThing: a.deleteThing,
 	})

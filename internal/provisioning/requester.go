@@ -264,7 +264,8 @@ func reasonOf(err error) string {
 }
 
 // RegisterThing carries out a body for one device: all of it in one commit, or
-// nothing.
+// nothing. A body that is none is InvalidRequest, a device for which it cannot be
+// carried out RegistrationFailure, and one that is in the way Conflict.
 func (s *Service) RegisterThing(ctx context.Context, account fleet.Account, c RegisterCommand) (Registered, error) {
 	parsed, err := s.parseBody(c.Body)
 	if err != nil {
@@ -272,10 +273,24 @@ func (s *Service) RegisterThing(ctx context.Context, account fleet.Account, c Re
 	}
 	plan, err := parsed.Evaluate(c.Parameters, nil)
 	if err != nil {
-		return Registered{}, parametersFault(err)
+		return Registered{}, registrationFault(parametersFault(err))
 	}
 	report := event.DeviceProvisioned{Method: c.Method, Task: c.Task}
-	return s.perform(ctx, account, performance{plan: plan, report: report, joined: c.Joined})
+	made, err := s.perform(ctx, account, performance{plan: plan, report: report, joined: c.Joined})
+	return made, registrationFault(err)
+}
+
+// registrationFault tells what lies in the device or in what its template refers
+// to: whatever it is, the call has one error for it. What is in the way of the
+// template, and what is the server's, keep theirs.
+func registrationFault(err error) error {
+	switch fault.CodeOf(err) {
+	case "", fault.Conflict, fault.Throttling, fault.Unavailable, fault.Internal, fault.Forbidden, fault.Unauthorized:
+		return err
+	case fault.ResourceAlreadyExists:
+		return fault.Wrap(fault.Conflict, err, "%s", fault.From(err).Message)
+	}
+	return fault.Wrap(fault.RegistrationFailure, err, "%s", fault.From(err).Message)
 }
 
 // parseBody checks the body of a call. The last one is remembered: a task sends

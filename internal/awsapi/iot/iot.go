@@ -15,6 +15,7 @@ import (
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/fleetquery"
 	"github.com/muster-iot/muster/internal/index"
+	"github.com/muster-iot/muster/internal/provisioning"
 	"github.com/muster-iot/muster/internal/registry"
 	"github.com/muster-iot/muster/internal/shadow"
 	"github.com/muster-iot/muster/internal/tag"
@@ -50,6 +51,8 @@ type Deps struct {
 	Connections Connections
 	Authorizers *authorizer.Service
 	Tags        *tag.Service
+	// Provisioning lets devices join.
+	Provisioning *provisioning.Service
 	// DeleteThing removes a thing and what goes with it elsewhere; the registry's
 	// own when nil.
 	DeleteThing func(ctx context.Context, account fleet.Account, name string, expected *int64) error
@@ -79,6 +82,7 @@ func Register(s *awsapi.Server, d Deps) {
 	a.registerIndex(s)
 	a.registerAggregations(s)
 	a.registerAuthorizers(s)
+	a.registerProvisioning(s)
 	a.registerBillingGroups(s)
 	a.registerTags(s)
 	a.registerEventConfigurations(s)
