@@ -293,6 +293,12 @@ func registrationFault(err error) error {
 	return fault.Wrap(fault.RegistrationFailure, err, "%s", fault.From(err).Message)
 }
 
+// CheckBody refuses a body that is none, and says where it is wrong.
+func (s *Service) CheckBody(body string) error {
+	_, err := s.parseBody(body)
+	return err
+}
+
 // parseBody checks the body of a call. The last one is remembered: a task sends
 // the same one for each line.
 func (s *Service) parseBody(body string) (*provtemplate.Template, error) {
@@ -301,7 +307,7 @@ func (s *Service) parseBody(body string) (*provtemplate.Template, error) {
 	}
 	parsed, err := provtemplate.Parse([]byte(body), provtemplate.Bulk, provtemplate.DefaultLimits())
 	if err != nil {
-		return nil, fault.Wrap(fault.InvalidRequest, err, "templateBody: %s", err.Error())
+		return nil, bodyFault(err)
 	}
 	s.lastBody.Store(&parsedBody{body: body, parsed: parsed})
 	return parsed, nil

@@ -1,0 +1,107 @@
+package objectstore
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+
+	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/credentials"
+
+	"github.com/muster-iot/muster/internal/fleet"
+)
+
+// S3Options say where an S3-compatible store is.
+type S3Options struct {
+	// Endpoint is HOST or HOST:PORT. Without TLS it must be this machine.
+	Endpoint    string
+	Insecure    bool
+	Region      string
+	AccessKeyID string
+	Secret      string
+	// CAFile holds the authorities of its certificate; empty for the system's.
+	CAFile string
+	// Default is the account that may read every bucket but those of others,
+	// whose names begin with their number and a hyphen.
+	Default fleet.Account
+}
+
+// S3 is a store that speaks S3.
+type S3 struct {
+	client  *minio.Client
+	general fleet.Account
+}
+
+// NewS3 makes no connection yet.
+func NewS3(o S3Options) (*S3, error) {
+	transport, err := minio.DefaultTransport(!o.Insecure)
+	if err != nil {
+		return nil, fmt.Errorf("prepare connections to the object store: %w", err)
+	}
+	if o.CAFile != "" {
+		if transport.TLSClientConfig, err = trusting(o.CAFile); err != nil {
+			return nil, err
+		}
+	}
+	client, err := minio.New(o.Endpoint, &minio.Options{
+		Creds: credentials.NewStaticV4(o.AccessKeyID, o.Secret, ""), Secure: !o.Insecure, Region: o.Region,
+		Transport: transport, BucketLookup: minio.BucketLookupPath,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("prepare the object store: %w", err)
+	}
+	return &S3{client: client, general: o.Default}, nil
+}
+
+// trusting is TLS with the authorities of a file.
+func trusting(file string) (*tls.Config, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read authorities of the object store: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(data) {
+		return nil, fmt.Errorf("read authorities of the object store: %s holds no certificate", file)
+	}
+	return &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}, nil
+}
+
+// Open implements Store.
+func (s *S3) Open(ctx context.Context, account fleet.Account, bucket, key string) (Object, error) {
+	if !s.owns(account, bucket) {
+		return Object{}, fmt.Errorf("%w: bucket %q", ErrNotFound, bucket)
+	}
+	object, err := s.client.GetObject(ctx, bucket, key, minio.GetObjectOptions{})
+	if err != nil {
+		return Object{}, missing(err)
+	}
+	info, err := object.Stat()
+	if err != nil {
+		return Object{}, errors.Join(missing(err), object.Close())
+	}
+	return Object{ReadCloser: object, Size: info.Size, Version: info.ETag}, nil
+}
+
+// owns reports whether an account may read a bucket.
+func (s *S3) owns(account fleet.Account, bucket string) bool {
+	const digits = 12
+	if len(bucket) > digits && bucket[digits] == '-' && accountPattern.MatchString(bucket[:digits]) {
+		return strings.HasPrefix(bucket, string(account)+"-")
+	}
+	return account == s.general
+}
+
+// missing tells what does not exist from trouble.
+func missing(err error) error {
+	answer := minio.ToErrorResponse(err)
+	switch {
+	case answer.StatusCode == http.StatusNotFound, answer.Code == minio.NoSuchBucket, answer.Code == minio.NoSuchKey:
+		return fmt.Errorf("%w: %w", ErrNotFound, err)
+	}
+	return fmt.Errorf("open object: %w", err)
+}
