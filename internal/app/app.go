@@ -22,6 +22,7 @@ import (
 	"github.com/muster-iot/muster/internal/audit"
 	"github.com/muster-iot/muster/internal/authorizer"
 	"github.com/muster-iot/muster/internal/awsapi"
+	awsiot "github.com/muster-iot/muster/internal/awsapi/iot"
 	"github.com/muster-iot/muster/internal/broker"
 	"github.com/muster-iot/muster/internal/bulkedit"
 	"github.com/muster-iot/muster/internal/config"
@@ -40,6 +41,7 @@ import (
 	"github.com/muster-iot/muster/internal/pki"
 	"github.com/muster-iot/muster/internal/presence"
 	"github.com/muster-iot/muster/internal/provisioning"
+	"github.com/muster-iot/muster/internal/registrationtask"
 	"github.com/muster-iot/muster/internal/registry"
 	"github.com/muster-iot/muster/internal/shadow"
 	"github.com/muster-iot/muster/internal/shadowhistory"
@@ -104,6 +106,9 @@ type App struct {
 	// functions stand in for cloud functions; provisioning lets devices join.
 	functions    *function.Set
 	provisioning *provisioning.Service
+	// tasks registers devices from files, reports serves what became of them.
+	tasks   *registrationtask.Service
+	reports *awsiot.ReportLinks
 	// signIn lets people in who have no key.
 	signIn *signin.Service
 	// signInLines bounds the lines about failed sign-ins.
@@ -172,7 +177,7 @@ func New(ctx context.Context, o Options) (*App, error) {
 	a.cleanups = &cleanups{log: log.Logger}
 	steps := []func(context.Context) error{
 		a.openFolder, a.openStore, a.recordCalls, a.openKeys, a.joinDomains, a.joinRevocations, a.joinAudit,
-		a.joinSignIn, a.joinFunctions, a.joinProvisioning, a.joinDevicePlane, a.joinFollowers, a.joinAPI,
+		a.joinSignIn, a.joinFunctions, a.joinProvisioning, a.joinRegistrationTasks, a.joinDevicePlane, a.joinFollowers, a.joinAPI,
 	}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {

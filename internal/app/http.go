@@ -59,8 +59,10 @@ func (a *App) joinAPI(context.Context) error {
 		return err
 	}
 	a.bulk = a.newBulkEdits()
+	a.reports = a.reportLinks()
 	awsiot.Register(a.api, awsiot.Deps{
 		Registry: a.registry, Index: a.index, Shadows: a.shadows, Connections: connections{a.presence}, Authorizers: a.authorizers, Provisioning: a.provisioning,
+		Tasks: a.tasks, Reports: a.reports,
 		Tags: tags, Devices: a.devices,
 		DeleteThing: a.deleteThing,
 	})
@@ -166,6 +168,8 @@ func (a *App) deviceHandler(listener string) http.Handler {
 			a.readyz(w)
 		case r.URL.Path == crlPath:
 			a.revocations.ServeHTTP(w, r)
+		case strings.HasPrefix(r.URL.Path, awsiot.ReportPath):
+			a.reports.ServeHTTP(w, r)
 		case strings.HasPrefix(r.URL.Path, adminapi.Prefix):
 			admin.ServeHTTP(w, r)
 		default:

@@ -245,6 +245,7 @@ func (a *App) Start(ctx context.Context) error {
 		part{"strangers", a.forgetStrangers},
 		part{"stored sessions", a.keeper.Run},
 		part{"bulk edits", a.bulk.Run},
+		part{"registration tasks", a.tasks.Run},
 		part{"introductions", a.provisioning.RunIntroductions},
 	)
 	a.cleanups.push("background parts", background.stop)

@@ -147,6 +147,38 @@ func fields() []field {
 			func(s *Settings) value { return (*flag)(&s.Provisioning.RequireCADeclaration) },
 		},
 		{
+			"provisioning.task-workers", "16", "how many lines of a registration task are registered at a time", false,
+			func(s *Settings) value { return (*count)(&s.Provisioning.TaskWorkers) },
+		},
+		{
+			"provisioning.tasks-per-account", "1", "how many registration tasks of an account run at a time", false,
+			func(s *Settings) value { return (*count)(&s.Provisioning.TasksPerAccount) },
+		},
+		{
+			"objects.dir", "", "folder of buckets, each a folder of its files: BUCKET/KEY, for accounts other than the default one ACCOUNT/BUCKET/KEY; empty for buckets in data-dir", false,
+			func(s *Settings) value { return (*text)(&s.Objects.Dir) },
+		},
+		{
+			"objects.s3-url", "", "https://HOST[:PORT] of a store that speaks S3, for buckets there instead of in objects.dir; empty for none", false,
+			func(s *Settings) value { return (*text)(&s.Objects.S3URL) },
+		},
+		{
+			"objects.s3-region", "us-east-1", "region that requests to objects.s3-url are signed for", false,
+			func(s *Settings) value { return (*text)(&s.Objects.S3Region) },
+		},
+		{
+			"objects.s3-access-key-id", "", "access key id for objects.s3-url", false,
+			func(s *Settings) value { return (*text)(&s.Objects.S3AccessKeyID) },
+		},
+		{
+			"objects.s3-secret-file", "", "file with the secret of objects.s3-access-key-id", false,
+			func(s *Settings) value { return (*text)(&s.Objects.S3SecretFile) },
+		},
+		{
+			"objects.s3-ca-file", "", "file with the authorities of the certificate of objects.s3-url, PEM; empty for the system's", false,
+			func(s *Settings) value { return (*text)(&s.Objects.S3CAFile) },
+		},
+		{
 			"log.level", "info", "debug, info, warn or error", true,
 			func(s *Settings) value { return (*text)(&s.Log.Level) },
 		},

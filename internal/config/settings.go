@@ -56,6 +56,7 @@ type Settings struct {
 	Function   Function
 
 	Provisioning Provisioning
+	Objects      Objects
 	SignIn       SignIn
 }
 
@@ -142,6 +143,10 @@ type Provisioning struct {
 	// RequireCADeclaration keeps authorities that proved nothing from registering
 	// devices until an operator has declared that they are trusted.
 	RequireCADeclaration bool
+	// TaskWorkers is how many lines of a registration task are worked on at a
+	// time, TasksPerAccount how many tasks; both are at least 1.
+	TaskWorkers     int
+	TasksPerAccount int
 }
 
 // Log says what is logged and how.

@@ -71,6 +71,9 @@ func (s *Settings) validate() []Problem {
 	c.require(s.PKI.KeyPool >= 1 && s.PKI.KeyPool <= maxKeyPool, "pki.key-pool", "must be from 1 to %d", maxKeyPool)
 	c.require(s.Provisioning.ClaimRate >= 0, "provisioning.claim-rate", "must not be negative")
 	c.require(s.Provisioning.ClaimOutstanding >= 0, "provisioning.claim-outstanding", "must not be negative")
+	c.require(s.Provisioning.TaskWorkers >= 1 && s.Provisioning.TaskWorkers <= maxTaskWorkers, "provisioning.task-workers", "must be from 1 to %d", maxTaskWorkers)
+	c.require(s.Provisioning.TasksPerAccount >= 1, "provisioning.tasks-per-account", "must be at least 1")
+	s.validateObjects(c)
 	c.oneOf("mqtt.profile", s.MQTT.Profile, ProfileAWS, ProfileStandard)
 	c.require(s.MQTT.SessionExpiry >= 0 && s.MQTT.SessionExpiry <= maxSessionExpiry, "mqtt.session-expiry", "must be from 0s to %v", maxSessionExpiry)
 	c.require(s.MQTT.MaxQueuedMessages >= 1, "mqtt.max-queued-messages", "must be at least 1")
@@ -106,6 +109,9 @@ const (
 	// longestDrain is what those who stop a server can be asked to wait.
 	longestDrain = time.Hour
 )
+
+// maxTaskWorkers bounds what a task takes from devices that join by themselves.
+const maxTaskWorkers = 1000
 
 // maxKeyPool bounds the keys of nobody yet in memory.
 const maxKeyPool = 10_000

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 
@@ -18,9 +19,8 @@ import (
 
 // S3Options say where an S3-compatible store is.
 type S3Options struct {
-	// Endpoint is HOST or HOST:PORT. Without TLS it must be this machine.
-	Endpoint    string
-	Insecure    bool
+	// URL is https://HOST[:PORT]; http is only for this machine.
+	URL         string
 	Region      string
 	AccessKeyID string
 	Secret      string
@@ -39,7 +39,12 @@ type S3 struct {
 
 // NewS3 makes no connection yet.
 func NewS3(o S3Options) (*S3, error) {
-	transport, err := minio.DefaultTransport(!o.Insecure)
+	at, err := url.Parse(o.URL)
+	if err != nil {
+		return nil, fmt.Errorf("read address of the object store: %w", err)
+	}
+	secure := at.Scheme == "https"
+	transport, err := minio.DefaultTransport(secure)
 	if err != nil {
 		return nil, fmt.Errorf("prepare connections to the object store: %w", err)
 	}
@@ -48,8 +53,8 @@ func NewS3(o S3Options) (*S3, error) {
 			return nil, err
 		}
 	}
-	client, err := minio.New(o.Endpoint, &minio.Options{
-		Creds: credentials.NewStaticV4(o.AccessKeyID, o.Secret, ""), Secure: !o.Insecure, Region: o.Region,
+	client, err := minio.New(at.Host, &minio.Options{
+		Creds: credentials.NewStaticV4(o.AccessKeyID, o.Secret, ""), Secure: secure, Region: o.Region,
 		Transport: transport, BucketLookup: minio.BucketLookupPath,
 	})
 	if err != nil {

@@ -136,20 +136,39 @@ type runError struct{ why string }
 
 func (e *runError) Error() string { return e.why }
 
-// end gives a task its last state.
+// end gives a task its last state, and counts the lines that were done but not
+// noted any more.
 func (s *Service) end(ctx context.Context, at place, status Status, message string) error {
 	r, err := s.step(ctx, at, func(r *taskRecord) (bool, error) {
 		if r.Status.final() {
 			return false, nil
 		}
 		r.Status, r.Message = status, message
-		return true, nil
+		return true, s.countRest(ctx, at, r)
 	})
 	if err == nil {
 		s.o.Logger.InfoContext(ctx, "registration task has ended", slog.String("account", string(at.account)), slog.String("task", at.id),
 			slog.String("status", string(r.Status)), slog.Int64("succeeded", r.Succeeded), slog.Int64("failed", r.Failed), slog.String("message", message))
 	}
 	return err
+}
+
+// countRest counts the receipts behind the last line that was noted.
+func (s *Service) countRest(ctx context.Context, at place, r *taskRecord) error {
+	rest := store.Range{From: lineKey(at.account, at.id, r.Line), To: store.Under(kindLine, string(at.account), at.id).To}
+	err := s.o.Store.Scan(ctx, rest, func(found store.Record) error {
+		var done receipt
+		if err := decode(found, &done); err != nil {
+			return err
+		}
+		if done.Error == "" {
+			r.Succeeded++
+		} else {
+			r.Failed++
+		}
+		return nil
+	})
+	return storageFault(err)
 }
 
 // workThrough reads the file from the task's place, chunk by chunk.

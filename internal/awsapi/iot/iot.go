@@ -16,6 +16,7 @@ import (
 	"github.com/muster-iot/muster/internal/fleetquery"
 	"github.com/muster-iot/muster/internal/index"
 	"github.com/muster-iot/muster/internal/provisioning"
+	"github.com/muster-iot/muster/internal/registrationtask"
 	"github.com/muster-iot/muster/internal/registry"
 	"github.com/muster-iot/muster/internal/shadow"
 	"github.com/muster-iot/muster/internal/tag"
@@ -53,6 +54,10 @@ type Deps struct {
 	Tags        *tag.Service
 	// Provisioning lets devices join.
 	Provisioning *provisioning.Service
+	// Tasks registers devices from files, Reports makes links to what became of
+	// the lines.
+	Tasks   *registrationtask.Service
+	Reports *ReportLinks
 	// DeleteThing removes a thing and what goes with it elsewhere; the registry's
 	// own when nil.
 	DeleteThing func(ctx context.Context, account fleet.Account, name string, expected *int64) error
@@ -83,6 +88,7 @@ func Register(s *awsapi.Server, d Deps) {
 	a.registerAggregations(s)
 	a.registerAuthorizers(s)
 	a.registerProvisioning(s)
+	a.registerRegistrationTasks(s)
 	a.registerBillingGroups(s)
 	a.registerTags(s)
 	a.registerEventConfigurations(s)
