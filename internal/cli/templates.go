@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -95,7 +96,7 @@ func (c *command) templateShow() *cobra.Command {
 		if !*body {
 			return c.print(*format, t)
 		}
-		_, err = fmt.Fprintln(c.Out, text)
+		_, err = fmt.Fprintln(c.Out, strings.TrimSuffix(text, "\n"))
 		return err //nolint:wrapcheck // standard output says it all
 	})
 }
