@@ -37,7 +37,7 @@ func content(t *testing.T, s Store, account fleet.Account, bucket, key string) s
 	if err != nil {
 		t.Fatalf("%s %s/%s: %v", account, bucket, key, err)
 	}
-	defer object.Close() //nolint:errcheck // it was read only
+	defer object.Close()
 	text, err := io.ReadAll(object)
 	if err != nil || int64(len(text)) != object.Size || object.Version == "" {
 		t.Errorf("%s/%s: %d bytes of %d, version %q, %v", bucket, key, len(text), object.Size, object.Version, err)
