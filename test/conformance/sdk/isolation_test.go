@@ -214,7 +214,7 @@ func allActs(t *testing.T, of *neighbour, secret string) []act {
 			TemplateBody: new(keptBody), InputFileBucket: new("lines"), InputFileKey: new("in.ndjson"), RoleArn: new(templateRole),
 		}, refused: invalid},
 		{op: "UpdateCertificateProvider", in: &iot.UpdateCertificateProviderInput{
-			CertificateProviderName: new("signs"), LambdaFunctionArn: new("arn:aws:lambda:us-east-1:" + of.account + ":function:gate"),
+			CertificateProviderName: new("signs"), AccountDefaultForOperations: []types.CertificateProviderOperation{providerOperation},
 		}, refused: notFound},
 		{op: "UpdateProvisioningTemplate", in: &iot.UpdateProvisioningTemplateInput{TemplateName: new("joins"), Description: new("other"), DefaultVersionId: new(int32(1))}, refused: notFound},
 		{op: "UpdateThing", in: &iot.UpdateThingInput{ThingName: new("pump"), AttributePayload: &merge}, refused: notFound},
