@@ -1,6 +1,7 @@
 package certprovider
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -195,6 +196,52 @@ func TestOneProviderUnderConcurrency(t *testing.T) {
 	if n := len(r.events()); n != 1 {
 		t.Errorf("%d events", n)
 	}
+}
+
+// overtaken is a store in which somebody else commits right before the first
+// commit.
+type overtaken struct {
+	store.Store
+
+	first sync.Once
+	rival func()
+}
+
+func (o *overtaken) Commit(ctx context.Context, b store.Batch) (store.Position, error) {
+	o.first.Do(o.rival)
+	return o.Store.Commit(ctx, b)
+}
+
+// A command that another one has overtaken decides anew.
+func TestOvertakenCommands(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	ctx := t.Context()
+	against := func(rival func() error) *Service {
+		options := r.o
+		options.Registerer = nil
+		options.Store = &overtaken{Store: r.engine, rival: func() {
+			if err := rival(); err != nil {
+				t.Error(err)
+			}
+		}}
+		s, err := New(options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	first := good()
+	first.Name = "first"
+	_, err := against(func() error { _, err := r.Create(ctx, account, first); return err }).Create(ctx, account, good())
+	wantCode(t, err, fault.LimitExceeded)
+	_, err = against(func() error { return r.Delete(ctx, account, "first") }).Update(ctx, account, UpdateCommand{Name: "first"})
+	wantCode(t, err, fault.ResourceNotFound)
+	if listed, err := r.List(ctx, account); err != nil || len(listed) != 0 {
+		t.Error(listed, err)
+	}
+	r.create()
+	wantCode(t, against(func() error { return r.Delete(ctx, account, "own,ca") }).Delete(ctx, account, "own,ca"), fault.ResourceNotFound)
 }
 
 // Tags come with a provider, in its commit, and go with it.
