@@ -156,9 +156,11 @@ func (c *Client) ListCACertificates(ctx context.Context, limit int) ([]CACertifi
 // DescribeCACertificate returns one authority.
 func (c *Client) DescribeCACertificate(ctx context.Context, id string) (CACertificate, error) {
 	var out struct {
-		Description CACertificate `json:"certificateDescription"`
+		Description  CACertificate       `json:"certificateDescription"`
+		Registration *RegistrationConfig `json:"registrationConfig"`
 	}
 	err := c.JSON(ctx, get(Path("cacertificate", id), nil), nil, &out)
+	out.Description.Registration = out.Registration
 	return out.Description, err
 }
 

@@ -64,7 +64,7 @@ func (s *Service) Provision(ctx context.Context, account fleet.Account, c Provis
 		if err := mustWait(ctx, a, &c); err != nil {
 			return err
 		}
-		if err := s.carryOut(ctx, a, &c, certify, &made); err != nil || c.Joined == nil {
+		if err := s.makeAll(ctx, a, &c, certify, &made); err != nil || c.Joined == nil {
 			return err
 		}
 		more, err := c.Joined(made)
@@ -99,8 +99,8 @@ func (s *Service) Provision(ctx context.Context, account fleet.Account, c Provis
 // certifier makes true what a plan says of its certificate.
 type certifier = func(context.Context, *attempt, *Provisioned) error
 
-// carryOut decides all that a plan asks for.
-func (s *Service) carryOut(ctx context.Context, a *attempt, c *ProvisionCommand, certify certifier, made *Provisioned) error {
+// makeAll decides all that a plan asks for.
+func (s *Service) makeAll(ctx context.Context, a *attempt, c *ProvisionCommand, certify certifier, made *Provisioned) error {
 	if err := s.provisionThing(ctx, a, c.Plan.Thing, made); err != nil {
 		return err
 	}

@@ -52,7 +52,7 @@ func (s *Service) rehearse(ctx context.Context, a *attempt, plan *provtemplate.P
 	if err := s.checkPlan(plan); err != nil {
 		return err
 	}
-	return s.carryOut(ctx, a, &c, certify, &Provisioned{ResourceARNs: map[string]string{}})
+	return s.makeAll(ctx, a, &c, certify, &Provisioned{ResourceARNs: map[string]string{}})
 }
 
 // lookAhead finds out what there is of a plan.
