@@ -174,7 +174,7 @@ func templateTestOf(run *provisioning.DryRun) *templateTestOutput {
 	}
 	out.Plan = planOf(run)
 	for _, m := range run.Rehearsal.Missing {
-		out.Missing = append(out.Missing, missingResource{Kind: m.Kind, Name: m.Name, ARN: m.Scope.ARN(m.Kind, m.Name)})
+		out.Missing = append(out.Missing, missingResource{Kind: m.Kind, Name: m.Name, ARN: m.ARN(m.Kind, m.Name)})
 	}
 	if run.Rehearsal.Refusal != nil {
 		coded := fault.From(run.Rehearsal.Refusal)

@@ -162,9 +162,11 @@ func evaluationProblem(body string, wrong *provtemplate.EvaluationError) *Proble
 	if p.Pointer == "" && p.Parameter != "" {
 		p.Pointer = "/Parameters/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(p.Parameter)
 	}
-	found := false
-	if p.Line, p.Column, found = provtemplate.Locate([]byte(body), p.Pointer, provtemplate.DefaultLimits()); !found {
+	line, column, found := provtemplate.Locate([]byte(body), p.Pointer, provtemplate.DefaultLimits())
+	if !found {
 		p.Pointer = wrong.Pointer
+		return p
 	}
+	p.Line, p.Column = line, column
 	return p
 }

@@ -98,6 +98,19 @@ func TestDryRun(t *testing.T) {
 	}
 }
 
+// TestDryRunSignsNothing: the issuer of the rig refuses, so a certificate that is
+// asked for with a request would be a refusal if it were signed.
+func TestDryRunSignsNothing(t *testing.T) {
+	t.Parallel()
+	r := newJITRig(t)
+	const body = `{"Parameters":{"CSR":{"Type":"String"}},"Resources":{"thing":{"Type":"AWS::IoT::Thing","Properties":{"ThingName":"t"}},
+ "certificate":{"Type":"AWS::IoT::Certificate","Properties":{"CertificateSigningRequest":{"Ref":"CSR"}}}}}`
+	out, err := r.DryRun(t.Context(), jitAccount, DryRunCommand{Body: body, Type: provtemplate.Bulk, Parameters: map[string]string{"CSR": "x"}})
+	if err != nil || out.Problem != nil || out.Rehearsal.Refusal != nil || out.Plan.Certificate.CSR != "x" || out.StandIns != nil {
+		t.Errorf("%+v, %v, %v", out, out.Problem, err)
+	}
+}
+
 // ignore drops what a command has made.
 func ignore[T any](_ T, err error) error { return err }
 
