@@ -47,7 +47,7 @@ func (a *authority) newcomer(name string, serial int64, life time.Duration) badg
 // eventually polls until something holds.
 func (s *site) eventually(what string, holds func() bool) {
 	s.t.Helper()
-	for late := time.Now().Add(15 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) { //nolint:forbidigo // polls
+	for late := time.Now().Add(15 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(late) {
 			s.t.Fatal("not seen: " + what)
 		}

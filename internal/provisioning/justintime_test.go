@@ -549,7 +549,7 @@ func TestIntroductions(t *testing.T) {
 		if time.Now().After(late) {
 			t.Fatalf("%d are still held", held)
 		}
-		time.Sleep(time.Millisecond) //nolint:forbidigo // polls
+		time.Sleep(time.Millisecond)
 	}
 	cancel()
 	r.need(<-done)

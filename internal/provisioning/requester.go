@@ -284,7 +284,7 @@ func (s *Service) RegisterThing(ctx context.Context, account fleet.Account, c Re
 // to: whatever it is, the call has one error for it. What is in the way of the
 // template, and what is the server's, keep theirs.
 func registrationFault(err error) error {
-	switch fault.CodeOf(err) {
+	switch fault.CodeOf(err) { //nolint:exhaustive // the others are about the device
 	case "", fault.Conflict, fault.Throttling, fault.Unavailable, fault.Internal, fault.Forbidden, fault.Unauthorized:
 		return err
 	case fault.ResourceAlreadyExists:

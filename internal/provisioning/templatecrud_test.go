@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"reflect"
 	"strings"
@@ -59,7 +58,7 @@ func (r *templateRig) Commit(ctx context.Context, b store.Batch) (store.Position
 
 func newTemplateRig(t *testing.T) *templateRig {
 	t.Helper()
-	engine, err := embedded.Open(embedded.Options{Dir: "data", FS: vfs.NewMem(), Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), CacheBytes: 1 << 20, ReserveBytes: -1})
+	engine, err := embedded.Open(embedded.Options{Dir: "data", FS: vfs.NewMem(), Logger: slog.New(slog.DiscardHandler), CacheBytes: 1 << 20, ReserveBytes: -1})
 	if err != nil {
 		t.Fatal(err)
 	}

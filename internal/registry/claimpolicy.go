@@ -35,9 +35,9 @@ func (s *Service) claimPolicies(ctx context.Context, account fleet.Account, of r
 // claimPolicy is the document for the claims of one template.
 func claimPolicy(scope fleet.Scope, template string) ([]byte, error) {
 	type statement struct {
-		Effect   string
-		Action   []string
-		Resource []string
+		Effect   string   `json:"Effect"`
+		Action   []string `json:"Action"`
+		Resource []string `json:"Resource"`
 	}
 	resources := func(kind string) []string {
 		return []string{
@@ -47,8 +47,8 @@ func claimPolicy(scope fleet.Scope, template string) ([]byte, error) {
 		}
 	}
 	document, err := json.Marshal(struct {
-		Version   string
-		Statement []statement
+		Version   string      `json:"Version"`
+		Statement []statement `json:"Statement"`
 	}{"2012-10-17", []statement{
 		{"Allow", []string{"iot:Connect"}, []string{scope.ARN(fleet.ARNClient, "*")}},
 		{"Allow", []string{"iot:Publish", "iot:Receive"}, resources(fleet.ARNTopic)},

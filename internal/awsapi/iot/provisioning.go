@@ -61,7 +61,7 @@ func hookOf(h *iotwire.ProvisioningHook) *provisioning.Hook {
 }
 
 // versionID is a version's number on the wire.
-func versionID(n int64) *int32 { return new(int32(n)) } //nolint:gosec // a template has few versions in its life
+func versionID(n int64) *int32 { return new(int32(n)) }
 
 func (a *api) describeTemplate(
 	ctx context.Context, c *awsapi.Call, in *iotwire.DescribeProvisioningTemplateInput,

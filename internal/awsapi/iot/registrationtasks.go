@@ -40,8 +40,8 @@ func (a *api) describeRegistrationTask(
 	return &iotwire.DescribeThingRegistrationTaskOutput{
 		TaskID: &t.ID, Status: new(string(t.Status)), TemplateBody: &t.Body, InputFileBucket: &t.Bucket, InputFileKey: &t.Key, RoleARN: &t.RoleARN,
 		CreationDate: &t.Created, LastModifiedDate: &t.Modified, Message: optional(t.Message),
-		SuccessCount: new(int32(t.Succeeded)), FailureCount: new(int32(t.Failed)), //nolint:gosec // a file has fewer lines
-		PercentageProgress: new(int32(t.Progress)), //nolint:gosec // it is in percent
+		SuccessCount: new(int32(t.Succeeded)), FailureCount: new(int32(t.Failed)),
+		PercentageProgress: new(int32(t.Progress)),
 	}, nil
 }
 

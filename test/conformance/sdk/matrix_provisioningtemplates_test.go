@@ -387,7 +387,7 @@ func templateUseAnswers() []answerCase {
 		}},
 		{op: "RegisterThing", want: failure, says: "does not exist", do: register(fmt.Sprintf(thingOnly, `,"ThingGroups":["nobody"]`, ""), map[string]string{"Name": "x"})},
 		{op: "RegisterThing", want: invalid, rule: "body", says: "line 1, column 1", do: register("[]", nil)},
-		{op: "RegisterThing", want: invalid, rule: "parameters", says: `parameter "Name"`, do: register(plain, nil)},
+		{op: "RegisterThing", want: failure, rule: "parameters", says: `parameter "Name"`, do: register(plain, nil)},
 		{op: "RegisterThing", want: "ConflictingResourceUpdateException", says: "FAIL", do: func(o *operator) error {
 			name := named("thing")
 			must(o, o.CreateThing, &iot.CreateThingInput{ThingName: &name})
