@@ -112,6 +112,8 @@ type Options struct {
 	AttributeRules AttributeRules
 	// Certificates answers what expires and takes over revocation lists.
 	Certificates Certificates
+	// Renewals answers about exchanged certificates.
+	Renewals Renewals
 	// BulkEdits changes what a query finds.
 	BulkEdits BulkEdits
 	// Importer makes and changes things in bulk.

@@ -43,6 +43,7 @@ import (
 	"github.com/muster-iot/muster/internal/provisioning"
 	"github.com/muster-iot/muster/internal/registrationtask"
 	"github.com/muster-iot/muster/internal/registry"
+	"github.com/muster-iot/muster/internal/renewal"
 	"github.com/muster-iot/muster/internal/shadow"
 	"github.com/muster-iot/muster/internal/shadowhistory"
 	"github.com/muster-iot/muster/internal/signin"
@@ -106,6 +107,8 @@ type App struct {
 	// functions stand in for cloud functions; provisioning lets devices join.
 	functions    *function.Set
 	provisioning *provisioning.Service
+	// renewals follows things from one certificate to the next.
+	renewals *renewal.Service
 	// tasks registers devices from files, reports serves what became of them.
 	tasks   *registrationtask.Service
 	reports *awsiot.ReportLinks
@@ -159,6 +162,8 @@ type followers struct {
 	// accounts keeps the directory of names.
 	accounts *eventlog.Runner
 	audit    *eventlog.Runner
+	// renewals sees connections with new certificates.
+	renewals *eventlog.Runner
 	// connectivity follows connections, attachments and certificates.
 	connectivity *eventlog.Runner
 }
@@ -177,7 +182,7 @@ func New(ctx context.Context, o Options) (*App, error) {
 	a.cleanups = &cleanups{log: log.Logger}
 	steps := []func(context.Context) error{
 		a.openFolder, a.openStore, a.recordCalls, a.openKeys, a.joinDomains, a.joinRevocations, a.joinAudit,
-		a.joinSignIn, a.joinFunctions, a.joinProvisioning, a.joinRegistrationTasks, a.joinDevicePlane, a.joinFollowers, a.joinAPI,
+		a.joinSignIn, a.joinFunctions, a.joinRenewals, a.joinProvisioning, a.joinRegistrationTasks, a.joinDevicePlane, a.joinFollowers, a.joinAPI,
 	}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {

@@ -149,8 +149,8 @@ func (a *App) deviceHandler(listener string) http.Handler {
 		Memberships: a.memberships, WhyMember: a.whyMember,
 		Connectivity: a.connectivity, ShadowHistory: shadowVersions{a.versions, a}, Drifts: drifts{a},
 		History: a.history, Tokens: a.tokens, Account: callerAccount, Now: now,
-		BulkEdits: a.bulk,
-		Importer:  a.registry, Exporter: a.registry, Permit: a.permit, ARN: a.callerARN,
+		BulkEdits: a.bulk, Renewals: a.renewals,
+		Importer: a.registry, Exporter: a.registry, Permit: a.permit, ARN: a.callerARN,
 	})
 	mqtt := a.webSocketHandler(listener)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -23,7 +23,7 @@ const (
 func (a *App) joinProvisioning(context.Context) error {
 	var err error
 	a.provisioning, err = provisioning.New(provisioning.Options{
-		Store: a.store, Registry: a.registry, Region: a.settings.Region, Functions: a.functions, Now: now, NewID: uuid.NewString,
+		Store: a.store, Registry: a.registry, Region: a.settings.Region, Functions: a.functions, Renewals: a.renewals, Now: now, NewID: uuid.NewString,
 		Limits: provisioning.Limits{
 			ClaimRate: a.settings.Provisioning.ClaimRate, ClaimOutstanding: a.settings.Provisioning.ClaimOutstanding,
 			TemplateVersions: maxTemplateVersions,

@@ -14,7 +14,7 @@ import (
 // certificates is the family of commands on device certificates.
 func (c *command) certificates() *cobra.Command {
 	cmd := &cobra.Command{Use: "certificates", Short: "List and describe device certificates, and those that expire"}
-	cmd.AddCommand(c.certificatesExpiring(), c.certificatesList(), c.certificatesDescribe())
+	cmd.AddCommand(c.certificatesExpiring(), c.certificatesList(), c.certificatesDescribe(), c.certificatesRenewals())
 	return cmd
 }
 

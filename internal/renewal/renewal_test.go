@@ -607,7 +607,7 @@ func TestRun(t *testing.T) {
 		go func() { done <- r.Run(ctx) }()
 		time.Sleep(overlap - time.Second)
 		r.want("pump", old, active, true)
-		time.Sleep(sweepEvery)
+		time.Sleep(time.Second + sweepEvery)
 		r.want("pump", old, inactive, false)
 		stop()
 		if err := <-done; err != nil {

@@ -16,7 +16,7 @@ import (
 
 const (
 	// sweepEvery is how exactly renewals keep their times.
-	sweepEvery = 10 * time.Second
+	sweepEvery = time.Second
 	// sweepBatch is how many that are due are read at a time.
 	sweepBatch = 256
 )
