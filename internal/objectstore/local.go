@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -46,7 +47,8 @@ func (l *Local) Open(_ context.Context, account fleet.Account, bucket, key strin
 	if account != l.Default {
 		name = path.Join(string(account), name)
 	}
-	file, err := root.Open(name)
+	// A pipe would wait for somebody who writes.
+	file, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return Object{}, notFound(err)
 	}
@@ -61,9 +63,12 @@ func (l *Local) Open(_ context.Context, account fleet.Account, bucket, key strin
 	return Object{ReadCloser: file, Size: info.Size(), Version: version}, nil
 }
 
+// nowhere are errors about a name that leads nowhere, or could not lead anywhere.
+var nowhere = []error{fs.ErrNotExist, fs.ErrInvalid, syscall.ENOTDIR, syscall.EINVAL, syscall.ENAMETOOLONG, syscall.ELOOP}
+
 // notFound tells a name that leads nowhere, or outside, from trouble.
 func notFound(err error) error {
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid) || strings.Contains(err.Error(), "escapes") || errors.Is(err, syscall.ENOTDIR) {
+	if strings.Contains(err.Error(), "escapes") || slices.ContainsFunc(nowhere, func(n error) bool { return errors.Is(err, n) }) {
 		return fmt.Errorf("%w: %w", ErrNotFound, err)
 	}
 	return fmt.Errorf("open object: %w", err)

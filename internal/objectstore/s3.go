@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/minio/minio-go/v7"
@@ -37,6 +38,10 @@ type S3 struct {
 	general fleet.Account
 }
 
+// maxTries bounds how often a request is made: somebody may wait for it, and a
+// task tries again by itself.
+const maxTries = 3
+
 // NewS3 makes no connection yet.
 func NewS3(o S3Options) (*S3, error) {
 	at, err := url.Parse(o.URL)
@@ -55,7 +60,7 @@ func NewS3(o S3Options) (*S3, error) {
 	}
 	client, err := minio.New(at.Host, &minio.Options{
 		Creds: credentials.NewStaticV4(o.AccessKeyID, o.Secret, ""), Secure: secure, Region: o.Region,
-		Transport: transport, BucketLookup: minio.BucketLookupPath,
+		Transport: transport, BucketLookup: minio.BucketLookupPath, MaxRetries: maxTries,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("prepare the object store: %w", err)
@@ -78,8 +83,8 @@ func trusting(file string) (*tls.Config, error) {
 
 // Open implements Store.
 func (s *S3) Open(ctx context.Context, account fleet.Account, bucket, key string) (Object, error) {
-	if !s.owns(account, bucket) {
-		return Object{}, fmt.Errorf("%w: bucket %q", ErrNotFound, bucket)
+	if !s.owns(account, bucket) || climbs(key) {
+		return Object{}, fmt.Errorf("%w: bucket %q, key %q", ErrNotFound, bucket, key)
 	}
 	object, err := s.client.GetObject(ctx, bucket, key, minio.GetObjectOptions{})
 	if err != nil {
@@ -101,11 +106,20 @@ func (s *S3) owns(account fleet.Account, bucket string) bool {
 	return account == s.general
 }
 
-// missing tells what does not exist from trouble.
+// climbs reports whether a key could be taken for a path that leads elsewhere: what
+// stands between us and the store may tidy paths up, and the next bucket may be
+// another account's.
+func climbs(key string) bool {
+	parts := strings.Split(key, "/")
+	return slices.Contains(parts, "..") || slices.Contains(parts, ".")
+}
+
+// missing tells what does not exist, or cannot, from trouble.
 func missing(err error) error {
 	answer := minio.ToErrorResponse(err)
 	switch {
-	case answer.StatusCode == http.StatusNotFound, answer.Code == minio.NoSuchBucket, answer.Code == minio.NoSuchKey:
+	case answer.StatusCode == http.StatusNotFound, answer.Code == minio.NoSuchBucket, answer.Code == minio.NoSuchKey,
+		answer.Code == minio.InvalidBucketName, answer.Code == minio.XMinioInvalidObjectName:
 		return fmt.Errorf("%w: %w", ErrNotFound, err)
 	}
 	return fmt.Errorf("open object: %w", err)

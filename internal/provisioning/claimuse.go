@@ -21,8 +21,11 @@ type claimKey struct {
 // claimUse is what one claim has asked for in a minute, and how many of its
 // certificates can be waiting at most.
 type claimUse struct {
+	mu     sync.Mutex
 	minute time.Time
 	asked  int
+	// making are requests that were let through and have not ended.
+	making int
 	// waiting was counted or is higher than the truth.
 	waiting int
 	counted bool
@@ -34,74 +37,67 @@ type claimUses struct {
 	all map[claimKey]*claimUse
 }
 
-// take counts one request of a claim, or refuses it.
-func (c *claimUses) take(ctx context.Context, s *Service, r Requester) error {
+// take counts one request of a claim, or refuses it. Who is let through calls
+// ended when its certificate is made, or is not.
+func (c *claimUses) take(ctx context.Context, s *Service, r Requester) (ended func(), err error) {
 	l := s.o.Limits
 	if l.ClaimRate == 0 && l.ClaimOutstanding == 0 {
-		return nil
+		return func() {}, nil
 	}
-	k := claimKey{r.Account, r.Principal.ID}
-	if !c.askRate(k, l.ClaimRate, s.o.Now()) {
-		return fault.New(fault.Throttling, "The claim has asked for %d certificates in a minute, the most allowed", l.ClaimRate)
+	use := c.use(claimKey{r.Account, r.Principal.ID})
+	use.mu.Lock()
+	defer use.mu.Unlock()
+	if !use.ask(l.ClaimRate, s.o.Now()) {
+		return nil, fault.New(fault.Throttling, "The claim has asked for %d certificates in a minute, the most allowed", l.ClaimRate)
 	}
 	if l.ClaimOutstanding == 0 {
-		return nil
+		return func() {}, nil
 	}
-	if c.room(k, l.ClaimOutstanding) {
-		return nil
+	if !use.counted || use.waiting+use.making >= l.ClaimOutstanding {
+		// What was made of certificates since the last count is not known here. The
+		// lock is kept: those that are made meanwhile are counted once at least.
+		waiting, err := s.o.Registry.CountPending(ctx, r.Account, r.Principal.ID, l.ClaimOutstanding)
+		if err != nil {
+			return nil, err
+		}
+		use.counted, use.waiting = true, waiting
 	}
-	// What was made of certificates since the last count is not known here.
-	waiting, err := s.o.Registry.CountPending(ctx, r.Account, r.Principal.ID, l.ClaimOutstanding)
-	if err != nil {
-		return err
+	if use.waiting+use.making >= l.ClaimOutstanding {
+		return nil, fault.New(fault.Throttling, "%d certificates of the claim wait for their devices, the most allowed", l.ClaimOutstanding)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	use := c.use(k)
-	use.counted, use.waiting = true, waiting
-	if waiting >= l.ClaimOutstanding {
-		return fault.New(fault.Throttling, "%d certificates of the claim wait for their devices, the most allowed", waiting)
-	}
-	use.waiting++
-	return nil
+	use.making++
+	return func() {
+		use.mu.Lock()
+		defer use.mu.Unlock()
+		use.making--
+		use.waiting++
+	}, nil
 }
 
-// use returns the entry of a claim; the lock is held.
+// use returns the entry of a claim.
 func (c *claimUses) use(k claimKey) *claimUse {
-	if c.all == nil || len(c.all) >= maxClaims {
-		c.all = map[claimKey]*claimUse{}
-	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	use := c.all[k]
 	if use == nil {
+		if c.all == nil || len(c.all) >= maxClaims {
+			c.all = map[claimKey]*claimUse{}
+		}
 		use = &claimUse{}
 		c.all[k] = use
 	}
 	return use
 }
 
-// askRate counts a request in the present minute; false beyond the limit.
-func (c *claimUses) askRate(k claimKey, limit int, now time.Time) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	use := c.use(k)
-	if minute := now.Truncate(time.Minute); !minute.Equal(use.minute) {
-		use.minute, use.asked = minute, 0
+// ask counts a request in the present minute; false beyond the limit. The lock is
+// held.
+func (u *claimUse) ask(limit int, now time.Time) bool {
+	if minute := now.Truncate(time.Minute); !minute.Equal(u.minute) {
+		u.minute, u.asked = minute, 0
 	}
-	if limit > 0 && use.asked >= limit {
+	if limit > 0 && u.asked >= limit {
 		return false
 	}
-	use.asked++
-	return true
-}
-
-// room takes one place if there is one for sure.
-func (c *claimUses) room(k claimKey, limit int) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	use := c.use(k)
-	if !use.counted || use.waiting >= limit {
-		return false
-	}
-	use.waiting++
+	u.asked++
 	return true
 }

@@ -1,12 +1,15 @@
 package provisioning
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/muster-iot/muster/internal/fault"
 )
@@ -37,12 +40,6 @@ type hookInput struct {
 	TemplateARN        string            `json:"templateArn"`
 	ClientID           string            `json:"clientId"`
 	Parameters         map[string]string `json:"parameters"`
-}
-
-// hookOutput is what a hook may answer.
-type hookOutput struct {
-	AllowProvisioning  bool              `json:"allowProvisioning"`
-	ParameterOverrides map[string]string `json:"parameterOverrides"`
 }
 
 // errHookRefused is a hook that has answered no.
@@ -77,19 +74,86 @@ func (s *Service) invokeHook(ctx context.Context, target string, in hookInput) (
 	if err != nil {
 		return nil, fmt.Errorf("invoke hook: %w", err)
 	}
-	var out hookOutput
-	if err := json.Unmarshal(answer, &out); err != nil {
+	overrides, err := readAnswer(answer)
+	if errors.Is(err, errHookRefused) {
+		return nil, err
+	}
+	if err != nil {
 		return nil, fmt.Errorf("read the hook's answer: %w", err)
 	}
-	if !out.AllowProvisioning {
-		return nil, errHookRefused
-	}
 	all := maps.Clone(in.Parameters)
-	for name, value := range out.ParameterOverrides {
-		if len(value) > maxOverride {
-			return nil, fmt.Errorf("the hook's value of parameter %s has more than %d bytes", name, maxOverride)
+	maps.Copy(all, overrides)
+	return all, nil
+}
+
+// readAnswer returns the parameters that a hook replaces, or errHookRefused. What
+// the standard decoder would let pass or make something of is no clear yes: a name
+// in other letters, a member that comes twice, null for a text, bytes that are no
+// text.
+func readAnswer(answer []byte) (map[string]string, error) {
+	if !utf8.Valid(answer) {
+		return nil, errors.New("it is not UTF-8")
+	}
+	all, err := members(answer)
+	if err != nil {
+		return nil, err
+	}
+	switch allowed := string(all["allowProvisioning"]); allowed {
+	case "true":
+	case "", "false":
+		return nil, errHookRefused
+	default:
+		return nil, errors.New("allowProvisioning is no boolean")
+	}
+	given := all["parameterOverrides"]
+	if len(given) == 0 || string(given) == "null" {
+		return nil, nil //nolint:nilnil // it replaces nothing
+	}
+	texts, err := members(given)
+	if err != nil {
+		return nil, fmt.Errorf("parameterOverrides: %w", err)
+	}
+	overrides := make(map[string]string, len(texts))
+	for name, text := range texts {
+		var value *string
+		if err := json.Unmarshal(text, &value); err != nil || value == nil {
+			return nil, fmt.Errorf("the value of parameter %s is no text", name)
+		}
+		if len(*value) > maxOverride {
+			return nil, fmt.Errorf("the value of parameter %s has more than %d bytes", name, maxOverride)
+		}
+		overrides[name] = *value
+	}
+	return overrides, nil
+}
+
+// members splits one object, in which no name comes twice.
+func members(text []byte) (map[string]json.RawMessage, error) {
+	d := json.NewDecoder(bytes.NewReader(text))
+	if open, err := d.Token(); err != nil || open != json.Delim('{') {
+		return nil, errors.New("it is no JSON object")
+	}
+	all := map[string]json.RawMessage{}
+	for d.More() {
+		token, err := d.Token()
+		if err != nil {
+			return nil, fmt.Errorf("read a name: %w", err)
+		}
+		name := token.(string) //nolint:forcetypeassert // the decoder gives nothing else in an object
+		var value json.RawMessage
+		if err := d.Decode(&value); err != nil {
+			return nil, fmt.Errorf("read the value of %.128q: %w", name, err)
+		}
+		if _, twice := all[name]; twice {
+			return nil, fmt.Errorf("the member %.128q comes twice", name)
 		}
 		all[name] = value
+	}
+	if _, err := d.Token(); err != nil {
+		return nil, fmt.Errorf("read the end of an object: %w", err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("there is something behind the object")
 	}
 	return all, nil
 }

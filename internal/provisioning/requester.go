@@ -123,9 +123,11 @@ func (s *Service) CreateFromCSR(ctx context.Context, r Requester, csr string) (I
 func (s *Service) issue(
 	ctx context.Context, r Requester, create func(registry.PendingCommand) (registry.KeysAndCertificate, error),
 ) (Issued, error) {
-	if err := s.claims.take(ctx, s, r); err != nil {
+	ended, err := s.claims.take(ctx, s, r)
+	if err != nil {
 		return Issued{}, err
 	}
+	defer ended()
 	secret, hash := newToken()
 	made, err := create(registry.PendingCommand{Claim: r.Principal.ID, TokenHash: hash, Until: s.o.Now().Add(TokenLife)})
 	if err != nil {

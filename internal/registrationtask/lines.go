@@ -10,7 +10,7 @@ import (
 	"unicode/utf8"
 )
 
-// maxLine bounds a line in bytes.
+// maxLine bounds a line in bytes, without its end.
 const maxLine = 256 << 10
 
 // line is one line of a file that is not empty.
@@ -31,7 +31,7 @@ type lineReader struct {
 
 // newLineReader goes on at a line and its offset.
 func newLineReader(r io.Reader, number, offset int64) *lineReader {
-	return &lineReader{from: bufio.NewReaderSize(r, maxLine), number: number, offset: offset}
+	return &lineReader{from: bufio.NewReaderSize(r, maxLine+len("\r\n")), number: number, offset: offset}
 }
 
 // next returns the next line that is not empty, or io.EOF. What lies behind the
@@ -46,6 +46,7 @@ func (l *lineReader) next() (line, error) {
 			more, err = l.from.ReadSlice('\n')
 			size += int64(len(more))
 		}
+		long = long || len(bytes.TrimRight(text, "\r\n")) > maxLine
 		if err != nil && !errors.Is(err, io.EOF) {
 			return line{}, fmt.Errorf("read line %d: %w", l.number, err)
 		}

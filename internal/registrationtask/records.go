@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strconv"
 	"time"
 
 	"github.com/muster-iot/muster/internal/event"
@@ -82,6 +83,15 @@ func activeKey(account fleet.Account) store.Key { return store.K(kindActive, str
 
 func lineKey(account fleet.Account, id string, line int64) store.Key {
 	return store.K(kindLine, string(account), id, fmt.Sprintf("%012d", line))
+}
+
+// lineNumber is the number of the line in the key of its receipt.
+func lineNumber(k store.Key) (int64, error) {
+	number, err := strconv.ParseInt(k.Last(), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("read key %s: %w", k, err)
+	}
+	return number, nil
 }
 
 // read decodes a record into v and returns its version, 0 when there is none.

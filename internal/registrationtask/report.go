@@ -3,9 +3,7 @@ package registrationtask
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
-	"strconv"
 
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
@@ -69,9 +67,9 @@ func (s *Service) WriteReport(ctx context.Context, w io.Writer, account fleet.Ac
 		if (r.Error != "") != (report == Errors) {
 			return nil
 		}
-		number, err := strconv.ParseInt(found.Key.Last(), 10, 64)
+		number, err := lineNumber(found.Key)
 		if err != nil {
-			return fmt.Errorf("read key %s: %w", found.Key, err)
+			return err
 		}
 		l := reportLine{LineNumber: number, Offset: r.End}
 		if report == Errors {

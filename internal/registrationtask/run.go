@@ -20,8 +20,9 @@ import (
 
 const (
 	// chunk is how many lines are read ahead and done before the task's record
-	// says so.
-	chunk = 512
+	// says so; fewer when they are long.
+	chunk      = 512
+	chunkBytes = 4 << 20
 	// lookEvery is the time between two looks for tasks, and trimEvery for what is
 	// too old.
 	lookEvery = 15 * time.Second
@@ -166,7 +167,10 @@ func (s *Service) countRest(ctx context.Context, at place, r *taskRecord) error 
 		} else {
 			r.Failed++
 		}
-		return nil
+		number, err := lineNumber(found.Key)
+		// A report reaches as far as the lines that were begun.
+		r.Line = number + 1
+		return err
 	})
 	return storageFault(err)
 }
@@ -185,18 +189,19 @@ func (s *Service) workThrough(ctx context.Context, at place, r *taskRecord) erro
 	}
 	defer object.Close() //nolint:errcheck // it was read only
 	if object.Version != r.Version || object.Size != r.Size {
-		return &runError{"the input file was changed while the task ran"}
+		return errChanged
 	}
-	if _, err := io.CopyN(io.Discard, object, r.Offset); err != nil {
+	whole := io.LimitReader(object, r.Size)
+	if _, err := io.CopyN(io.Discard, whole, r.Offset); err != nil {
 		return fmt.Errorf("go to byte %d of the input: %w", r.Offset, err)
 	}
-	lines := newLineReader(object, r.Line, r.Offset)
+	lines := newLineReader(whole, r.Line, r.Offset)
 	for more := true; more; {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		batch := make([]line, 0, chunk)
-		for len(batch) < chunk {
+		for len(batch) < chunk && lines.offset-r.Offset < chunkBytes {
 			next, err := lines.next()
 			if errors.Is(err, io.EOF) {
 				more = false
@@ -213,6 +218,30 @@ func (s *Service) workThrough(ctx context.Context, at place, r *taskRecord) erro
 		if err := s.note(ctx, at, r, lines); err != nil {
 			return err
 		}
+	}
+	return s.wasRead(ctx, at, r)
+}
+
+// errChanged ends a task whose file is not what it was at the start.
+var errChanged = &runError{"the input file was changed while the task ran"}
+
+// wasRead refuses a file that has ended before its end, or is another one now: an
+// open file can be overwritten. One that is gone cannot be looked at again, and
+// was read.
+func (s *Service) wasRead(ctx context.Context, at place, r *taskRecord) error {
+	if r.Offset != r.Size {
+		return errChanged
+	}
+	object, err := s.o.Objects.Open(ctx, at.account, r.Bucket, r.Key)
+	switch {
+	case errors.Is(err, ErrNoObject):
+		return nil
+	case err != nil:
+		return fmt.Errorf("look at the input again: %w", err)
+	}
+	_ = object.Close() // it was read only
+	if object.Version != r.Version || object.Size != r.Size {
+		return errChanged
 	}
 	return nil
 }

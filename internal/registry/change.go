@@ -73,7 +73,11 @@ func (s *Service) commit(
 		if n == 0 {
 			a.reader = first
 		}
-		if err := command(ctx, a); err != nil {
+		err = command(ctx, a)
+		if errors.Is(err, errMoved) {
+			continue
+		}
+		if err != nil {
 			return store.Position{}, false, storageFault(err)
 		}
 		if a.empty() {
@@ -181,8 +185,16 @@ func load[T any, P stored[T]](ctx context.Context, a *attempt, k store.Key) (*T,
 		return nil, err
 	}
 	a.expect(k, version)
+	if a.seen[k] != version {
+		return nil, errMoved
+	}
 	return value, nil
 }
+
+// errMoved ends an attempt that has read a record twice and not found the same: it
+// could not commit, and what it decides would be about no moment at all. A caller
+// sees it only of an attempt that is made once, without a commit.
+var errMoved = fault.New(fault.Throttling, "The resource was changed at the same moment; try again")
 
 // loadMany is load for several keys, with nil for a missing one.
 func loadMany[T any, P stored[T]](ctx context.Context, a *attempt, keys []store.Key) ([]*T, error) {
@@ -192,6 +204,9 @@ func loadMany[T any, P stored[T]](ctx context.Context, a *attempt, keys []store.
 	}
 	for i, k := range keys {
 		a.expect(k, versions[i])
+		if a.seen[k] != versions[i] {
+			return nil, errMoved
+		}
 	}
 	return values, nil
 }
