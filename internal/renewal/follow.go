@@ -22,7 +22,7 @@ func (s *Service) Apply(ctx context.Context, events []event.Envelope) (store.Bat
 	for i := range events {
 		env := &events[i]
 		a.actor = env.Actor
-		switch e := env.Event.(type) { //nolint:gocritic // the rest of the log is not ours
+		switch e := env.Event.(type) {
 		case event.DeviceConnected:
 			if env.Actor.Principal.Kind == fleet.PrincipalCertificate {
 				err = a.see(ctx, things, seenIn(env, &e))
@@ -35,6 +35,8 @@ func (s *Service) Apply(ctx context.Context, events []event.Envelope) (store.Bat
 			}
 		case event.ThingDeleted:
 			err = a.loseThing(ctx, env, e.Thing)
+		default:
+			// The rest is not about renewals.
 		}
 		if err != nil {
 			return store.Batch{}, err
@@ -50,7 +52,7 @@ func certificatesOf(events []event.Envelope) []store.Key {
 	met := map[store.Key]bool{}
 	for i := range events {
 		id := ""
-		switch e := events[i].Event.(type) { //nolint:gocritic // the rest of the log is not ours
+		switch e := events[i].Event.(type) {
 		case event.DeviceConnected:
 			if events[i].Actor.Principal.Kind == fleet.PrincipalCertificate {
 				id = e.Principal
@@ -59,6 +61,8 @@ func certificatesOf(events []event.Envelope) []store.Key {
 			id = e.CertificateID
 		case event.CertificateStatusChanged:
 			id = e.CertificateID
+		default:
+			// The rest names no certificate that could be a new one.
 		}
 		if k := newKey(events[i].Account, id); id != "" && !met[k] {
 			met[k] = true

@@ -160,15 +160,15 @@ func (s *Service) thingsOf(ctx context.Context, r store.Reader, keys []store.Key
 	if err != nil {
 		return nil, storageFault(fmt.Errorf("read renewals by certificate: %w", err))
 	}
-	for i := range found {
-		if found[i].Version == 0 {
+	for _, one := range found {
+		if one.Version == 0 {
 			continue
 		}
 		var row newRow
-		if err := decode(found[i], &row, &row.Schema); err != nil {
+		if err := decode(one, &row, &row.Schema); err != nil {
 			return nil, err
 		}
-		things[keys[i]] = row.Thing
+		things[one.Key] = row.Thing
 	}
 	return things, nil
 }

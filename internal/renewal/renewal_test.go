@@ -208,23 +208,33 @@ func TestNewCertificate(t *testing.T) {
 				r.detach("pump", renewed)
 				r.delete(renewed)
 			},
-			outcome{abandoned, "was deleted"}, outcome{abandoned, "was deleted"}, outcome{abandoned, "was deleted"},
+			outcome{abandoned, "was deleted"},
+			outcome{abandoned, "was deleted"},
+			outcome{abandoned, "was deleted"},
 		},
 		"revoked": {
 			func(r *rig, renewed string) { r.update(renewed, revoked) },
-			outcome{abandoned, "was revoked"}, outcome{abandoned, "was revoked"}, outcome{abandoned, "was revoked"},
+			outcome{abandoned, "was revoked"},
+			outcome{abandoned, "was revoked"},
+			outcome{abandoned, "was revoked"},
 		},
 		"inactive": {
 			func(r *rig, renewed string) { r.update(renewed, inactive) },
-			outcome{}, outcome{unproven, "is INACTIVE"}, outcome{unproven, "is INACTIVE"},
+			outcome{},
+			outcome{unproven, "is INACTIVE"},
+			outcome{unproven, "is INACTIVE"},
 		},
 		"detached": {
 			func(r *rig, renewed string) { r.detach("pump", renewed) },
-			outcome{}, outcome{unproven, "is not attached"}, outcome{unproven, "is not attached"},
+			outcome{},
+			outcome{unproven, "is not attached"},
+			outcome{unproven, "is not attached"},
 		},
 		"expired": {
 			func(r *rig, _ string) { r.clock.Add(int64(40 * 24 * time.Hour)) },
-			outcome{}, outcome{abandoned, "has expired"}, outcome{abandoned, "has expired"},
+			outcome{},
+			outcome{abandoned, "has expired"},
+			outcome{abandoned, "has expired"},
 		},
 	} {
 		for _, when := range []event.CertificateRenewal{begun, proven} {

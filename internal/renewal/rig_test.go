@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/big"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -279,12 +280,7 @@ func (r *rig) acts(thing, id string) bool {
 	r.t.Helper()
 	things, err := r.registry.CertificateThings(r.t.Context(), acct, id)
 	r.need(err)
-	for _, name := range things {
-		if name == thing {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(things, thing)
 }
 
 // want demands that a certificate has a state and acts, or does not act, as a

@@ -220,34 +220,36 @@ func (s *Service) plan(ctx context.Context, at place) (*plan, error) {
 	if err != nil || !one.due(a.now) || one.now.Step != event.RenewalProven {
 		return nil, err
 	}
-	p := &plan{attempt: a, proven: one, retired: []string{one.now.Old}}
-	for i := 0; i < len(p.retired); i++ {
+	p := &plan{attempt: a, proven: one}
+	for waiting := []string{one.now.Old}; len(waiting) > 0; {
+		id := waiting[0]
+		waiting, p.retired = waiting[1:], append(p.retired, id)
 		for _, other := range all {
 			if other == one || !other.now.open() || other.now.Begun > one.now.Begun || other.now.Old == at.renewed {
 				continue
 			}
-			switch p.retired[i] {
-			case other.at.renewed:
-				if !slices.Contains(p.superseded, other) {
-					p.before = append(p.before, other)
-					p.retire(other.now.Old)
-				}
-			case other.now.Old:
-				if other.now.Step == event.RenewalSuperseded && !slices.Contains(p.before, other) {
-					p.superseded = append(p.superseded, other)
-					p.retire(other.at.renewed)
-				}
+			if more := p.include(other, id); more != "" && !slices.Contains(p.retired, more) && !slices.Contains(waiting, more) {
+				waiting = append(waiting, more)
 			}
 		}
 	}
 	return p, nil
 }
 
-// retire adds a certificate, once.
-func (p *plan) retire(id string) {
-	if !slices.Contains(p.retired, id) {
-		p.retired = append(p.retired, id)
+// include takes another renewal in that led to a certificate which goes, or that
+// was superseded on its way from it, and returns the certificate at its other
+// end; empty for one that stays out.
+func (p *plan) include(other *slot, id string) (more string) {
+	switch {
+	case slices.Contains(p.before, other) || slices.Contains(p.superseded, other):
+	case other.at.renewed == id:
+		p.before = append(p.before, other)
+		return other.now.Old
+	case other.now.Old == id && other.now.Step == event.RenewalSuperseded:
+		p.superseded = append(p.superseded, other)
+		return other.at.renewed
 	}
+	return ""
 }
 
 // carryOut is the part of the commit that is ours; ended are the certificates in
