@@ -43,6 +43,8 @@ func TestRenewal(t *testing.T) {
 	r.want("pump", old, active, true)
 	r.want("pump", renewed, active, true)
 	r.wantSteps(renewed, begun)
+	r.update(renewed, inactive)
+	r.update(renewed, active)
 	r.connectAs(fleet.PrincipalCustom, "pump", renewed) // a name that another kind of principal has
 	r.need(r.follow(t.Context()))
 	r.wantSteps(renewed, begun)
@@ -321,6 +323,9 @@ func TestSupersededProvesItself(t *testing.T) {
 	r := newRig(t)
 	old := r.thing("pump", "")
 	first := r.renew("pump", old)
+	r.clock.Add(int64(time.Second))
+	between := r.renew("pump", old)
+	r.clock.Add(int64(time.Second))
 	second := r.renew("pump", old)
 	r.connect("pump", first)
 	r.wantSteps(first, begun, superseded, proven)
@@ -329,12 +334,62 @@ func TestSupersededProvesItself(t *testing.T) {
 	r.want("pump", old, inactive, false)
 	r.want("pump", second, active, true)
 	r.wantSteps(second, begun)
+	r.want("pump", between, active, true) // asked for after what is in use
+	r.wantSteps(between, begun, superseded)
 	// When the second one is found again, the first was in use and stays.
 	r.connect("pump", second)
 	r.pass(overlap)
 	r.wantSteps(second, begun, proven, completed)
 	r.wantReason(second, "was detached before and is INACTIVE")
 	r.want("pump", first, active, true)
+	r.want("pump", between, inactive, false)
+}
+
+// A superseded certificate that connects while the one after it is completed is
+// not taken away: the completion is decided anew.
+func TestProofMeanwhile(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	old := r.thing("pump", "")
+	first := r.renew("pump", old)
+	second := r.renew("pump", old)
+	r.connect("pump", second)
+	r.clock.Add(int64(overlap))
+	r.store.before = func() { r.connect("pump", first) }
+	if err := r.Sweep(t.Context()); !errors.Is(err, errMeanwhile) {
+		t.Errorf("got %v", err)
+	}
+	r.want("pump", old, active, true)
+	r.want("pump", first, active, true)
+	r.pass(0)
+	r.want("pump", old, inactive, false)
+	r.want("pump", first, active, true)
+	r.wantSteps(first, begun, superseded, proven)
+	r.wantSteps(second, begun, proven, completed)
+}
+
+// A proof that comes while the patience ends counts.
+func TestProofAtTheLastMoment(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	old := r.thing("pump", "")
+	renewed := r.renew("pump", old)
+	r.need(r.follow(t.Context()))
+	r.clock.Add(int64(patience))
+	r.store.before = func() { r.connect("pump", renewed) }
+	r.need(r.Sweep(t.Context()))
+	r.wantSteps(renewed, begun, proven)
+}
+
+// A new certificate is of one thing.
+func TestNewCertificateOfAnother(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	old := r.thing("pump", "")
+	renewed := r.renew("pump", old)
+	if _, err := r.Begin(t.Context(), acct, "valve", old, renewed); fault.CodeOf(err) != fault.Conflict {
+		t.Errorf("got %v", err)
+	}
 }
 
 // The second renewal is due with the first: the order does not matter.

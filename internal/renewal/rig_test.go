@@ -51,6 +51,8 @@ type mortal struct {
 	// left is how many commits are left before it dies; negative for no end.
 	left    int
 	commits int
+	// before runs once, before the next commit.
+	before func()
 }
 
 // errDied is a commit after the end.
@@ -64,7 +66,12 @@ func (m *mortal) Commit(ctx context.Context, b store.Batch) (store.Position, err
 	}
 	m.left--
 	m.commits++
+	before := m.before
+	m.before = nil
 	m.mu.Unlock()
+	if before != nil {
+		before()
+	}
 	return m.Store.Commit(ctx, b)
 }
 
