@@ -25,6 +25,7 @@ import (
 	awsiot "github.com/muster-iot/muster/internal/awsapi/iot"
 	"github.com/muster-iot/muster/internal/broker"
 	"github.com/muster-iot/muster/internal/bulkedit"
+	"github.com/muster-iot/muster/internal/certprovider"
 	"github.com/muster-iot/muster/internal/config"
 	"github.com/muster-iot/muster/internal/connectivity"
 	"github.com/muster-iot/muster/internal/datadir"
@@ -103,9 +104,11 @@ type App struct {
 	// authorizers and custom are for devices that show neither certificate nor
 	// signature.
 	authorizers *authorizer.Service
-	// functions stand in for cloud functions; provisioning lets devices join.
+	// functions stand in for cloud functions; provisioning lets devices join, and
+	// providers sign for them.
 	functions    *function.Set
 	provisioning *provisioning.Service
+	providers    *certprovider.Service
 	// tasks registers devices from files, reports serves what became of them.
 	tasks   *registrationtask.Service
 	reports *awsiot.ReportLinks

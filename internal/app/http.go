@@ -62,7 +62,7 @@ func (a *App) joinAPI(context.Context) error {
 	a.reports = a.reportLinks()
 	awsiot.Register(a.api, awsiot.Deps{
 		Registry: a.registry, Index: a.index, Shadows: a.shadows, Connections: connections{a.presence}, Authorizers: a.authorizers, Provisioning: a.provisioning,
-		Tasks: a.tasks, Reports: a.reports,
+		CertificateProviders: a.providers, Tasks: a.tasks, Reports: a.reports,
 		Tags: tags, Devices: a.devices,
 		DeleteThing: a.deleteThing,
 	})

@@ -2,11 +2,14 @@ package app
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
 	"github.com/google/uuid"
 
+	"github.com/muster-iot/muster/internal/certprovider"
+	"github.com/muster-iot/muster/internal/function"
 	"github.com/muster-iot/muster/internal/provisioning"
 )
 
@@ -22,8 +25,16 @@ const (
 // joinProvisioning lets devices join.
 func (a *App) joinProvisioning(context.Context) error {
 	var err error
+	a.providers, err = certprovider.New(certprovider.Options{
+		Store: a.store, Region: a.settings.Region, Functions: a.functions, Authorities: a.registry, Now: now, Registerer: a.metrics,
+		IsBusy: func(err error) bool { return errors.Is(err, function.ErrBusy) },
+		IsLate: func(err error) bool { return errors.Is(err, function.ErrTimeout) },
+	})
+	if err != nil {
+		return err
+	}
 	a.provisioning, err = provisioning.New(provisioning.Options{
-		Store: a.store, Registry: a.registry, Region: a.settings.Region, Functions: a.functions, Now: now, NewID: uuid.NewString,
+		Store: a.store, Registry: a.registry, Region: a.settings.Region, Functions: a.functions, Signer: a.providers, Now: now, NewID: uuid.NewString,
 		Limits: provisioning.Limits{
 			ClaimRate: a.settings.Provisioning.ClaimRate, ClaimOutstanding: a.settings.Provisioning.ClaimOutstanding,
 			TemplateVersions: maxTemplateVersions,

@@ -111,6 +111,8 @@ func resourcesOfEvent(scope fleet.Scope, e event.Event) []string { //nolint:gocy
 		return arn(fleet.ARNCACert, v.CACertificateID)
 	case event.AuthorizerChanged:
 		return arn(fleet.ARNAuthorizer, v.Authorizer)
+	case event.CertificateProviderChanged:
+		return arn(fleet.ARNCertificateProvider, v.Provider)
 	case event.TagsChanged:
 		return []string{v.ResourceARN}
 	case event.ShadowUpdated:
@@ -145,7 +147,7 @@ func resourcesOfEvent(scope fleet.Scope, e event.Event) []string { //nolint:gocy
 		event.DeviceConnected, event.DeviceDisconnected, event.ConnectRefused, event.SubscriptionsChanged,
 		event.APICalled, event.ConfigurationChanged, event.IndexingConfigurationChanged,
 		event.ConnectivityStateChanged, event.ConnectivitySettingsChanged, event.LatencyMeasured, event.BulkEditChanged,
-		event.RegistrationTaskChanged, event.CertificateProviderChanged:
+		event.RegistrationTaskChanged:
 		// They are about the account, or about a connection.
 	}
 	return nil

@@ -50,6 +50,7 @@ const (
 	ARNAuthorizer   = "authorizer"
 
 	ARNProvisioningTemplate = "provisioningtemplate"
+	ARNCertificateProvider  = "certificateprovider"
 )
 
 // ARN returns arn:aws:iot:<region>:<account>:<kind>/<name>.

@@ -59,7 +59,7 @@ func (s *Service) Provision(ctx context.Context, account fleet.Account, c Provis
 		return Provisioned{}, err
 	}
 	var made Provisioned
-	err = s.change(ctx, account, func(ctx context.Context, a *attempt) error {
+	carryOut := func(ctx context.Context, a *attempt) error {
 		made = Provisioned{ResourceARNs: map[string]string{}}
 		if err := mustWait(ctx, a, &c); err != nil {
 			return err
@@ -82,6 +82,17 @@ func (s *Service) Provision(ctx context.Context, account fleet.Account, c Provis
 		}
 		a.add(more)
 		return nil
+	}
+	err = s.change(ctx, account, func(ctx context.Context, a *attempt) error {
+		err := carryOut(ctx, a)
+		if err == nil {
+			return nil
+		}
+		// What is in the way may be what somebody else has just made of the plan.
+		if over := mustWait(ctx, s.attempt(ctx, account), &c); over != nil {
+			return over
+		}
+		return err
 	})
 	if err != nil {
 		return Provisioned{}, err

@@ -67,6 +67,21 @@ func (s *Service) foreign(c RegisterCertificateCommand) (parsedCertificate, func
 	}, nil
 }
 
+// Vouched reads a certificate that is not registered yet and finds the active
+// registered authority that has signed it. The answer is of now: registering it
+// decides again. Errors are those of RegisterCertificate.
+func (s *Service) Vouched(ctx context.Context, account fleet.Account, certificatePEM string) (c *x509.Certificate, ca string, err error) {
+	parsed, stand, err := s.foreign(RegisterCertificateCommand{CertificatePEM: certificatePEM})
+	if err != nil {
+		return nil, "", err
+	}
+	under, err := stand(ctx, s.attempt(ctx, account))
+	if err != nil {
+		return nil, "", storageFault(err)
+	}
+	return parsed.x509, under.ca, nil
+}
+
 // authority is a candidate for the issuer of a certificate.
 type authority struct {
 	id     string

@@ -11,6 +11,7 @@ import (
 	"github.com/muster-iot/muster/internal/authorizer"
 	"github.com/muster-iot/muster/internal/awsapi"
 	"github.com/muster-iot/muster/internal/awsapi/catalog"
+	"github.com/muster-iot/muster/internal/certprovider"
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/fleetquery"
@@ -52,8 +53,9 @@ type Deps struct {
 	Connections Connections
 	Authorizers *authorizer.Service
 	Tags        *tag.Service
-	// Provisioning lets devices join.
-	Provisioning *provisioning.Service
+	// Provisioning lets devices join, CertificateProviders sign for them.
+	Provisioning         *provisioning.Service
+	CertificateProviders *certprovider.Service
 	// Tasks registers devices from files, Reports makes links to what became of
 	// the lines.
 	Tasks   *registrationtask.Service
@@ -88,6 +90,7 @@ func Register(s *awsapi.Server, d Deps) {
 	a.registerAggregations(s)
 	a.registerAuthorizers(s)
 	a.registerProvisioning(s)
+	a.registerCertificateProviders(s)
 	a.registerRegistrationTasks(s)
 	a.registerBillingGroups(s)
 	a.registerTags(s)

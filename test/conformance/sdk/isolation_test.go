@@ -114,6 +114,10 @@ func allActs(t *testing.T, of *neighbour, secret string) []act {
 			TokenKeyName: &secret, SigningDisabled: new(true), Status: types.AuthorizerStatusActive,
 		}, refused: invalid, builds: build},
 		{op: "SetDefaultAuthorizer", in: &iot.SetDefaultAuthorizerInput{AuthorizerName: new("gate")}, refused: notFound, builds: build},
+		{op: "CreateCertificateProvider", in: &iot.CreateCertificateProviderInput{
+			CertificateProviderName: new("signs"), LambdaFunctionArn: new("arn:aws:lambda:us-east-1:" + of.account + ":function:gate"),
+			AccountDefaultForOperations: []types.CertificateProviderOperation{providerOperation}, Tags: []types.Tag{{Key: new("kept"), Value: &secret}},
+		}, refused: invalid, builds: build},
 		{op: "UpdateThingShadow", in: &iotdataplane.UpdateThingShadowInput{ThingName: new("pump"), Payload: []byte(`{"state":{"reported":{"s":"` + secret + `"}}}`)}, builds: build},
 		{op: "UpdateThingShadow", in: &iotdataplane.UpdateThingShadowInput{ThingName: new("pump"), ShadowName: new("config"), Payload: []byte(`{"state":{"desired":{"s":"` + secret + `"}}}`)}, builds: build},
 		{op: "UpdateThingShadow", in: &iotdataplane.UpdateThingShadowInput{ThingName: new("pump"), ShadowName: new("extra"), Payload: []byte(`{"state":{"desired":{"s":"` + secret + `"}}}`)}, builds: build},
@@ -190,6 +194,9 @@ func allActs(t *testing.T, of *neighbour, secret string) []act {
 		{op: "ListBillingGroups", in: &iot.ListBillingGroupsInput{}, shows: show},
 		{op: "ListThingsInBillingGroup", in: &iot.ListThingsInBillingGroupInput{BillingGroupName: &bills}, refused: notFound, shows: show},
 		{op: "ListTagsForResource", in: &iot.ListTagsForResourceInput{ResourceArn: new(scope + "billinggroup/bills")}, refused: denied, shows: show},
+		{op: "DescribeCertificateProvider", in: &iot.DescribeCertificateProviderInput{CertificateProviderName: new("signs")}, refused: notFound, shows: show},
+		{op: "ListCertificateProviders", in: &iot.ListCertificateProvidersInput{}, shows: show},
+		{op: "ListTagsForResource", in: &iot.ListTagsForResourceInput{ResourceArn: new(scope + "certificateprovider/signs")}, refused: denied, shows: show},
 		{op: "DescribeProvisioningTemplate", in: &iot.DescribeProvisioningTemplateInput{TemplateName: new("joins")}, refused: notFound, shows: show},
 		{op: "DescribeProvisioningTemplateVersion", in: &iot.DescribeProvisioningTemplateVersionInput{TemplateName: new("joins"), VersionId: new(int32(2))}, refused: notFound, shows: show},
 		{op: "ListProvisioningTemplates", in: &iot.ListProvisioningTemplatesInput{}, shows: show},
@@ -206,6 +213,9 @@ func allActs(t *testing.T, of *neighbour, secret string) []act {
 		{op: "StartThingRegistrationTask", in: &iot.StartThingRegistrationTaskInput{
 			TemplateBody: new(keptBody), InputFileBucket: new("lines"), InputFileKey: new("in.ndjson"), RoleArn: new(templateRole),
 		}, refused: invalid},
+		{op: "UpdateCertificateProvider", in: &iot.UpdateCertificateProviderInput{
+			CertificateProviderName: new("signs"), AccountDefaultForOperations: []types.CertificateProviderOperation{providerOperation},
+		}, refused: notFound},
 		{op: "UpdateProvisioningTemplate", in: &iot.UpdateProvisioningTemplateInput{TemplateName: new("joins"), Description: new("other"), DefaultVersionId: new(int32(1))}, refused: notFound},
 		{op: "UpdateThing", in: &iot.UpdateThingInput{ThingName: new("pump"), AttributePayload: &merge}, refused: notFound},
 		{op: "UpdateThingType", in: &iot.UpdateThingTypeInput{ThingTypeName: new("pumps"), ThingTypeProperties: &types.ThingTypeProperties{}}, refused: notFound},
@@ -241,6 +251,7 @@ func allActs(t *testing.T, of *neighbour, secret string) []act {
 		{op: "RemoveThingFromBillingGroup", in: &iot.RemoveThingFromBillingGroupInput{ThingName: new("pump"), BillingGroupName: &bills}, refused: notFound},
 		{op: "RemoveThingFromBillingGroup", in: &iot.RemoveThingFromBillingGroupInput{ThingArn: new(scope + "thing/pump"), BillingGroupArn: new(scope + "billinggroup/bills")}, refused: denied},
 		{op: "DeleteBillingGroup", in: &iot.DeleteBillingGroupInput{BillingGroupName: &bills}},
+		{op: "DeleteCertificateProvider", in: &iot.DeleteCertificateProviderInput{CertificateProviderName: new("signs")}, refused: notFound},
 		{op: "DeleteProvisioningTemplateVersion", in: &iot.DeleteProvisioningTemplateVersionInput{TemplateName: new("joins"), VersionId: new(int32(2))}, refused: notFound},
 		{op: "DeleteProvisioningTemplate", in: &iot.DeleteProvisioningTemplateInput{TemplateName: new("joins")}, refused: notFound},
 		{op: "DeletePolicy", in: &iot.DeletePolicyInput{PolicyName: new("may")}, refused: notFound},
