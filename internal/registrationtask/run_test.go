@@ -451,6 +451,22 @@ func TestTrimAfterThirtyDays(t *testing.T) {
 	}
 }
 
+// A task that is at work for 30 days ends as well.
+func TestTaskThatTakesTooLong(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	text, _ := lines(5000)
+	r.registrar.after = func(name string) {
+		if name == "t-001000" {
+			r.clock.Add(int64(maxAge + time.Millisecond))
+		}
+	}
+	task := r.ends(text)
+	if task.Status != Failed || task.Message == "" || task.Succeeded < 900 || task.Succeeded > 2000 {
+		t.Errorf("task %+v", task)
+	}
+}
+
 // Pages of the list, the newest first, and by status.
 func TestList(t *testing.T) {
 	t.Parallel()

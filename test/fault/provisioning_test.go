@@ -313,6 +313,54 @@ func (d *joiner) online(ctx context.Context) error {
 	return c.Disconnect()
 }
 
+// The claim is revoked while a device is between its certificate and its thing.
+// Outcome: the live session ends within five seconds, the claim does not connect
+// again, and nothing comes of the device; a device that has joined by the claim
+// before stays connected, until its own certificate is revoked.
+func TestRevocationEndsLiveSessions(t *testing.T) {
+	r := newJoinRig(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	before := r.joiner("pump-1")
+	r.need(before.join(ctx))
+	conn, err := client.Dial(ctx, r.server.TLSAddr, r.server.TLSConfig(before.certificate))
+	r.need(err)
+	own, err := client.Connect(ctx, conn, client.Options{ClientID: before.serial})
+	r.need(err)
+	defer own.Close()
+	d := r.joiner("pump-2")
+	s, err := d.connect(ctx)
+	r.need(err)
+	r.need(d.create(ctx, s))
+	r.revoke(r.claimID, s.Client)
+	if again, err := d.connect(ctx); err == nil {
+		_ = again.Close()
+		t.Error("the revoked claim connects")
+	}
+	if d.whole(ctx) || !before.whole(ctx) {
+		t.Error("one has joined, or one has not")
+	}
+	r.need(own.Ping(ctx))
+	r.revoke(before.id, own)
+	if err := before.online(ctx); err == nil {
+		t.Error("the revoked device connects")
+	}
+}
+
+// revoke fails the test unless a connection ends soon when a certificate is
+// revoked.
+func (r *joinRig) revoke(id string, of *client.Client) {
+	r.t.Helper()
+	r.need(r.api.JSON(r.t.Context(), apiclient.Request{
+		Service: apiclient.ServiceControl, Method: http.MethodPut, Path: apiclient.Path("certificates", id), Query: url.Values{"newStatus": {"REVOKED"}},
+	}, nil, nil))
+	select {
+	case <-of.Done():
+	case <-time.After(5 * time.Second):
+		r.t.Error("the session of a revoked certificate goes on")
+	}
+}
+
 // The server dies again and again while 300 devices join. After each time a device
 // has all that a device has or nothing of it, and one that was told so has all. In
 // the end all have joined, each with the first certificate that it was told of.
