@@ -91,10 +91,11 @@ func TestKilledAtRandomPoints(t *testing.T) {
 				r.boot()
 				abrupt := random.IntN(2) == 0
 				if abrupt {
-					r.store.left.Store(int64(random.IntN(400)))
+					r.store.left.Store(int64(random.IntN(400) + kills))
 				}
 				r.run()
-				time.Sleep(time.Duration(random.IntN(15)) * time.Millisecond)
+				// Lives get longer, so that a slow machine comes to the end as well.
+				time.Sleep(time.Duration(random.IntN(15)+kills/4) * time.Millisecond)
 				r.stop()
 				r.store.left.Store(immortal)
 				task, err := r.Describe(t.Context(), acct, id)
