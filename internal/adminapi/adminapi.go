@@ -114,6 +114,8 @@ type Options struct {
 	Certificates Certificates
 	// Templates tries provisioning templates.
 	Templates Templates
+	// Renewals answers about exchanged certificates.
+	Renewals Renewals
 	// BulkEdits changes what a query finds.
 	BulkEdits BulkEdits
 	// Importer makes and changes things in bulk.

@@ -228,6 +228,51 @@ func (c *Client) ExpiringCertificates(ctx context.Context, within string, limit 
 	return all, err
 }
 
+// CertificateRenewal is a thing's way from one certificate to the next. Times are
+// RFC 3339.
+type CertificateRenewal struct {
+	Thing   string        `json:"thingName"`
+	OldID   string        `json:"oldCertificateId"`
+	NewID   string        `json:"newCertificateId"`
+	Step    string        `json:"step"`
+	Begun   string        `json:"begunAt"`
+	Changed string        `json:"changedAt"`
+	Due     string        `json:"dueAt,omitempty"`
+	Reason  string        `json:"reason,omitempty"`
+	Proof   *renewalProof `json:"proof,omitempty"`
+}
+
+// renewalProof is the first connection with the new certificate.
+type renewalProof struct {
+	At            string `json:"at"`
+	ClientID      string `json:"clientId"`
+	ConnectionID  string `json:"connectionId,omitempty"`
+	SourceAddress string `json:"sourceAddress,omitempty"`
+}
+
+// CertificateRenewals returns up to limit renewals; all for limit 0. step and
+// thing narrow the list unless they are empty.
+func (c *Client) CertificateRenewals(ctx context.Context, step, thing string, limit int) ([]CertificateRenewal, error) {
+	filter := url.Values{}
+	if step != "" {
+		filter.Set("step", step)
+	}
+	if thing != "" {
+		filter.Set("thing", thing)
+	}
+	all := []CertificateRenewal{}
+	err := pages(filter, limit, func(q url.Values) (int, string, error) {
+		var page struct {
+			Renewals  []CertificateRenewal `json:"certificateRenewals"`
+			NextToken string               `json:"nextToken"`
+		}
+		err := c.JSON(ctx, get(Path("ops", "v1", "certificate-renewals"), q), nil, &page)
+		all = append(all, page.Renewals...)
+		return len(page.Renewals), page.NextToken, err
+	})
+	return all, err
+}
+
 // ImportRevocationList hands over the list of an authority in PEM or DER.
 func (c *Client) ImportRevocationList(ctx context.Context, ca string, list []byte) (RevocationImport, error) {
 	var out RevocationImport

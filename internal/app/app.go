@@ -45,6 +45,7 @@ import (
 	"github.com/muster-iot/muster/internal/provisioning"
 	"github.com/muster-iot/muster/internal/registrationtask"
 	"github.com/muster-iot/muster/internal/registry"
+	"github.com/muster-iot/muster/internal/renewal"
 	"github.com/muster-iot/muster/internal/shadow"
 	"github.com/muster-iot/muster/internal/shadowhistory"
 	"github.com/muster-iot/muster/internal/signin"
@@ -110,6 +111,8 @@ type App struct {
 	functions    *function.Set
 	provisioning *provisioning.Service
 	providers    *certprovider.Service
+	// renewals follows things from one certificate to the next.
+	renewals *renewal.Service
 	// tasks registers devices from files, which are among objects; reports serves what became of them.
 	tasks   *registrationtask.Service
 	objects objectstore.Store
@@ -164,6 +167,8 @@ type followers struct {
 	// accounts keeps the directory of names.
 	accounts *eventlog.Runner
 	audit    *eventlog.Runner
+	// renewals sees connections with new certificates.
+	renewals *eventlog.Runner
 	// connectivity follows connections, attachments and certificates.
 	connectivity *eventlog.Runner
 }
@@ -182,7 +187,7 @@ func New(ctx context.Context, o Options) (*App, error) {
 	a.cleanups = &cleanups{log: log.Logger}
 	steps := []func(context.Context) error{
 		a.openFolder, a.openStore, a.recordCalls, a.openKeys, a.joinDomains, a.joinRevocations, a.joinAudit,
-		a.joinSignIn, a.joinFunctions, a.joinProvisioning, a.joinRegistrationTasks, a.joinDevicePlane, a.joinFollowers, a.joinAPI,
+		a.joinSignIn, a.joinFunctions, a.joinRenewals, a.joinProvisioning, a.joinRegistrationTasks, a.joinDevicePlane, a.joinFollowers, a.joinAPI,
 	}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {

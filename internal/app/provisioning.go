@@ -34,7 +34,7 @@ func (a *App) joinProvisioning(context.Context) error {
 		return err
 	}
 	a.provisioning, err = provisioning.New(provisioning.Options{
-		Store: a.store, Registry: a.registry, Region: a.settings.Region, Functions: a.functions, Signer: a.providers, Now: now, NewID: uuid.NewString,
+		Store: a.store, Registry: a.registry, Region: a.settings.Region, Functions: a.functions, Signer: a.providers, Renewals: a.renewals, Now: now, NewID: uuid.NewString,
 		Limits: provisioning.Limits{
 			ClaimRate: a.settings.Provisioning.ClaimRate, ClaimOutstanding: a.settings.Provisioning.ClaimOutstanding,
 			TemplateVersions: maxTemplateVersions,

@@ -187,6 +187,7 @@ func (a *App) joinFollowers(context.Context) error {
 		{&a.followers.accounts, a.accountsConsumer()},
 		{&a.followers.audit, a.auditConsumer()},
 		{&a.followers.connectivity, a.connectivityConsumer()},
+		{&a.followers.renewals, a.renewalConsumer()},
 	}
 	for _, c := range consumers {
 		runner, err := eventlog.NewRunner(c.consumer, eventlog.Options{Store: a.store, Now: now, Logger: a.component("eventlog"), Registerer: a.metrics})
@@ -222,6 +223,8 @@ func (a *App) Start(ctx context.Context) error {
 		part{"history follower", a.followers.history.Run},
 		part{"connectivity follower", a.followers.connectivity.Run},
 		part{"connectivity", a.connectivity.Run},
+		part{"renewal follower", a.followers.renewals.Run},
+		part{"renewals", a.renewals.Run},
 		part{"revocation list follower", a.followers.crl.Run},
 		part{"history retention", a.history.Run},
 		part{"cut connections", endCut},

@@ -54,7 +54,7 @@ func TestDefaultsAreValidAndAllSet(t *testing.T) {
 		PKI:      PKI{DeviceKey: DeviceKeyRSA, KeyPool: 4},
 		BulkEdit: BulkEdit{ThingsPerSecond: 500, RetentionAge: 720 * time.Hour},
 
-		Provisioning: Provisioning{ClaimOutstanding: 10_000, TaskWorkers: 16, TasksPerAccount: 1},
+		Provisioning: Provisioning{ClaimOutstanding: 10_000, TaskWorkers: 16, TasksPerAccount: 1, RenewalOverlap: 24 * time.Hour, RenewalPatience: 168 * time.Hour},
 		Objects:      Objects{MaxBytes: 1 << 30, S3Region: "us-east-1"},
 		History:      History{RetentionAge: 2160 * time.Hour, RetentionBytes: 1 << 30},
 		Membership:   Membership{RetentionAge: 2160 * time.Hour, RetentionBytes: 1 << 30},
@@ -172,6 +172,9 @@ func TestRules(t *testing.T) {
 		{[]string{"--tls-name", "-x-"}, "tls-name"},
 		{[]string{"--data-dir", ""}, "data-dir"},
 		{[]string{"--eventlog.retention-age", "1s"}, "at least"},
+		{[]string{"--provisioning.renewal-overlap", "0s"}, "must be from 1s to"},
+		{[]string{"--provisioning.renewal-overlap", "1s", "--provisioning.renewal-patience", "8784h"}, ""},
+		{[]string{"--provisioning.renewal-patience", "8785h"}, "must be from 1s to"},
 		{[]string{"--eventlog.retention-bytes", "1KiB"}, "at least"},
 		{[]string{"--history.retention-age", "1s"}, "history.retention-age"},
 		{[]string{"--history.retention-bytes", "1KiB"}, "history.retention-bytes"},

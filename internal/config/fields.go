@@ -155,6 +155,14 @@ func fields() []field {
 			func(s *Settings) value { return (*count)(&s.Provisioning.TasksPerAccount) },
 		},
 		{
+			"provisioning.renewal-overlap", "24h", "how long the old certificate of a device that has asked for a new one stays good after the first connection with the new one", false,
+			func(s *Settings) value { return (*duration)(&s.Provisioning.RenewalOverlap) },
+		},
+		{
+			"provisioning.renewal-patience", "168h", "how long a renewal waits for the first connection with the new certificate before it is reported as unproven; the old certificate stays", false,
+			func(s *Settings) value { return (*duration)(&s.Provisioning.RenewalPatience) },
+		},
+		{
 			"objects.dir", "", "folder of buckets, each a folder of its files: BUCKET/KEY, for accounts other than the default one ACCOUNT/BUCKET/KEY; empty for buckets in data-dir", false,
 			func(s *Settings) value { return (*text)(&s.Objects.Dir) },
 		},

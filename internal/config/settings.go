@@ -147,6 +147,11 @@ type Provisioning struct {
 	// time, TasksPerAccount how many tasks; both are at least 1.
 	TaskWorkers     int
 	TasksPerAccount int
+	// RenewalOverlap is how long the old certificate of a device stays good after
+	// the first connection with the new one, RenewalPatience how long that
+	// connection may take.
+	RenewalOverlap  time.Duration
+	RenewalPatience time.Duration
 }
 
 // Log says what is logged and how.

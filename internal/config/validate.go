@@ -73,6 +73,8 @@ func (s *Settings) validate() []Problem {
 	c.require(s.Provisioning.ClaimOutstanding >= 0, "provisioning.claim-outstanding", "must not be negative")
 	c.require(s.Provisioning.TaskWorkers >= 1 && s.Provisioning.TaskWorkers <= maxTaskWorkers, "provisioning.task-workers", "must be from 1 to %d", maxTaskWorkers)
 	c.require(s.Provisioning.TasksPerAccount >= 1, "provisioning.tasks-per-account", "must be at least 1")
+	c.require(s.Provisioning.RenewalOverlap >= minRenewal && s.Provisioning.RenewalOverlap <= maxRenewal, "provisioning.renewal-overlap", "must be from %v to %v", minRenewal, maxRenewal)
+	c.require(s.Provisioning.RenewalPatience >= minRenewal && s.Provisioning.RenewalPatience <= maxRenewal, "provisioning.renewal-patience", "must be from %v to %v", minRenewal, maxRenewal)
 	s.validateObjects(c)
 	c.oneOf("mqtt.profile", s.MQTT.Profile, ProfileAWS, ProfileStandard)
 	c.require(s.MQTT.SessionExpiry >= 0 && s.MQTT.SessionExpiry <= maxSessionExpiry, "mqtt.session-expiry", "must be from 0s to %v", maxSessionExpiry)
@@ -108,6 +110,12 @@ const (
 	leastBytes = 16 << 10
 	// longestDrain is what those who stop a server can be asked to wait.
 	longestDrain = time.Hour
+)
+
+// minRenewal and maxRenewal bound the times of renewals.
+const (
+	minRenewal = time.Second
+	maxRenewal = 366 * 24 * time.Hour
 )
 
 // maxTaskWorkers bounds what a task takes from devices that join by themselves.

@@ -780,6 +780,12 @@ type CertificateRenewalChanged struct {
 	OldCertificateID string             `json:"oldCertificateId"`
 	NewCertificateID string             `json:"newCertificateId"`
 	Step             CertificateRenewal `json:"step"`
+	// ProvenAt and ClientID are of the connection that proves the new one, from
+	// PROVEN on.
+	ProvenAt time.Time `json:"provenAt,omitzero"`
+	ClientID string    `json:"clientId,omitempty"`
+	// Reason says what became of the old certificate, or why the step was taken.
+	Reason string `json:"reason,omitempty"`
 }
 
 // CertificateRenewal is a step of a renewal.
@@ -793,9 +799,15 @@ const (
 	RenewalProven CertificateRenewal = "PROVEN"
 	// RenewalCompleted retired the old one.
 	RenewalCompleted CertificateRenewal = "COMPLETED"
-	// RenewalUnproven came to the end of the overlap without a proof: the old
-	// certificate stays.
+	// RenewalUnproven came to the end of its time without a proof that holds: the
+	// old certificate stays.
 	RenewalUnproven CertificateRenewal = "UNPROVEN"
+	// RenewalSuperseded was not proven when the thing began another one with the
+	// same old certificate.
+	RenewalSuperseded CertificateRenewal = "SUPERSEDED"
+	// RenewalAbandoned can come to no end any more: the new certificate or the
+	// thing is gone.
+	RenewalAbandoned CertificateRenewal = "ABANDONED"
 )
 
 func (ThingCreated) isEvent()                  {}

@@ -141,14 +141,19 @@ func (s *Service) DetachThingPrincipal(ctx context.Context, account fleet.Accoun
 		if present == nil {
 			return fault.New(fault.ResourceNotFound, "principal %s is not attached to thing %s", principal, thing)
 		}
-		record.Principals--
-		certificate.Things--
-		certificate.ExclusiveThing = ""
-		a.remove(key(kindThingPrincipal, account, thing, of.ref()))
-		a.remove(key(kindPrincipalThing, account, of.ref(), thing))
-		a.emit(event.PrincipalDetached{Thing: thing, Principal: principal})
+		a.part(thing, record, of, certificate)
 		return saveBoth(a, thing, record, of.name, certificate)
 	})
+}
+
+// part ends an attachment; the two records are saved afterwards.
+func (a *attempt) part(thing string, record *thingRecord, of reference, certificate *certificateRecord) {
+	record.Principals--
+	certificate.Things--
+	certificate.ExclusiveThing = ""
+	a.remove(key(kindThingPrincipal, a.account, thing, of.ref()))
+	a.remove(key(kindPrincipalThing, a.account, of.ref(), thing))
+	a.emit(event.PrincipalDetached{Thing: thing, Principal: of.arn(a.scope)})
 }
 
 // Attachment is one end of an attachment, seen from the other.

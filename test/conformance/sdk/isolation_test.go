@@ -620,6 +620,7 @@ func opsCases(of *neighbour) map[string][]opsCase {
 		"GET things/{thing}/group-history":                       {{path: "things/pump/group-history"}},
 		"GET groups/{group}/things/{thing}/why":                  {{path: "groups/site/things/pump/why"}, {path: "groups/low/things/pump/why"}},
 		"GET certificates/expiring":                              {{path: "certificates/expiring?within=720h"}},
+		"GET certificate-renewals":                               {{path: "certificate-renewals"}, {path: "certificate-renewals?thing=pump"}, {path: "certificate-renewals?step=BEGUN"}},
 		"PUT ca-certificates/{caCertificateId}/declaration":      {{path: "ca-certificates/" + of.caID + "/declaration", body: `{"statement":"ours"}`, refused: "ResourceNotFound"}},
 		"POST ca-certificates/{caCertificateId}/revocation-list": {{path: "ca-certificates/" + of.caID + "/revocation-list", body: "x", refused: "ResourceNotFound"}},
 		"POST policies/lint":                                     {{path: "policies/lint", body: `{"policyName":"may"}`}},
