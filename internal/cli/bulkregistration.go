@@ -21,8 +21,8 @@ func (c *command) bulk() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "bulk", Short: "Register many things from a file in a bucket, and watch that",
 		Long: `A registration task carries out a template once for each line of a file of JSON
-objects, whose members are the template's parameters. The file lies in a bucket
-that the server can read (settings objects.dir and objects.s3-url). A line that
+objects, whose members are the template's parameters. The file lies in a bucket: a
+folder of the server's objects.dir, or of the store of objects.s3-url. A line that
 fails stops no other.`,
 	}
 	cmd.AddCommand(c.bulkStart(), c.bulkTasks(), c.bulkStatus(), c.bulkWatch(), c.bulkStop(), c.bulkReport())
