@@ -105,6 +105,9 @@ func (l *Local) DeleteBucket(account fleet.Account, bucket string) error {
 		return err
 	}
 	defer root.Close() //nolint:errcheck // it holds no file
+	if err := hasFolder(root, at, bucket); err != nil {
+		return err // a file beside the buckets is none
+	}
 	err = root.Remove(at)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
