@@ -38,6 +38,7 @@ import (
 	"github.com/muster-iot/muster/internal/membership"
 	"github.com/muster-iot/muster/internal/mqttapi"
 	"github.com/muster-iot/muster/internal/mqttstore"
+	"github.com/muster-iot/muster/internal/objectstore"
 	"github.com/muster-iot/muster/internal/pagetoken"
 	"github.com/muster-iot/muster/internal/pki"
 	"github.com/muster-iot/muster/internal/presence"
@@ -112,8 +113,9 @@ type App struct {
 	providers    *certprovider.Service
 	// renewals follows things from one certificate to the next.
 	renewals *renewal.Service
-	// tasks registers devices from files, reports serves what became of them.
+	// tasks registers devices from files, which are among objects; reports serves what became of them.
 	tasks   *registrationtask.Service
+	objects objectstore.Store
 	reports *awsiot.ReportLinks
 	// signIn lets people in who have no key.
 	signIn *signin.Service

@@ -152,7 +152,7 @@ func (a *App) deviceHandler(listener string) http.Handler {
 		BulkEdits: a.bulk, Renewals: a.renewals,
 		Importer: a.registry, Exporter: a.registry, Permit: a.permit, ARN: a.callerARN,
 	})
-	mqtt := a.webSocketHandler(listener)
+	mqtt, buckets := a.webSocketHandler(listener), a.bucketHandler()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// net/http finds the state by itself only on a bare tls.Conn.
 		if c, ok := r.Context().Value(connKey{}).(*peekedConn); ok && r.TLS == nil {
@@ -172,6 +172,8 @@ func (a *App) deviceHandler(listener string) http.Handler {
 			a.reports.ServeHTTP(w, r)
 		case strings.HasPrefix(r.URL.Path, adminapi.Prefix):
 			admin.ServeHTTP(w, r)
+		case awsapi.SignedForS3(r):
+			buckets.ServeHTTP(w, r)
 		default:
 			a.api.ServeHTTP(w, r)
 		}

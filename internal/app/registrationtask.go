@@ -4,28 +4,35 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
+	"github.com/muster-iot/muster/internal/audit"
 	awsiot "github.com/muster-iot/muster/internal/awsapi/iot"
 	"github.com/muster-iot/muster/internal/datadir"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/objectstore"
 	"github.com/muster-iot/muster/internal/registrationtask"
+	"github.com/muster-iot/muster/internal/s3api"
 )
+
+// uploadSweepEvery is how often unfinished uploads are looked at.
+const uploadSweepEvery = time.Hour
 
 // joinRegistrationTasks registers devices from files in buckets.
 func (a *App) joinRegistrationTasks(context.Context) error {
-	objects, err := a.objectStore()
-	if err != nil {
+	var err error
+	if a.objects, err = a.objectStore(); err != nil {
 		return err
 	}
 	a.tasks = registrationtask.New(registrationtask.Options{
-		Store: a.store, Registrar: a.provisioning, Objects: inputFiles{objects},
+		Store: a.store, Registrar: a.provisioning, Objects: inputFiles{a.objects},
 		Workers: a.settings.Provisioning.TaskWorkers, Tasks: a.settings.Provisioning.TasksPerAccount,
 		Now: now, NewID: uuid.NewString, Logger: a.component("registrationtask"), Registerer: a.metrics,
 	})
@@ -40,7 +47,7 @@ func (a *App) objectStore() (objectstore.Store, error) {
 		if dir == "" {
 			dir = filepath.Join(a.dir.Root(), datadir.BucketsDir)
 		}
-		return &objectstore.Local{Dir: dir, Default: a.settings.AccountID}, nil
+		return &objectstore.Local{Dir: dir, Default: a.settings.AccountID, MaxBytes: o.MaxBytes}, nil
 	}
 	secret, err := os.ReadFile(o.S3SecretFile)
 	if err != nil {
@@ -50,6 +57,52 @@ func (a *App) objectStore() (objectstore.Store, error) {
 		URL: o.S3URL, Region: o.S3Region, AccessKeyID: o.S3AccessKeyID, Secret: strings.TrimSpace(string(secret)), CAFile: o.S3CAFile,
 		Default: a.settings.AccountID,
 	})
+}
+
+// bucketHandler serves the buckets of the folder to clients of S3.
+func (a *App) bucketHandler() http.Handler {
+	o := s3api.Options{
+		Region: a.settings.Region, Prove: a.proveS3, Permit: a.permit, Recorder: a.recorder, Now: now, Logger: a.component("s3api"),
+	}
+	if local, ok := a.objects.(*objectstore.Local); ok {
+		o.Store = local
+	}
+	return s3api.New(o)
+}
+
+// proveS3 finds who sent a request that is signed for s3.
+func (a *App) proveS3(r *http.Request) (*http.Request, accountID, error) {
+	caller, err := a.api.AuthenticateS3(r)
+	if err != nil {
+		return nil, "", err
+	}
+	call := audit.From(r.Context())
+	actor := fleet.Actor{Principal: caller.Principal, SourceAddress: caller.SourceAddress, AccessKeyID: caller.AccessKeyID, RequestID: call.RequestID()}
+	call.Caller(caller.Account, actor)
+	call.Session(caller.SessionBegan)
+	ctx := proven(context.WithValue(fleet.WithActor(r.Context(), actor), callerKey{}, caller.Account), caller)
+	a.accounts.Used(ctx, caller.AccessKeyID)
+	return r.WithContext(ctx), caller.Account, nil
+}
+
+// sweepUploads removes what clients began to upload and never completed.
+func (a *App) sweepUploads(ctx context.Context) error {
+	local, ok := a.objects.(*objectstore.Local)
+	if !ok {
+		return nil
+	}
+	tick := time.NewTicker(uploadSweepEvery)
+	defer tick.Stop()
+	for {
+		if err := local.Sweep(now()); err != nil {
+			a.component("s3api").ErrorContext(ctx, "uploads that nobody completed are not removed", slog.Any("err", err))
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 // inputFiles are the files of registration tasks.

@@ -249,6 +249,7 @@ func (a *App) Start(ctx context.Context) error {
 		part{"stored sessions", a.keeper.Run},
 		part{"bulk edits", a.bulk.Run},
 		part{"registration tasks", a.tasks.Run},
+		part{"uploads", a.sweepUploads},
 		part{"introductions", a.provisioning.RunIntroductions},
 	)
 	a.cleanups.push("background parts", background.stop)

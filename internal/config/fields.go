@@ -167,6 +167,10 @@ func fields() []field {
 			func(s *Settings) value { return (*text)(&s.Objects.Dir) },
 		},
 		{
+			"objects.max-bytes", "1GiB", "how large an object may be that is written to objects.dir", false,
+			func(s *Settings) value { return (*size)(&s.Objects.MaxBytes) },
+		},
+		{
 			"objects.s3-url", "", "https://HOST[:PORT] of a store that speaks S3, for buckets there instead of in objects.dir; empty for none", false,
 			func(s *Settings) value { return (*text)(&s.Objects.S3URL) },
 		},

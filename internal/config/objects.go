@@ -6,6 +6,8 @@ import "net/url"
 type Objects struct {
 	// Dir is empty for a folder in the data folder.
 	Dir string
+	// MaxBytes bounds an object that is written there.
+	MaxBytes int64
 	// S3URL is the address of a store that takes the folder's place.
 	S3URL, S3Region, S3AccessKeyID, S3SecretFile, S3CAFile string
 }
@@ -13,6 +15,7 @@ type Objects struct {
 // validateObjects checks where buckets are.
 func (s *Settings) validateObjects(c *checker) {
 	o := &s.Objects
+	c.require(o.MaxBytes >= 1<<20, "objects.max-bytes", "must be at least 1MiB")
 	if o.S3URL == "" {
 		c.require(o.S3AccessKeyID == "" && o.S3SecretFile == "" && o.S3CAFile == "", "objects.s3-url", "must be set when another setting of objects.s3 is")
 		return

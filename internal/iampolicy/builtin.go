@@ -60,7 +60,7 @@ func Builtins() []Builtin {
   {"Sid":"Watch","Effect":"Allow","Resource":"*","Action":["iot:Subscribe","iot:Receive"]},
   {"Sid":"WatchAsConsole","Effect":"Allow","Resource":"arn:aws:iot:*:*:client/console-*","Action":"iot:Connect"}`),
 		of(FleetAdmin, "Everything about the fleet, also provisioning templates and allow lists. Neither operators and their permissions, nor the audit trail, nor approvals.", look+`,
-  {"Sid":"Fleet","Effect":"Allow","Resource":"*","Action":["iot:*","ops:Drain","ops:Doctor","ops:Repair","ops:DecommissionThing","ops:SetAttributeRules","ops:RestoreShadow","ops:*BulkEdit*",
+  {"Sid":"Fleet","Effect":"Allow","Resource":"*","Action":["iot:*","s3:*","ops:Drain","ops:Doctor","ops:Repair","ops:DecommissionThing","ops:SetAttributeRules","ops:RestoreShadow","ops:*BulkEdit*",
     "ops:DeleteAttributeRules","ops:PutConnectivitySettings","ops:DeleteConnectivitySettings","ops:AssignGateway","ops:PutAllowList","ops:DeleteAllowList","ops:Import*"]}`),
 		of(SecurityAdmin, "Who may what: users, groups, roles, keys and their policies; certificates, authorities, device policies, authorizers; the audit trail; backups.", look+`,
   {"Sid":"Identities","Effect":"Allow","Resource":"*","Action":["iot:*Certificate*","iot:*CACertificate*","iot:*Policy*","iot:*Policies","iot:*Principal*",

@@ -31,6 +31,8 @@ type Local struct {
 	Dir string
 	// Default is the account whose buckets are in the folder itself.
 	Default fleet.Account
+	// MaxBytes bounds what is written as one object.
+	MaxBytes int64
 }
 
 // Open implements Store.
@@ -59,8 +61,12 @@ func (l *Local) Open(_ context.Context, account fleet.Account, bucket, key strin
 	if err != nil {
 		return Object{}, errors.Join(err, file.Close())
 	}
-	version := strconv.FormatInt(info.ModTime().UnixNano(), 36) + "-" + strconv.FormatInt(info.Size(), 36)
-	return Object{ReadCloser: file, Size: info.Size(), Version: version}, nil
+	return Object{ReadCloser: file, Size: info.Size(), Version: versionOf(info)}, nil
+}
+
+// versionOf is another one when a file was written.
+func versionOf(info fs.FileInfo) string {
+	return strconv.FormatInt(info.ModTime().UnixNano(), 36) + "-" + strconv.FormatInt(info.Size(), 36)
 }
 
 // nowhere are errors about a name that leads nowhere, or could not lead anywhere.

@@ -1,7 +1,7 @@
-// Package objectstore reads files in buckets: folders on this machine, or any
-// store that speaks S3. Who may read what is decided by whoever asks; the package
-// keeps accounts apart and stays inside its folder. It writes nothing, starts no
-// goroutines of its own and emits no events.
+// Package objectstore has files in buckets: folders on this machine, which are read
+// and written, or any store that speaks S3, which is read. Who may do what is
+// decided by whoever asks; the package keeps accounts apart and stays inside its
+// folder. It starts no goroutines of its own and emits no events.
 package objectstore
 
 import (
