@@ -39,7 +39,7 @@ type Builtin struct {
 // look is what everybody may who may anything. The audit trail is no part of it.
 const look = `
   {"Sid":"Look","Effect":"Allow","Resource":"*","Action":["iot:Describe*","iot:Get*","iot:List*","iot:SearchIndex",
-    "ops:Describe*","ops:Get*","ops:Check*","ops:ExportThings","ops:LintPolicy","ops:ListFleet*","ops:ListPast*","ops:ListExpiring*","ops:ListCertificate*",
+    "ops:Describe*","ops:Get*","ops:Check*","ops:ExportThings","ops:LintPolicy","ops:TestProvisioningTemplate","ops:ListFleet*","ops:ListPast*","ops:ListExpiring*","ops:ListCertificate*",
     "ops:ListUser*","ops:ListBulkEdit*","ops:ListRole*","ops:ListAccess*"]}`
 
 // Builtins returns the policies that come with Muster.

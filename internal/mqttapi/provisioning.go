@@ -128,19 +128,35 @@ func (h *Handler) serveProvisioning(ctx context.Context, p *broker.Publish, requ
 		return issuedAnswer{issued.CertificateID, issued.CertificatePEM, "", issued.Token}, err
 	}
 	var body struct {
-		Token      string            `json:"certificateOwnershipToken"`
-		Parameters map[string]string `json:"parameters"`
+		Token      string             `json:"certificateOwnershipToken"`
+		Parameters map[string]*string `json:"parameters"`
 	}
 	if err := request.format.read(p.Payload, &body); err != nil {
+		return nil, err
+	}
+	parameters, err := parametersOf(body.Parameters)
+	if err != nil {
 		return nil, err
 	}
 	if body.Token == "" {
 		return nil, fault.Wrap(fault.InvalidRequest, provisioning.ErrToken, "Certificate ownership token cannot be empty.")
 	}
 	made, err := h.provisioning.Provision(ctx, requester, provisioning.ProvisionCommand{
-		Template: request.template, Token: body.Token, Parameters: body.Parameters,
+		Template: request.template, Token: body.Token, Parameters: parameters,
 	})
 	return provisionedAnswer{made.DeviceConfiguration, made.ThingName}, err
+}
+
+// parametersOf refuses null, which the decoders would take for the empty text.
+func parametersOf(given map[string]*string) (map[string]string, error) {
+	parameters := make(map[string]string, len(given))
+	for name, value := range given {
+		if value == nil {
+			return nil, wrongType("parameters."+name, errors.New("it is null"))
+		}
+		parameters[name] = *value
+	}
+	return parameters, nil
 }
 
 // issuedAnswer is what a device learns of its certificate.

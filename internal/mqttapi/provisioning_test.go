@@ -206,6 +206,8 @@ func TestProvisioningRefusesPayloads(t *testing.T) {
 		"json: no token":           {provision + "json", []byte(`{"parameters":{}}`), "InvalidCertificateOwnershipToken", "cannot be empty"},
 		"json: token is a number":  {provision + "json", []byte(`{"certificateOwnershipToken":5}`), "InvalidPayload", "certificateOwnershipToken"},
 		"json: parameter number":   {provision + "json", []byte(`{"certificateOwnershipToken":"t","parameters":{"A":1}}`), "InvalidParameters", "text"},
+		"json: parameter null":     {provision + "json", []byte(`{"certificateOwnershipToken":"t","parameters":{"A":null}}`), "InvalidParameters", "value of A"},
+		"cbor: parameter null":     {provision + "cbor", inFormat(t, "cbor", map[string]any{"certificateOwnershipToken": "t", "parameters": map[string]any{"A": nil}}), "InvalidParameters", "value of A"},
 		"json: parameters list":    {provision + "json", []byte(`{"certificateOwnershipToken":"t","parameters":[]}`), "InvalidParameters", "parameters"},
 		"cbor: nothing":            {csr + "cbor", nil, "InvalidPayload", "map"},
 		"cbor: a list":             {csr + "cbor", inFormat(t, "cbor", []int{1}), "InvalidPayload", "map"},

@@ -218,6 +218,23 @@ func TestS3Version(t *testing.T) {
 	}
 }
 
+// An object that is written again while it is read does not go on with the new one.
+func TestS3ChangedWhileRead(t *testing.T) {
+	t.Parallel()
+	client, served := newS3(t)
+	served.objects["bulk/a"] = strings.Repeat("old\n", 1000)
+	object, err := client.Open(t.Context(), general, "bulk", "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer object.Close()
+	served.set(func() { served.objects["bulk/a"], served.etag = strings.Repeat("new\n", 1000), "e2" })
+	text, err := io.ReadAll(object)
+	if err == nil || strings.Contains(string(text), "new") {
+		t.Errorf("%d bytes, %v", len(text), err)
+	}
+}
+
 func TestNewS3(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -141,11 +141,27 @@ func (f *flowFunctions) asked() int {
 	return len(f.inputs)
 }
 
-// flowStore tells when a record was read.
+// flowStore tells when a record was read, and can die.
 type flowStore struct {
 	store.Store
 
 	read atomic.Pointer[func(store.Key)]
+	// dies, unless it is nil, is asked about each commit: false loses it, true loses
+	// its answer.
+	dies atomic.Pointer[func() bool]
+}
+
+func (s *flowStore) Commit(ctx context.Context, b store.Batch) (store.Position, error) {
+	dies := s.dies.Load()
+	if dies == nil {
+		return s.Store.Commit(ctx, b)
+	}
+	if (*dies)() {
+		if _, err := s.Store.Commit(ctx, b); err != nil {
+			return store.Position{}, err
+		}
+	}
+	return store.Position{}, store.ErrClosed
 }
 
 func (s *flowStore) Get(ctx context.Context, k store.Key) (store.Record, error) {
@@ -436,6 +452,63 @@ func TestRefusedDeviceMayTryAgain(t *testing.T) {
 	_, err := r.join(claim, made.Token, "1")
 	r.need(err)
 	r.joined("pump-1", "leeds", made.CertificateID)
+}
+
+// The server dies between the certificate and the thing, and in the commit of the
+// thing. Outcome: the device joins with the token that it has, once; if the commit
+// was done and only its answer lost, the device is whole and the token is spent.
+func TestServerDiesBetweenCertificateAndThing(t *testing.T) {
+	t.Parallel()
+	r := newFlowRig(t, Limits{ClaimOutstanding: 10})
+	r.template("pumps", flowBody)
+	claim := r.claim()
+	lost, done := r.issued(claim), r.issued(claim)
+	r.boot()
+	at := r.head()
+	dies := false
+	die := func() bool { return dies }
+	r.disk.dies.Store(&die)
+	_, err := r.join(claim, lost.Token, "1")
+	wantCode(t, err, fault.Unavailable)
+	dies = true
+	_, err = r.join(claim, done.Token, "2")
+	wantCode(t, err, fault.Unavailable)
+	r.disk.dies.Store(nil)
+	r.boot()
+	r.untouched(lost.CertificateID, "pump-1")
+	r.joined("pump-2", "leeds", done.CertificateID)
+	_, err = r.join(claim, done.Token, "2")
+	if !errors.Is(err, ErrToken) {
+		t.Errorf("the token of a device that is whole: %v", err)
+	}
+	_, err = r.join(claim, lost.Token, "1")
+	r.need(err)
+	r.joined("pump-1", "leeds", lost.CertificateID)
+	if events := r.eventsOf(at); len(events) != 2 || len(r.refusals(at)) != 0 {
+		t.Errorf("joined %+v, refused %+v", events, r.refusals(at))
+	}
+}
+
+// A template may have no thing, no policy, or neither (§3.2).
+func TestTemplatesWithLess(t *testing.T) {
+	t.Parallel()
+	r := newFlowRig(t, Limits{})
+	const certificate = `"certificate":{"Type":"AWS::IoT::Certificate","Properties":{"CertificateId":{"Ref":"AWS::IoT::Certificate::Id"},"Status":"Inactive"}}`
+	r.template("pumps", `{"Resources":{`+certificate+`}}`)
+	claim := r.claim()
+	made := r.issued(claim)
+	got, err := r.join(claim, made.Token, "1")
+	r.need(err)
+	if got.ThingName != "" || got.DeviceConfiguration == nil || len(got.DeviceConfiguration) != 0 {
+		t.Errorf("told %+v", got)
+	}
+	if status := r.status(made.CertificateID); status != registry.StatusInactive {
+		t.Errorf("the certificate is %s", status)
+	}
+	r.pass(TokenLife)
+	if n := r.sweep(); n != 0 || r.gone(made.CertificateID) {
+		t.Errorf("%d certificates were deleted that have joined", n)
+	}
 }
 
 // A template that was deleted and made again is the new one, also for a process

@@ -215,6 +215,9 @@ func (s *Service) methodOf(ctx context.Context, r Requester, template string) (e
 		return "", fault.New(fault.Forbidden, "The claim certificate %s is not registered any more", id)
 	case err != nil:
 		return "", err
+	case claim.Status != registry.StatusActive:
+		// Its connection is about to end; requests may have waited in line.
+		return "", fault.New(fault.Forbidden, "The claim certificate %s is %s", id, claim.Status)
 	case claim.ClaimTemplate == "":
 		return event.ProvisioningClaim, nil
 	case claim.ClaimTemplate != template:

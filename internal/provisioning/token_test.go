@@ -244,6 +244,25 @@ func TestClaimOfATrustedUser(t *testing.T) {
 	r.untouched(made.CertificateID, "pump-2")
 }
 
+// A claim that was revoked or deactivated lets nobody in any more, also over the
+// connection that has not ended yet; who has joined by it stays.
+func TestRevokedClaim(t *testing.T) {
+	t.Parallel()
+	r := newFlowRig(t, Limits{})
+	r.template("pumps", flowBody)
+	for i, status := range []string{registry.StatusRevoked, registry.StatusInactive} {
+		claim := r.claim()
+		in, out := r.issued(claim), r.issued(claim)
+		_, err := r.join(claim, in.Token, fmt.Sprintf("in-%d", i))
+		r.need(err)
+		r.need(r.registry.UpdateCertificate(t.Context(), flowAccount, claim.Principal.ID, status))
+		_, err = r.join(claim, out.Token, fmt.Sprintf("out-%d", i))
+		wantCode(t, err, fault.Forbidden)
+		r.untouched(out.CertificateID, fmt.Sprintf("pump-out-%d", i))
+		r.joined(fmt.Sprintf("pump-in-%d", i), "leeds", in.CertificateID)
+	}
+}
+
 // §6.3: so many certificates of one claim a minute; other claims have their own.
 func TestClaimRate(t *testing.T) {
 	t.Parallel()

@@ -177,9 +177,6 @@ func (s *Service) countRest(ctx context.Context, at place, r *taskRecord) error 
 
 // workThrough reads the file from the task's place, chunk by chunk.
 func (s *Service) workThrough(ctx context.Context, at place, r *taskRecord) error {
-	if s.o.Now().Sub(moment(r.Created)) > maxAge {
-		return &runError{"the task has not ended within 30 days"}
-	}
 	object, err := s.o.Objects.Open(ctx, at.account, r.Bucket, r.Key)
 	switch {
 	case errors.Is(err, ErrNoObject):
@@ -199,6 +196,9 @@ func (s *Service) workThrough(ctx context.Context, at place, r *taskRecord) erro
 	for more := true; more; {
 		if err := ctx.Err(); err != nil {
 			return err
+		}
+		if s.o.Now().Sub(moment(r.Created)) > maxAge {
+			return &runError{"the task has not ended within 30 days"}
 		}
 		batch := make([]line, 0, chunk)
 		for len(batch) < chunk && lines.offset-r.Offset < chunkBytes {

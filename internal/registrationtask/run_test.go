@@ -91,10 +91,11 @@ func TestKilledAtRandomPoints(t *testing.T) {
 				r.boot()
 				abrupt := random.IntN(2) == 0
 				if abrupt {
-					r.store.left.Store(int64(random.IntN(400)))
+					r.store.left.Store(int64(random.IntN(400) + kills))
 				}
 				r.run()
-				time.Sleep(time.Duration(random.IntN(15)) * time.Millisecond)
+				// Lives get longer, so that a slow machine comes to the end as well.
+				time.Sleep(time.Duration(random.IntN(15)+kills/4) * time.Millisecond)
 				r.stop()
 				r.store.left.Store(immortal)
 				task, err := r.Describe(t.Context(), acct, id)
@@ -447,6 +448,22 @@ func TestTrimAfterThirtyDays(t *testing.T) {
 	r.need(r.Trim(t.Context()))
 	r.run()
 	if task := r.await(other, under); task.Status != Failed || task.Message == "" {
+		t.Errorf("task %+v", task)
+	}
+}
+
+// A task that is at work for 30 days ends as well.
+func TestTaskThatTakesTooLong(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	text, _ := lines(5000)
+	r.registrar.after = func(name string) {
+		if name == "t-001000" {
+			r.clock.Add(int64(maxAge + time.Millisecond))
+		}
+	}
+	task := r.ends(text)
+	if task.Status != Failed || task.Message == "" || task.Succeeded < 900 || task.Succeeded > 2000 {
 		t.Errorf("task %+v", task)
 	}
 }

@@ -64,16 +64,7 @@ func (s *Service) Provision(ctx context.Context, account fleet.Account, c Provis
 		if err := mustWait(ctx, a, &c); err != nil {
 			return err
 		}
-		if err := s.provisionThing(ctx, a, c.Plan.Thing, &made); err != nil {
-			return err
-		}
-		if err := certify(ctx, a, &made); err != nil {
-			return err
-		}
-		if err := s.provisionPolicies(ctx, a, c.Plan.Policies, &made); err != nil {
-			return err
-		}
-		if err := s.provisionAttachment(ctx, a, &c, &made); err != nil || c.Joined == nil {
+		if err := s.makeAll(ctx, a, &c, certify, &made); err != nil || c.Joined == nil {
 			return err
 		}
 		more, err := c.Joined(made)
@@ -103,6 +94,23 @@ func (s *Service) Provision(ctx context.Context, account fleet.Account, c Provis
 		}
 	}
 	return made, nil
+}
+
+// certifier makes true what a plan says of its certificate.
+type certifier = func(context.Context, *attempt, *Provisioned) error
+
+// makeAll decides all that a plan asks for.
+func (s *Service) makeAll(ctx context.Context, a *attempt, c *ProvisionCommand, certify certifier, made *Provisioned) error {
+	if err := s.provisionThing(ctx, a, c.Plan.Thing, made); err != nil {
+		return err
+	}
+	if err := certify(ctx, a, made); err != nil {
+		return err
+	}
+	if err := s.provisionPolicies(ctx, a, c.Plan.Policies, made); err != nil {
+		return err
+	}
+	return s.provisionAttachment(ctx, a, c, made)
 }
 
 // add takes the batch of another domain into the attempt's own.
@@ -253,9 +261,7 @@ func (s *Service) provisionGroups(ctx context.Context, a *attempt, t *provtempla
 
 // certifying makes the certificate as far as that needs no record, and returns
 // the command for the rest.
-func (s *Service) certifying(
-	ctx context.Context, account fleet.Account, c *ProvisionCommand,
-) (func(context.Context, *attempt, *Provisioned) error, error) {
+func (s *Service) certifying(ctx context.Context, account fleet.Account, c *ProvisionCommand) (certifier, error) {
 	wanted := c.Plan.Certificate
 	if wanted == nil {
 		return func(context.Context, *attempt, *Provisioned) error { return nil }, nil

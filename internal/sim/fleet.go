@@ -17,6 +17,7 @@ import (
 // Fleet is a set of simulated devices.
 type Fleet struct {
 	options Options
+	claim   tls.Certificate
 	certs   []tls.Certificate
 	roots   *x509.CertPool
 	host    string

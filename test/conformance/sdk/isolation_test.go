@@ -689,7 +689,13 @@ func opsCases(of *neighbour) map[string][]opsCase {
 		"POST bulk-edits/{bulkEdit}/resume":                      {{path: "bulk-edits/" + of.bulkEdit + "/resume", refused: "ResourceNotFound"}},
 		"POST bulk-edits/{bulkEdit}/cancel":                      {{path: "bulk-edits/" + of.bulkEdit + "/cancel", refused: "ResourceNotFound"}},
 		"POST bulk-edits/{bulkEdit}/undo":                        {{path: "bulk-edits/" + of.bulkEdit + "/undo", refused: "ResourceNotFound"}},
-		"GET shadows/drift":                                      {{path: "shadows/drift"}, {path: "shadows/drift?thing=pump"}},
+		// The caller meets its own template, things and groups.
+		"POST provisioning-templates:test": {
+			{path: "provisioning-templates:test", body: `{"templateName":"joins","parameters":{}}`},
+			{path: "provisioning-templates:test", body: `{"type":"BULK","templateBody":"{\"Resources\":{\"t\":{\"Type\":\"AWS::IoT::Thing\",` +
+				`\"Properties\":{\"ThingName\":\"pump\",\"ThingGroups\":[\"site\"]}}}}"}`},
+		},
+		"GET shadows/drift": {{path: "shadows/drift"}, {path: "shadows/drift?thing=pump"}},
 	}
 }
 
