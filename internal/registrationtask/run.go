@@ -23,6 +23,8 @@ const (
 	// says so; fewer when they are long.
 	chunk      = 512
 	chunkBytes = 4 << 20
+	// lineLimit bounds the work on one line, also on one that waits for the store.
+	lineLimit = time.Minute
 	// lookEvery is the time between two looks for tasks, and trimEvery for what is
 	// too old.
 	lookEvery = 15 * time.Second
@@ -316,12 +318,19 @@ func (s *Service) workOn(ctx context.Context, at place, r *taskRecord, batch []l
 // register carries out one line and leaves its receipt: done is false for a line
 // that failed. It tries again for as long as the trouble is the server's.
 func (s *Service) register(ctx context.Context, at place, r *taskRecord, l *line) (done bool, err error) {
+	if ctx.Err() != nil {
+		return false, context.Cause(ctx)
+	}
+	// A line that was begun is ended: a commit that nobody waits for could come after
+	// the lines of a stopped task have been counted.
+	line, cancel := context.WithTimeout(context.WithoutCancel(ctx), lineLimit)
+	defer cancel()
 	if l.problem != nil {
 		s.lines.WithLabelValues("failed").Inc()
-		return false, s.fail(ctx, at, l, "InvalidRequestException: "+l.problem.Error())
+		return false, s.fail(line, at, l, "InvalidRequestException: "+l.problem.Error())
 	}
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		_, err := s.o.Registrar.RegisterThing(ctx, at.account, provisioning.RegisterCommand{
+		_, err := s.o.Registrar.RegisterThing(line, at.account, provisioning.RegisterCommand{
 			Body: r.Body, Parameters: l.parameters, Method: event.ProvisioningBulk, Task: at.id,
 			Joined: func(made provisioning.Registered) (store.Batch, error) {
 				return s.receipt(at, l, receipt{PEM: made.CertificatePEM, ARNs: maps.Clone(made.ResourceARNs)})
@@ -331,11 +340,11 @@ func (s *Service) register(ctx context.Context, at place, r *taskRecord, l *line
 		case err == nil:
 			s.lines.WithLabelValues("succeeded").Inc()
 			return true, nil
-		case ctx.Err() != nil:
-			return false, context.Cause(ctx)
+		case line.Err() != nil:
+			return false, context.Cause(line)
 		case !transient(err):
 			s.lines.WithLabelValues("failed").Inc()
-			return false, s.fail(ctx, at, l, describe(err))
+			return false, s.fail(line, at, l, describe(err))
 		}
 		select {
 		case <-time.After(pause):
