@@ -193,7 +193,7 @@ func (s *Server) join(p *broker.Publish) {
 		Request    string `json:"certificateSigningRequest"`
 		Token      string `json:"certificateOwnershipToken"`
 		Parameters struct {
-			Name string
+			Name string `json:"Name"`
 		} `json:"parameters"`
 	}
 	reply := func(suffix string, body any) {
