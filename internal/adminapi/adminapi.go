@@ -112,6 +112,10 @@ type Options struct {
 	AttributeRules AttributeRules
 	// Certificates answers what expires and takes over revocation lists.
 	Certificates Certificates
+	// Templates tries provisioning templates.
+	Templates Templates
+	// Renewals answers about exchanged certificates.
+	Renewals Renewals
 	// BulkEdits changes what a query finds.
 	BulkEdits BulkEdits
 	// Importer makes and changes things in bulk.
@@ -172,6 +176,7 @@ func (h *handler) routes() *routes {
 	h.routePolicyLint(mux)
 	h.routeIndex(mux)
 	h.routeBulkEdits(mux)
+	h.routeTemplateTest(mux)
 	mux.HandleFunc(Prefix, func(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, fault.New(fault.ResourceNotFound, "%s %s is no operation of %s", r.Method, r.URL.Path, Prefix))
 	})

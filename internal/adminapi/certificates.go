@@ -36,12 +36,16 @@ const (
 type Certificates interface {
 	ListExpiring(ctx context.Context, account fleet.Account, until time.Time, p registry.Page) (registry.Listed[registry.Expiring], error)
 	ImportRevocationList(ctx context.Context, account fleet.Account, ca string, list []byte) (registry.RevocationImport, error)
+	DescribeCACertificate(ctx context.Context, account fleet.Account, ca string) (registry.CACertificate, error)
+	DeclareCA(ctx context.Context, account fleet.Account, ca, statement string) (registry.CADeclaration, error)
 }
 
 // handleCertificates adds the operations on certificates.
 func (h *handler) handleCertificates(mux *routes) {
 	mux.HandleFunc("GET "+Prefix+"certificates/expiring", h.read(ActionListExpiringCertificates, h.expiring))
 	mux.HandleFunc("POST "+Prefix+"ca-certificates/{caCertificateId}/revocation-list", h.importRevocationList)
+	h.handleCADeclarations(mux)
+	h.handleRenewals(mux)
 }
 
 // Kinds of certificates in expiringOutput.

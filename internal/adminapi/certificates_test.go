@@ -45,6 +45,16 @@ func (b *book) ListExpiring(_ context.Context, _ fleet.Account, until time.Time,
 	}}, nil
 }
 
+func (b *book) DescribeCACertificate(_ context.Context, _ fleet.Account, ca string) (registry.CACertificate, error) {
+	b.ca = ca
+	return registry.CACertificate{Declaration: registry.CADeclaration{Basis: registry.BasisTrust, By: "arn-kim", At: noon}}, nil
+}
+
+func (b *book) DeclareCA(_ context.Context, _ fleet.Account, ca, statement string) (registry.CADeclaration, error) {
+	b.ca = ca
+	return registry.CADeclaration{Basis: registry.BasisTrust, By: "arn-kim", At: noon, Statement: statement, StatedBy: "arn-lee", StatedAt: noon.Add(time.Hour)}, nil
+}
+
 func (b *book) ImportRevocationList(ctx context.Context, _ fleet.Account, ca string, list []byte) (registry.RevocationImport, error) {
 	b.ca, b.list = ca, len(list)
 	if hold := b.hold; hold != nil {

@@ -37,6 +37,38 @@ type CACertificate struct {
 	Mode    string   `json:"certificateMode,omitempty"`
 	PEM     string   `json:"certificatePem,omitempty"`
 	Valid   validity `json:"validity,omitzero"`
+	// AutoRegistration is ENABLE or DISABLE; it and Registration are not in lists.
+	AutoRegistration string              `json:"autoRegistrationStatus,omitempty"`
+	Registration     *RegistrationConfig `json:"registrationConfig,omitempty"`
+}
+
+// RegistrationConfig is how devices under an authority are provisioned: by a
+// named template or by a body.
+type RegistrationConfig struct {
+	TemplateName string `json:"templateName,omitempty"`
+	TemplateBody string `json:"templateBody,omitempty"`
+	RoleARN      string `json:"roleArn,omitempty"`
+}
+
+// CARegistration asks to register an authority.
+type CARegistration struct {
+	PEM string
+	// VerificationPEM is empty in mode SNI_ONLY.
+	VerificationPEM          string
+	Mode                     string
+	Active, AutoRegistration bool
+	// Template names the template of its devices; empty for none.
+	Template string
+}
+
+// CAUpdate changes an authority; empty members and false change nothing.
+type CAUpdate struct {
+	// AutoRegistration is ENABLE or DISABLE.
+	AutoRegistration string
+	// Template names the template of its devices.
+	Template string
+	// ForgetTemplate ends automatic registration and forgets the template.
+	ForgetTemplate bool
 }
 
 // ExpiringCertificate is one whose validity ends. Times are RFC 3339.
@@ -124,9 +156,11 @@ func (c *Client) ListCACertificates(ctx context.Context, limit int) ([]CACertifi
 // DescribeCACertificate returns one authority.
 func (c *Client) DescribeCACertificate(ctx context.Context, id string) (CACertificate, error) {
 	var out struct {
-		Description CACertificate `json:"certificateDescription"`
+		Description  CACertificate       `json:"certificateDescription"`
+		Registration *RegistrationConfig `json:"registrationConfig"`
 	}
 	err := c.JSON(ctx, get(Path("cacertificate", id), nil), nil, &out)
+	out.Description.Registration = out.Registration
 	return out.Description, err
 }
 
@@ -140,17 +174,42 @@ func (c *Client) RegistrationCode(ctx context.Context) (string, error) {
 }
 
 // RegisterCACertificate registers an authority and returns its id.
-// verificationPEM is empty in mode SNI_ONLY.
-func (c *Client) RegisterCACertificate(ctx context.Context, caPEM, verificationPEM, mode string, active bool) (string, error) {
-	in := map[string]string{"caCertificate": caPEM, "certificateMode": mode}
-	if verificationPEM != "" {
-		in["verificationCertificate"] = verificationPEM
+func (c *Client) RegisterCACertificate(ctx context.Context, r CARegistration) (string, error) {
+	in := map[string]any{"caCertificate": r.PEM, "certificateMode": r.Mode}
+	if r.VerificationPEM != "" {
+		in["verificationCertificate"] = r.VerificationPEM
+	}
+	query := url.Values{"setAsActive": {strconv.FormatBool(r.Active)}}
+	if r.AutoRegistration {
+		query.Set("allowAutoRegistration", "true")
+	}
+	if r.Template != "" {
+		in["registrationConfig"] = RegistrationConfig{TemplateName: r.Template}
 	}
 	var out CACertificate
-	err := c.JSON(ctx, Request{
-		Service: ServiceControl, Method: http.MethodPost, Path: Path("cacertificate"), Query: url.Values{"setAsActive": {strconv.FormatBool(active)}},
-	}, in, &out)
+	err := c.JSON(ctx, change(http.MethodPost, Path("cacertificate"), query), in, &out)
 	return out.ID, err
+}
+
+// UpdateCACertificate changes an authority.
+func (c *Client) UpdateCACertificate(ctx context.Context, id string, u CAUpdate) error {
+	query := url.Values{}
+	if u.AutoRegistration != "" {
+		query.Set("newAutoRegistrationStatus", u.AutoRegistration)
+	}
+	in := map[string]any{}
+	if u.Template != "" {
+		in["registrationConfig"] = RegistrationConfig{TemplateName: u.Template}
+	}
+	if u.ForgetTemplate {
+		in["removeAutoRegistration"] = true
+	}
+	return c.JSON(ctx, change(http.MethodPut, Path("cacertificate", id), query), in, nil)
+}
+
+// UpdateCertificate gives a device certificate another status.
+func (c *Client) UpdateCertificate(ctx context.Context, id, status string) error {
+	return c.JSON(ctx, change(http.MethodPut, Path("certificates", id), url.Values{"newStatus": {status}}), nil, nil)
 }
 
 // ExpiringCertificates returns up to limit certificates and authorities that
@@ -165,6 +224,51 @@ func (c *Client) ExpiringCertificates(ctx context.Context, within string, limit 
 		err := c.JSON(ctx, get(Path("ops", "v1", "certificates", "expiring"), q), nil, &page)
 		all = append(all, page.Certificates...)
 		return len(page.Certificates), page.NextToken, err
+	})
+	return all, err
+}
+
+// CertificateRenewal is a thing's way from one certificate to the next. Times are
+// RFC 3339.
+type CertificateRenewal struct {
+	Thing   string        `json:"thingName"`
+	OldID   string        `json:"oldCertificateId"`
+	NewID   string        `json:"newCertificateId"`
+	Step    string        `json:"step"`
+	Begun   string        `json:"begunAt"`
+	Changed string        `json:"changedAt"`
+	Due     string        `json:"dueAt,omitempty"`
+	Reason  string        `json:"reason,omitempty"`
+	Proof   *renewalProof `json:"proof,omitempty"`
+}
+
+// renewalProof is the first connection with the new certificate.
+type renewalProof struct {
+	At            string `json:"at"`
+	ClientID      string `json:"clientId"`
+	ConnectionID  string `json:"connectionId,omitempty"`
+	SourceAddress string `json:"sourceAddress,omitempty"`
+}
+
+// CertificateRenewals returns up to limit renewals; all for limit 0. step and
+// thing narrow the list unless they are empty.
+func (c *Client) CertificateRenewals(ctx context.Context, step, thing string, limit int) ([]CertificateRenewal, error) {
+	filter := url.Values{}
+	if step != "" {
+		filter.Set("step", step)
+	}
+	if thing != "" {
+		filter.Set("thing", thing)
+	}
+	all := []CertificateRenewal{}
+	err := pages(filter, limit, func(q url.Values) (int, string, error) {
+		var page struct {
+			Renewals  []CertificateRenewal `json:"certificateRenewals"`
+			NextToken string               `json:"nextToken"`
+		}
+		err := c.JSON(ctx, get(Path("ops", "v1", "certificate-renewals"), q), nil, &page)
+		all = append(all, page.Renewals...)
+		return len(page.Renewals), page.NextToken, err
 	})
 	return all, err
 }

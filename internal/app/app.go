@@ -22,23 +22,30 @@ import (
 	"github.com/muster-iot/muster/internal/audit"
 	"github.com/muster-iot/muster/internal/authorizer"
 	"github.com/muster-iot/muster/internal/awsapi"
+	awsiot "github.com/muster-iot/muster/internal/awsapi/iot"
 	"github.com/muster-iot/muster/internal/broker"
 	"github.com/muster-iot/muster/internal/bulkedit"
+	"github.com/muster-iot/muster/internal/certprovider"
 	"github.com/muster-iot/muster/internal/config"
 	"github.com/muster-iot/muster/internal/connectivity"
 	"github.com/muster-iot/muster/internal/datadir"
 	"github.com/muster-iot/muster/internal/deviceauth"
 	"github.com/muster-iot/muster/internal/eventlog"
+	"github.com/muster-iot/muster/internal/function"
 	"github.com/muster-iot/muster/internal/history"
 	"github.com/muster-iot/muster/internal/index"
 	"github.com/muster-iot/muster/internal/inlet"
 	"github.com/muster-iot/muster/internal/membership"
 	"github.com/muster-iot/muster/internal/mqttapi"
 	"github.com/muster-iot/muster/internal/mqttstore"
+	"github.com/muster-iot/muster/internal/objectstore"
 	"github.com/muster-iot/muster/internal/pagetoken"
 	"github.com/muster-iot/muster/internal/pki"
 	"github.com/muster-iot/muster/internal/presence"
+	"github.com/muster-iot/muster/internal/provisioning"
+	"github.com/muster-iot/muster/internal/registrationtask"
 	"github.com/muster-iot/muster/internal/registry"
+	"github.com/muster-iot/muster/internal/renewal"
 	"github.com/muster-iot/muster/internal/shadow"
 	"github.com/muster-iot/muster/internal/shadowhistory"
 	"github.com/muster-iot/muster/internal/signin"
@@ -99,6 +106,17 @@ type App struct {
 	// authorizers and custom are for devices that show neither certificate nor
 	// signature.
 	authorizers *authorizer.Service
+	// functions stand in for cloud functions; provisioning lets devices join, and
+	// providers sign for them.
+	functions    *function.Set
+	provisioning *provisioning.Service
+	providers    *certprovider.Service
+	// renewals follows things from one certificate to the next.
+	renewals *renewal.Service
+	// tasks registers devices from files, which are among objects; reports serves what became of them.
+	tasks   *registrationtask.Service
+	objects objectstore.Store
+	reports *awsiot.ReportLinks
 	// signIn lets people in who have no key.
 	signIn *signin.Service
 	// signInLines bounds the lines about failed sign-ins.
@@ -149,6 +167,8 @@ type followers struct {
 	// accounts keeps the directory of names.
 	accounts *eventlog.Runner
 	audit    *eventlog.Runner
+	// renewals sees connections with new certificates.
+	renewals *eventlog.Runner
 	// connectivity follows connections, attachments and certificates.
 	connectivity *eventlog.Runner
 }
@@ -167,7 +187,7 @@ func New(ctx context.Context, o Options) (*App, error) {
 	a.cleanups = &cleanups{log: log.Logger}
 	steps := []func(context.Context) error{
 		a.openFolder, a.openStore, a.recordCalls, a.openKeys, a.joinDomains, a.joinRevocations, a.joinAudit,
-		a.joinSignIn, a.joinFunctions, a.joinDevicePlane, a.joinFollowers, a.joinAPI,
+		a.joinSignIn, a.joinFunctions, a.joinRenewals, a.joinProvisioning, a.joinRegistrationTasks, a.joinDevicePlane, a.joinFollowers, a.joinAPI,
 	}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
@@ -217,7 +237,8 @@ func (a *App) openKeys(ctx context.Context) error {
 	certificateNames = append(certificateNames, account.Wildcards(a.settings.Region, a.settings.BaseDomain)...)
 	a.pki, err = pki.New(pki.Options{
 		Dir: dir, CAFile: a.dir.Path(datadir.CAFile), Names: certificateNames,
-		CertFile: a.settings.TLSCert, KeyFile: a.settings.TLSKey, CRLURL: a.settings.PKI.CRLURL, Now: now, Logger: a.component("pki"),
+		CertFile: a.settings.TLSCert, KeyFile: a.settings.TLSKey, CRLURL: a.settings.PKI.CRLURL,
+		Pool: a.settings.PKI.KeyPool, P256: a.settings.PKI.DeviceKey == config.DeviceKeyP256, Now: now, Logger: a.component("pki"),
 	})
 	if err != nil {
 		return err
@@ -266,6 +287,10 @@ func (a *App) joinDomains(context.Context) error {
 		Indexing:        a.indexing(),
 		Logger:          a.component("registry"),
 		AccountExists:   a.accounts.AccountExists,
+		CheckRegistrationTemplate: func(ctx context.Context, of accountID, name string) error {
+			return a.provisioning.CheckRegistrationTemplate(ctx, of, name)
+		},
+		RequireDeclaration: a.settings.Provisioning.RequireCADeclaration,
 	})
 	if err != nil {
 		return err

@@ -62,6 +62,7 @@ func (a *App) joinFunctions(context.Context) error {
 		functions.Close()
 		return nil
 	})
+	a.functions = functions
 	a.authorizers, err = authorizer.New(authorizer.Options{
 		Store: a.store, Region: a.settings.Region, Functions: functions, Now: now, NewID: uuid.NewString,
 		IsBusy: func(err error) bool { return errors.Is(err, function.ErrBusy) },

@@ -59,8 +59,10 @@ func (a *App) joinAPI(context.Context) error {
 		return err
 	}
 	a.bulk = a.newBulkEdits()
+	a.reports = a.reportLinks()
 	awsiot.Register(a.api, awsiot.Deps{
-		Registry: a.registry, Index: a.index, Shadows: a.shadows, Connections: connections{a.presence}, Authorizers: a.authorizers,
+		Registry: a.registry, Index: a.index, Shadows: a.shadows, Connections: connections{a.presence}, Authorizers: a.authorizers, Provisioning: a.provisioning,
+		CertificateProviders: a.providers, Tasks: a.tasks, Reports: a.reports,
 		Tags: tags, Devices: a.devices,
 		DeleteThing: a.deleteThing,
 	})
@@ -147,10 +149,10 @@ func (a *App) deviceHandler(listener string) http.Handler {
 		Memberships: a.memberships, WhyMember: a.whyMember,
 		Connectivity: a.connectivity, ShadowHistory: shadowVersions{a.versions, a}, Drifts: drifts{a},
 		History: a.history, Tokens: a.tokens, Account: callerAccount, Now: now,
-		BulkEdits: a.bulk,
-		Importer:  a.registry, Exporter: a.registry, Permit: a.permit, ARN: a.callerARN,
+		BulkEdits: a.bulk, Templates: a.provisioning, Renewals: a.renewals,
+		Importer: a.registry, Exporter: a.registry, Permit: a.permit, ARN: a.callerARN,
 	})
-	mqtt := a.webSocketHandler(listener)
+	mqtt, buckets := a.webSocketHandler(listener), a.bucketHandler()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// net/http finds the state by itself only on a bare tls.Conn.
 		if c, ok := r.Context().Value(connKey{}).(*peekedConn); ok && r.TLS == nil {
@@ -166,8 +168,12 @@ func (a *App) deviceHandler(listener string) http.Handler {
 			a.readyz(w)
 		case r.URL.Path == crlPath:
 			a.revocations.ServeHTTP(w, r)
+		case strings.HasPrefix(r.URL.Path, awsiot.ReportPath):
+			a.reports.ServeHTTP(w, r)
 		case strings.HasPrefix(r.URL.Path, adminapi.Prefix):
 			admin.ServeHTTP(w, r)
+		case awsapi.SignedForS3(r):
+			buckets.ServeHTTP(w, r)
 		default:
 			a.api.ServeHTTP(w, r)
 		}

@@ -10,6 +10,8 @@ func TestOnPostgreSQL(t *testing.T) {
 	for name, test := range map[string]func(*testing.T){
 		"AttributeRulesOverTheAPI":       TestAttributeRulesOverTheAPI,
 		"AuditLists":                     TestAuditLists,
+		"CertificateRenewal":             TestCertificateRenewal,
+		"CertificateRenewalOverRestart":  TestCertificateRenewalOverRestart,
 		"ConnectivityOfDevices":          TestConnectivityOfDevices,
 		"ConnectivityAfterARestart":      TestConnectivityAfterARestart,
 		"DataEventsAreRecorded":          TestDataEventsAreRecordedWhenAskedFor,

@@ -16,6 +16,7 @@ import (
 	"github.com/muster-iot/muster/internal/mqttapi"
 	"github.com/muster-iot/muster/internal/mqttstore"
 	"github.com/muster-iot/muster/internal/presence"
+	"github.com/muster-iot/muster/internal/registry"
 	"github.com/muster-iot/muster/internal/store"
 	"github.com/muster-iot/muster/internal/topic"
 )
@@ -46,6 +47,9 @@ func (a *App) joinDevicePlane(context.Context) error {
 			c, ok := a.broker.Connection(of, clientID)
 			return c.Principal.ID, ok && c.Principal.ID != ""
 		},
+		Introduce: func(ctx context.Context, who deviceauth.Stranger) string {
+			return a.provisioning.Introduce(ctx, who.Account, registry.Newcomer{Certificate: who.Certificate, Named: who.Named}, who.Registered)
+		},
 		Now: now, Logger: a.component("deviceauth"), Registerer: a.metrics,
 	})
 	if err != nil {
@@ -53,7 +57,7 @@ func (a *App) joinDevicePlane(context.Context) error {
 	}
 	a.custom = a.joinCustom()
 	a.topics = mqttapi.New(mqttapi.Options{
-		Shadows: a.shadows, Connectivity: a.connectivity, Region: a.settings.Region, Now: now, Logger: a.component("mqttapi"), Registerer: a.metrics,
+		Shadows: a.shadows, Connectivity: a.connectivity, Provisioning: a.provisioning, Region: a.settings.Region, Now: now, Logger: a.component("mqttapi"), Registerer: a.metrics,
 		Limits: mqttapi.ExecutorLimits{PerThing: a.settings.Shadow.MaxInFlight},
 		Publish: func(ctx context.Context, of fleet.Account, m broker.Message) error {
 			return a.broker.Publish(ctx, of, m)
@@ -183,6 +187,7 @@ func (a *App) joinFollowers(context.Context) error {
 		{&a.followers.accounts, a.accountsConsumer()},
 		{&a.followers.audit, a.auditConsumer()},
 		{&a.followers.connectivity, a.connectivityConsumer()},
+		{&a.followers.renewals, a.renewalConsumer()},
 	}
 	for _, c := range consumers {
 		runner, err := eventlog.NewRunner(c.consumer, eventlog.Options{Store: a.store, Now: now, Logger: a.component("eventlog"), Registerer: a.metrics})
@@ -218,6 +223,8 @@ func (a *App) Start(ctx context.Context) error {
 		part{"history follower", a.followers.history.Run},
 		part{"connectivity follower", a.followers.connectivity.Run},
 		part{"connectivity", a.connectivity.Run},
+		part{"renewal follower", a.followers.renewals.Run},
+		part{"renewals", a.renewals.Run},
 		part{"revocation list follower", a.followers.crl.Run},
 		part{"history retention", a.history.Run},
 		part{"cut connections", endCut},
@@ -236,9 +243,14 @@ func (a *App) Start(ctx context.Context) error {
 		part{"shadow clean-up", a.cleanShadows},
 		part{"certificate sweep", a.sweep},
 		part{"closed accounts", a.sweepAccounts},
+		part{"pending certificates", a.sweepPending},
 		part{"presence", a.presence.Run},
+		part{"strangers", a.forgetStrangers},
 		part{"stored sessions", a.keeper.Run},
 		part{"bulk edits", a.bulk.Run},
+		part{"registration tasks", a.tasks.Run},
+		part{"uploads", a.sweepUploads},
+		part{"introductions", a.provisioning.RunIntroductions},
 	)
 	a.cleanups.push("background parts", background.stop)
 	a.cleanups.push("connectivity", a.connectivity.Drain)
@@ -304,4 +316,16 @@ func (a *App) sweep(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// forgetStrangers forgets clients that are no things.
+func (a *App) forgetStrangers(ctx context.Context) error {
+	return a.presence.Trim(ctx, func(ctx context.Context, of fleet.Account, names []string) (map[string]bool, error) {
+		found, err := a.registry.Things(ctx, of, names)
+		things := make(map[string]bool, len(found))
+		for i := range found {
+			things[found[i].Name] = true
+		}
+		return things, err
+	})
 }

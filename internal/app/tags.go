@@ -15,6 +15,8 @@ import (
 func (a *App) tags() (*tag.Service, error) {
 	finders := a.registry.TagFinders()
 	maps.Copy(finders, a.authorizers.TagFinders())
+	maps.Copy(finders, a.provisioning.TagFinders())
+	maps.Copy(finders, a.providers.TagFinders())
 	return tag.New(tag.Options{Store: a.store, Region: a.settings.Region, Now: now, Finders: finders})
 }
 

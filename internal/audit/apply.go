@@ -252,8 +252,8 @@ func accountOf(arn string) fleet.Account {
 	return fleet.Account(parts[4])
 }
 
-// unasked reports whether an event is about credentials or operators, or about the
-// course of a bulk edit, and no recorded call is behind it: a device registered a
+// unasked reports whether an event is about credentials or operators, about how
+// devices join, or about the course of a task, and no recorded call is behind it: a device registered a
 // certificate, an operator used a tool on the host, an edit came to its end.
 func unasked(env *event.Envelope) bool {
 	if env.Actor.RequestID != "" {
@@ -263,7 +263,9 @@ func unasked(env *event.Envelope) bool {
 	case event.CertificateCreated, event.CertificateStatusChanged, event.CertificateDeleted,
 		event.CACertificateChanged, event.RegistrationCodeChanged, event.RevocationListImported, event.CertificateTransferChanged,
 		event.PolicyChanged, event.PolicyAttached, event.PolicyDetached, event.AuthorizerChanged,
-		event.OperatorChanged, event.AccountChanged, event.BulkEditChanged:
+		event.OperatorChanged, event.AccountChanged, event.BulkEditChanged,
+		event.ProvisioningTemplateChanged, event.DeviceProvisioned, event.ProvisioningRefused, event.CertificateAutoRegistered,
+		event.ProvisioningClaimCreated, event.RegistrationTaskChanged, event.CertificateProviderChanged, event.CertificateRenewalChanged:
 		return true
 	default:
 		// Devices and the server itself change the rest all the time.

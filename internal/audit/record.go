@@ -211,6 +211,7 @@ func resourceType(arn string) string {
 			fleet.ARNThing: "AWS::IoT::Thing", fleet.ARNThingType: "AWS::IoT::ThingType", fleet.ARNThingGroup: "AWS::IoT::ThingGroup",
 			fleet.ARNBillingGroup: "AWS::IoT::BillingGroup", fleet.ARNCertificate: "AWS::IoT::Certificate", fleet.ARNCACert: "AWS::IoT::CACertificate",
 			fleet.ARNPolicy: "AWS::IoT::Policy", fleet.ARNAuthorizer: "AWS::IoT::Authorizer", fleet.ARNIndex: "AWS::IoT::Index",
+			fleet.ARNCertificateProvider: "AWS::IoT::CertificateProvider",
 		}[parsed.Kind]
 	}
 	for prefix, name := range map[string]string{

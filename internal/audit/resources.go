@@ -1,6 +1,8 @@
 package audit
 
 import (
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/muster-iot/muster/internal/event"
@@ -109,12 +111,31 @@ func resourcesOfEvent(scope fleet.Scope, e event.Event) []string { //nolint:gocy
 		return arn(fleet.ARNCACert, v.CACertificateID)
 	case event.AuthorizerChanged:
 		return arn(fleet.ARNAuthorizer, v.Authorizer)
+	case event.CertificateProviderChanged:
+		return arn(fleet.ARNCertificateProvider, v.Provider)
 	case event.TagsChanged:
 		return []string{v.ResourceARN}
 	case event.ShadowUpdated:
 		return arn(fleet.ARNThing, v.Thing)
 	case event.ShadowDeleted:
 		return arn(fleet.ARNThing, v.Thing)
+	case event.ProvisioningTemplateChanged:
+		return arn(fleet.ARNProvisioningTemplate, v.Template)
+	case event.DeviceProvisioned:
+		return named(scope, map[string]string{
+			fleet.ARNProvisioningTemplate: v.Template, fleet.ARNThing: v.Thing, fleet.ARNCertificate: v.CertificateID,
+		})
+	case event.ProvisioningRefused:
+		return named(scope, map[string]string{fleet.ARNProvisioningTemplate: v.Template, fleet.ARNCertificate: v.CertificateID})
+	case event.CertificateAutoRegistered:
+		return []string{scope.ARN(fleet.ARNCertificate, v.CertificateID), scope.ARN(fleet.ARNCACert, v.CACertificateID)}
+	case event.ProvisioningClaimCreated:
+		return []string{scope.ARN(fleet.ARNProvisioningTemplate, v.Template), scope.ARN(fleet.ARNCertificate, v.CertificateID)}
+	case event.CertificateRenewalChanged:
+		return []string{
+			scope.ARN(fleet.ARNThing, v.Thing),
+			scope.ARN(fleet.ARNCertificate, v.OldCertificateID), scope.ARN(fleet.ARNCertificate, v.NewCertificateID),
+		}
 	case event.OperatorChanged:
 		if v.Kind == event.OperatorSession {
 			return nil
@@ -125,8 +146,20 @@ func resourcesOfEvent(scope fleet.Scope, e event.Event) []string { //nolint:gocy
 	case event.EventConfigurationsChanged, event.RegistrationCodeChanged,
 		event.DeviceConnected, event.DeviceDisconnected, event.ConnectRefused, event.SubscriptionsChanged,
 		event.APICalled, event.ConfigurationChanged, event.IndexingConfigurationChanged,
-		event.ConnectivityStateChanged, event.ConnectivitySettingsChanged, event.LatencyMeasured, event.BulkEditChanged:
+		event.ConnectivityStateChanged, event.ConnectivitySettingsChanged, event.LatencyMeasured, event.BulkEditChanged,
+		event.RegistrationTaskChanged:
 		// They are about the account, or about a connection.
 	}
 	return nil
+}
+
+// named returns the ARNs of those resources that have a name, by kind.
+func named(scope fleet.Scope, of map[string]string) []string {
+	var arns []string
+	for _, kind := range slices.Sorted(maps.Keys(of)) {
+		if of[kind] != "" {
+			arns = append(arns, scope.ARN(kind, of[kind]))
+		}
+	}
+	return arns
 }

@@ -49,6 +49,30 @@ func (s *Server) AuthenticateHead(r *http.Request) error {
 	return nil
 }
 
+// SignedForS3 reports whether a request bears a signature for s3.
+func SignedForS3(r *http.Request) bool {
+	signature, err := parseSignature(r)
+	return err == nil && signature != nil && signature.Service == string(catalog.S3)
+}
+
+// AuthenticateS3 proves by the head of a request for s3 who sent it. The body is as
+// X-Amz-Content-Sha256 says: a hash that is still to be compared, or not signed. The
+// error is as Authenticate's.
+func (s *Server) AuthenticateS3(r *http.Request) (Caller, error) {
+	signature, err := parseSignature(r)
+	if err != nil || signature == nil {
+		return Caller{}, fault.Wrap(fault.Unauthorized, err, "The request must be signed for the service s3")
+	}
+	caller, p := s.authenticate(r, nil, signature.HeadOnly(), nil)
+	if p != nil {
+		return Caller{}, unproven(p)
+	}
+	if err := s.misdirectedFault(r, &caller); err != nil {
+		return Caller{}, err
+	}
+	return caller, nil
+}
+
 // AuthenticateUpgrade proves by presigned query or by header who opens a
 // WebSocket. Beside the host as sent, the signature is tried with each of
 // hosts. It returns nil without error for a request that bears no signature; the

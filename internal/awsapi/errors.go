@@ -46,6 +46,7 @@ func exceptionsFor(code fault.Code) []string {
 		fault.CertificateState:            {"CertificateStateException"},
 		fault.CertificateValidation:       {"CertificateValidationException", invalidRequest},
 		fault.CertificateConflict:         {"CertificateConflictException", "ResourceAlreadyExistsException"},
+		fault.RegistrationFailure:         {"ResourceRegistrationFailureException", invalidRequest},
 		fault.RegistrationCodeValidation:  {"RegistrationCodeValidationException"},
 		fault.TransferConflict:            {"TransferConflictException"},
 		fault.TransferAlreadyCompleted:    {"TransferAlreadyCompletedException"},

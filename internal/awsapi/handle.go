@@ -21,8 +21,10 @@ type Call struct {
 	Caller    Caller
 	RequestID string
 	Operation *catalog.Operation
-	server    *Server
-	trail     *audit.Call
+	// Base is the scheme and host that the caller knows the server by.
+	Base   string
+	server *Server
+	trail  *audit.Call
 }
 
 // AnyResource is what operations are authorized on that name no resource.

@@ -303,7 +303,7 @@ func (s *Server) run(ctx context.Context, x *exchange) {
 	}
 	call := &Call{
 		Scope:  fleet.Scope{Region: s.options.Region, Account: x.caller.Account},
-		Caller: x.caller, RequestID: x.id, Operation: x.op, server: s, trail: x.call,
+		Caller: x.caller, RequestID: x.id, Operation: x.op, Base: base(x.r), server: s, trail: x.call,
 	}
 	reply, err := h.run(ctx, call, wire.Request{Labels: x.labels, Query: query, Header: x.r.Header, Body: x.body})
 	if err != nil {
@@ -317,6 +317,14 @@ func (s *Server) run(ctx context.Context, x *exchange) {
 	x.status = x.op.Status
 	x.w.WriteHeader(x.status)
 	_, _ = x.w.Write(reply.Body) // The client is gone if this fails; there is nobody to tell.
+}
+
+// base is the address that a request was sent to.
+func base(r *http.Request) string {
+	if r.TLS == nil {
+		return "http://" + r.Host
+	}
+	return "https://" + r.Host
 }
 
 // withActor adds the actor that every event will carry.

@@ -99,6 +99,9 @@ func (noService) Reserved(*Publish, Done) (deferred, ok bool) { return false, fa
 // CanSubscribeReserved reports that no filter can match.
 func (noService) CanSubscribeReserved(string) bool { return false }
 
+// Private implements Service.
+func (noService) Private(string) bool { return false }
+
 // CanPublishReserved reports that nobody may.
 func (noService) CanPublishReserved(string) bool { return false }
 

@@ -188,6 +188,10 @@ func (s *service) Reserved(p *broker.Publish, done broker.Done) (deferred, ok bo
 	return false, true
 }
 
+func (*service) Private(name string) bool {
+	return strings.HasPrefix(name, "$aws/things/") && strings.Contains(name, "/private")
+}
+
 func (*service) CanSubscribeReserved(filter string) bool {
 	return topic.Intersects(filter, "$aws/things/#", topic.AWS)
 }

@@ -114,11 +114,14 @@ type Done func(err error, answers ...Message)
 type Service interface {
 	// Reserved is asked for each publish to a reserved topic. With ok false there
 	// is no such topic and the connection ends. Otherwise the message is also
-	// routed to subscribers. It must not block: a service that needs the disk
+	// routed to subscribers, unless its topic is private. It must not block: a service that needs the disk
 	// returns deferred and calls done exactly once later, from any goroutine.
 	// When deferred is false done must not be called. p and all it refers to
 	// belong to the service from now on.
 	Reserved(p *Publish, done Done) (deferred, ok bool)
+	// Private reports whether publishes to a reserved topic are for the service
+	// alone and not routed to subscribers.
+	Private(topic string) bool
 	// CanSubscribeReserved reports whether a reserved filter can match a topic
 	// that exists.
 	CanSubscribeReserved(filter string) bool
@@ -213,8 +216,10 @@ type Publish struct {
 }
 
 // Reply delivers a message to the publishing connection alone, whether it has
-// subscribed or not, and to no one else. It may be called from any goroutine,
-// also after the connection has ended.
+// subscribed or not, and to no one else: with the quality of service of its
+// subscription, or 1 without one. It is never stored: when the connection has
+// ended, the message is dropped, and to a session that outlives its connection it
+// goes with quality of service 0. It may be called from any goroutine.
 func (p *Publish) Reply(topic string, payload []byte) {
 	if p.ReplyTo != nil {
 		p.ReplyTo(topic, payload)

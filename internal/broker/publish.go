@@ -176,7 +176,10 @@ func (c *connection) accept(b *batch, p *mqtt.Publish, name string) *cause {
 			return c.refuseRetained(b, p, err)
 		}
 	}
-	matched := b.route(c.session.realm.router)
+	matched := true
+	if !reserved || !c.broker.service.Private(name) {
+		matched = b.route(c.session.realm.router)
+	}
 	if p.QoS == 0 {
 		return nil
 	}
@@ -283,34 +286,45 @@ func (b *Broker) forward(p *mqtt.Properties) mqtt.Properties {
 	return forwarded
 }
 
-// reply delivers a message to this client alone, with the quality of service
-// of its own subscription when it has one.
+// reply delivers a message to this connection alone, as Publish.Reply says.
 func (c *connection) reply(name string, payload []byte) {
 	b := c.broker.batch()
 	defer c.broker.release(b)
 	b.begin(&Message{Topic: name, Payload: payload, QoS: 1})
 	if c.session.link.Load() == c {
-		b.deliver(c.session, parcel{qos: c.session.subscribedQoS(name)})
+		b.deliver(c.session, parcel{qos: c.session.replyQoS(name)})
 	}
 }
 
-// subscribedQoS returns the highest quality of service of the subscriptions
-// that match a topic, 0 without one.
-func (s *session) subscribedQoS(name string) byte {
+// replyQoS returns the quality of service of a reply.
+func (s *session) replyQoS(name string) byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.subscribedQoSLocked(name)
+	if s.persistentLocked() {
+		return 0
+	}
+	qos, subscribed := s.subscribedLocked(name)
+	if !subscribed {
+		return 1
+	}
+	return min(qos, 1)
 }
 
-// subscribedQoSLocked is subscribedQoS.
+// subscribedQoSLocked returns the highest quality of service of the subscriptions
+// that match a topic, 0 without one.
 func (s *session) subscribedQoSLocked(name string) byte {
-	qos := byte(0)
+	qos, _ := s.subscribedLocked(name)
+	return qos
+}
+
+// subscribedLocked is subscribedQoSLocked that tells whether there is one.
+func (s *session) subscribedLocked(name string) (qos byte, subscribed bool) {
 	for i := range s.subs {
 		if s.subs[i].group == nil && topic.Match(s.subs[i].filter, name, s.broker.profile) {
-			qos = max(qos, s.subs[i].qos)
+			qos, subscribed = max(qos, s.subs[i].qos), true
 		}
 	}
-	return qos
+	return qos, subscribed
 }
 
 // checkMessage refuses what cannot be published for the server itself or by

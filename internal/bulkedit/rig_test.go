@@ -168,6 +168,10 @@ func (noIssuer) CreateKeysAndCertificate(context.Context) (certificate, public, 
 	return nil, nil, nil, errors.New("none")
 }
 
+func (noIssuer) CreateClaim(context.Context, time.Time) (certificate, public, private []byte, err error) {
+	return nil, nil, nil, errors.New("none")
+}
+
 func (noIssuer) SignCSR(context.Context, []byte) ([]byte, error) { return nil, errors.New("none") }
 
 // ids are unique in the tests of the process.

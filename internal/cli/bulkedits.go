@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -283,31 +282,7 @@ func whole(t *apiclient.BulkThing) string {
 
 // confirm wants the number of things typed.
 func (c *command) confirm(cmd *cobra.Command, n int) error {
-	if _, err := fmt.Fprintf(c.Err, "Type the number of things, %d, to go on: ", n); err != nil {
-		return fmt.Errorf("ask for confirmation: %w", err)
-	}
-	// Nothing ends the wait for a line but a line; whoever interrupts it does not
-	// want to type one.
-	var line string
-	var err error
-	answered := make(chan struct{})
-	go func() {
-		defer close(answered)
-		line, err = bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
-	}()
-	select {
-	case <-answered:
-	case <-cmd.Context().Done():
-		return errors.New("interrupted, nothing is changed")
-	}
-	typed := strings.TrimSpace(line)
-	switch {
-	case typed == strconv.Itoa(n):
-		return nil
-	case typed == "" && err != nil:
-		return errors.New("nobody confirmed, nothing is changed; --yes goes on without asking")
-	}
-	return fmt.Errorf("%q is not %d, nothing is changed", typed, n)
+	return c.typed(cmd, "Type the number of things", strconv.Itoa(n))
 }
 
 // followBulk shows an edit until it ends, and what became of it.

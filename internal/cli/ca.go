@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/muster-iot/muster/internal/apiclient"
 	"github.com/muster-iot/muster/internal/crl"
@@ -34,10 +36,10 @@ const verificationLife = time.Hour
 
 // ca is the family of commands on authorities of device certificates.
 func (c *command) ca() *cobra.Command {
-	cmd := &cobra.Command{Use: "ca", Short: "Register CA certificates, import and show revocation lists"}
+	cmd := &cobra.Command{Use: "ca", Short: "Register CA certificates, say how their devices join, import and show revocation lists"}
 	lists := &cobra.Command{Use: "crl", Short: "Import and show revocation lists"}
 	lists.AddCommand(c.crlImport(), c.crlShow())
-	cmd.AddCommand(c.caList(), c.caDescribe(), c.caRegister(), lists)
+	cmd.AddCommand(c.caList(), c.caDescribe(), c.caRegister(), c.caAutoRegistration(), c.caTemplate(), c.caDeclare(), c.caDeclaration(), lists)
 	return cmd
 }
 
@@ -71,9 +73,26 @@ func (c *command) caDescribe() *cobra.Command {
 		Example: "  muster ca describe 4f1c… -o json",
 	}
 	return c.answer(cmd, func(cmd *cobra.Command, api *apiclient.Client, args []string) (table, error) {
-		found, err := api.DescribeCACertificate(cmd.Context(), args[0])
-		return caTable([]apiclient.CACertificate{found}, found), err
+		return describedCA(cmd.Context(), api, args[0])
 	})
+}
+
+// describedCA shows one authority with how its devices join.
+func describedCA(ctx context.Context, api *apiclient.Client, id string) (table, error) {
+	e, err := api.DescribeCACertificate(ctx, id)
+	if err != nil {
+		return table{}, err //nolint:wrapcheck // the server's own words
+	}
+	t := caTable([]apiclient.CACertificate{e}, e)
+	t.header = append(t.header, "AUTO REGISTRATION", "TEMPLATE")
+	template := ""
+	if r := e.Registration; r != nil {
+		if template = r.TemplateName; template == "" {
+			template = "(a body of its own)"
+		}
+	}
+	t.rows[0] = append(t.rows[0], e.AutoRegistration, template)
+	return t, nil
 }
 
 // caRegister registers an authority in one step.
@@ -85,14 +104,21 @@ it with the CA's key, and registers the CA. The key stays on this machine: only
 the verification certificate is sent.
 
 In mode SNI_ONLY nothing is proven and no key is needed; devices under the CA
-then have to name the account's endpoint in their TLS handshake.`,
+then have to name the account's endpoint in their TLS handshake.
+
+With --allow-auto-registration, unknown devices under the CA are registered when
+they connect: with --template they are provisioned by it, a template of type JITP,
+else they wait for somebody to activate their certificate.`,
 		Example: `  muster ca register ca.pem --key ca.key --set-as-active
-  muster ca register ca.pem --certificate-mode SNI_ONLY --set-as-active`,
+  muster ca register ca.pem --mode SNI_ONLY --set-as-active
+  muster ca register ca.pem --mode SNI_ONLY --set-as-active --allow-auto-registration --template maker`,
 	}
 	key := cmd.Flags().String("key", "", "file with the CA's private key, PEM")
-	mode := cmd.Flags().String("certificate-mode", modeDefault, modeDefault+" or "+modeSNIOnly)
+	mode := cmd.Flags().String("mode", modeDefault, modeDefault+" or "+modeSNIOnly+"; --certificate-mode is the same")
+	auto := cmd.Flags().Bool("allow-auto-registration", false, "let devices under it register by connecting")
+	template := cmd.Flags().String("template", "", "template of type JITP that such devices are provisioned by")
 	active := cmd.Flags().Bool("set-as-active", false, "let certificates be registered under it at once")
-	return c.answer(cmd, func(cmd *cobra.Command, api *apiclient.Client, args []string) (table, error) {
+	cmd = c.answer(cmd, func(cmd *cobra.Command, api *apiclient.Client, args []string) (table, error) {
 		caPEM, err := os.ReadFile(args[0])
 		if err != nil {
 			return table{}, fmt.Errorf("read CA certificate: %w", err)
@@ -112,13 +138,22 @@ then have to name the account's endpoint in their TLS handshake.`,
 				return table{}, err
 			}
 		}
-		id, err := api.RegisterCACertificate(cmd.Context(), string(caPEM), verification, *mode, *active)
+		id, err := api.RegisterCACertificate(cmd.Context(), apiclient.CARegistration{
+			PEM: string(caPEM), VerificationPEM: verification, Mode: *mode, Active: *active, AutoRegistration: *auto, Template: *template,
+		})
 		if err != nil {
 			return table{}, err //nolint:wrapcheck // the server's own words
 		}
-		found, err := api.DescribeCACertificate(cmd.Context(), id)
-		return caTable([]apiclient.CACertificate{found}, found), err
+		return describedCA(cmd.Context(), api, id)
 	})
+	// The older spelling, which is that of the wire.
+	cmd.Flags().SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		if name == "certificate-mode" {
+			name = "mode"
+		}
+		return pflag.NormalizedName(name)
+	})
+	return cmd
 }
 
 // verificationCertificate signs a certificate for the code, with a key that is

@@ -13,8 +13,14 @@ import (
 
 // certificates is the family of commands on device certificates.
 func (c *command) certificates() *cobra.Command {
-	cmd := &cobra.Command{Use: "certificates", Short: "List and describe device certificates, and those that expire"}
-	cmd.AddCommand(c.certificatesExpiring(), c.certificatesList(), c.certificatesDescribe())
+	cmd := &cobra.Command{Use: "certificates", Short: "List, describe, activate and revoke device certificates, list those that expire and those that are exchanged"}
+	cmd.AddCommand(c.certificatesExpiring(), c.certificatesList(), c.certificatesDescribe(), c.certificatesRenewals(),
+		c.certificateStatus("activate", "ACTIVE", "Let the device of a certificate connect", `A certificate that waits for its activation, because it registered by connecting, is
+let in by this too. The device has to connect again.`, false),
+		c.certificateStatus("deactivate", "INACTIVE", "End the connections of a certificate and refuse new ones",
+			"muster certificates activate takes it back.", true),
+		c.certificateStatus("revoke", "REVOKED", "Refuse a certificate for good and end its connections",
+			"Nothing takes it back: the device needs another certificate.", true))
 	return cmd
 }
 
@@ -97,6 +103,31 @@ func (c *command) certificatesDescribe() *cobra.Command {
 		Example: "  muster certificates describe 4f1c… -o json",
 	}
 	return c.answer(cmd, func(cmd *cobra.Command, api *apiclient.Client, args []string) (table, error) {
+		found, err := api.DescribeCertificate(cmd.Context(), args[0])
+		return certificatesTable([]apiclient.Certificate{found}, found), err
+	})
+}
+
+// certificateStatus is a command that gives a certificate a status.
+func (c *command) certificateStatus(verb, status, short, long string, ask bool) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: verb + " CERTIFICATE", Short: short, Long: short + ".\n" + long, Args: cobra.ExactArgs(1),
+		Example: "  muster certificates " + verb + " 4f1c…",
+	}
+	yes := new(bool)
+	if ask {
+		yes = yesFlag(cmd)
+		cmd.Example += "\n  muster certificates " + verb + " 4f1c… --yes"
+	}
+	return c.answer(cmd, func(cmd *cobra.Command, api *apiclient.Client, args []string) (table, error) {
+		if ask {
+			if err := c.confirmed(cmd, *yes, "certificate's id", args[0]); err != nil {
+				return table{}, err
+			}
+		}
+		if err := api.UpdateCertificate(cmd.Context(), args[0], status); err != nil {
+			return table{}, err //nolint:wrapcheck // the server's own words
+		}
 		found, err := api.DescribeCertificate(cmd.Context(), args[0])
 		return certificatesTable([]apiclient.Certificate{found}, found), err
 	})

@@ -94,7 +94,7 @@ func TestSimAndMessages(t *testing.T) {
 	if !strings.Contains(out.String(), "4 clean and 0 dirty disconnects, 0 errors") {
 		t.Errorf("no summary in %q", out.String())
 	}
-	if !strings.Contains(errs.String(), "register 4 of 4\n") {
+	if !strings.Contains(errs.String(), "provision 4 of 4\n") {
 		t.Errorf("no progress in %q", errs.String())
 	}
 }
@@ -150,8 +150,8 @@ func TestDemo(t *testing.T) {
 			t.Errorf("log %q, %v", log, err)
 		}
 	}
-	if n := server.Calls("POST certificates"); n != 5 {
-		t.Errorf("%d certificates for 4 devices and an operator in two runs", n)
+	if joined, n := server.Calls("provision"), server.Calls("POST certificates"); joined != 4 || n != 2 {
+		t.Errorf("%d of 4 devices joined in two runs, and there are %d certificates of a claim and an operator", joined, n)
 	}
 }
 

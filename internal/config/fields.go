@@ -127,6 +127,70 @@ func fields() []field {
 			func(s *Settings) value { return (*text)(&s.PKI.CRLURL) },
 		},
 		{
+			"pki.device-key", "rsa-2048", "key pairs made here for devices: rsa-2048 as on AWS IoT, which costs tens of milliseconds each, or p-256", false,
+			func(s *Settings) value { return (*text)(&s.PKI.DeviceKey) },
+		},
+		{
+			"pki.key-pool", "4", "how many key pairs for devices are made ahead and wait in memory", false,
+			func(s *Settings) value { return (*count)(&s.PKI.KeyPool) },
+		},
+		{
+			"provisioning.claim-rate", "0", "how many certificates one claim may ask for in a minute; 0 is no bound", false,
+			func(s *Settings) value { return (*count)(&s.Provisioning.ClaimRate) },
+		},
+		{
+			"provisioning.claim-outstanding", "10000", "how many certificates that one claim has asked for may wait for their devices; 0 is no bound", false,
+			func(s *Settings) value { return (*count)(&s.Provisioning.ClaimOutstanding) },
+		},
+		{
+			"provisioning.require-ca-declaration", "false", "let a CA in mode SNI_ONLY, whose key nobody proved to hold, register devices automatically only once an operator has declared that it is trusted", false,
+			func(s *Settings) value { return (*flag)(&s.Provisioning.RequireCADeclaration) },
+		},
+		{
+			"provisioning.task-workers", "16", "how many lines of a registration task are registered at a time", false,
+			func(s *Settings) value { return (*count)(&s.Provisioning.TaskWorkers) },
+		},
+		{
+			"provisioning.tasks-per-account", "1", "how many registration tasks of an account run at a time", false,
+			func(s *Settings) value { return (*count)(&s.Provisioning.TasksPerAccount) },
+		},
+		{
+			"provisioning.renewal-overlap", "24h", "how long the old certificate of a device that has asked for a new one stays good after the first connection with the new one", false,
+			func(s *Settings) value { return (*duration)(&s.Provisioning.RenewalOverlap) },
+		},
+		{
+			"provisioning.renewal-patience", "168h", "how long a renewal waits for the first connection with the new certificate before it is reported as unproven; the old certificate stays", false,
+			func(s *Settings) value { return (*duration)(&s.Provisioning.RenewalPatience) },
+		},
+		{
+			"objects.dir", "", "folder of buckets, each a folder of its files: BUCKET/KEY, for accounts other than the default one ACCOUNT/BUCKET/KEY; empty for buckets in data-dir", false,
+			func(s *Settings) value { return (*text)(&s.Objects.Dir) },
+		},
+		{
+			"objects.max-bytes", "1GiB", "how large an object may be that is written to objects.dir", false,
+			func(s *Settings) value { return (*size)(&s.Objects.MaxBytes) },
+		},
+		{
+			"objects.s3-url", "", "https://HOST[:PORT] of a store that speaks S3, for buckets there instead of in objects.dir; empty for none", false,
+			func(s *Settings) value { return (*text)(&s.Objects.S3URL) },
+		},
+		{
+			"objects.s3-region", "us-east-1", "region that requests to objects.s3-url are signed for", false,
+			func(s *Settings) value { return (*text)(&s.Objects.S3Region) },
+		},
+		{
+			"objects.s3-access-key-id", "", "access key id for objects.s3-url", false,
+			func(s *Settings) value { return (*text)(&s.Objects.S3AccessKeyID) },
+		},
+		{
+			"objects.s3-secret-file", "", "file with the secret of objects.s3-access-key-id", false,
+			func(s *Settings) value { return (*text)(&s.Objects.S3SecretFile) },
+		},
+		{
+			"objects.s3-ca-file", "", "file with the authorities of the certificate of objects.s3-url, PEM; empty for the system's", false,
+			func(s *Settings) value { return (*text)(&s.Objects.S3CAFile) },
+		},
+		{
 			"log.level", "info", "debug, info, warn or error", true,
 			func(s *Settings) value { return (*text)(&s.Log.Level) },
 		},

@@ -54,7 +54,10 @@ type Settings struct {
 	Admission  Admission
 	Drain      Drain
 	Function   Function
-	SignIn     SignIn
+
+	Provisioning Provisioning
+	Objects      Objects
+	SignIn       SignIn
 }
 
 // Limits are quotas of what devices may do; 0 is no limit, unless said
@@ -119,6 +122,36 @@ type PKI struct {
 	// CRLURL is the address of the revocation list that device certificates
 	// carry; empty for none.
 	CRLURL string
+	// DeviceKey is DeviceKeyRSA or DeviceKeyP256.
+	DeviceKey string
+	// KeyPool is how many key pairs are made ahead.
+	KeyPool int
+}
+
+// Kinds of key pairs that are made for devices.
+const (
+	DeviceKeyRSA  = "rsa-2048"
+	DeviceKeyP256 = "p-256"
+)
+
+// Provisioning bounds what devices that join may ask for; 0 is no bound.
+type Provisioning struct {
+	// ClaimRate is in certificates a minute and claim.
+	ClaimRate int
+	// ClaimOutstanding is how many certificates of a claim may wait.
+	ClaimOutstanding int
+	// RequireCADeclaration keeps authorities that proved nothing from registering
+	// devices until an operator has declared that they are trusted.
+	RequireCADeclaration bool
+	// TaskWorkers is how many lines of a registration task are worked on at a
+	// time, TasksPerAccount how many tasks; both are at least 1.
+	TaskWorkers     int
+	TasksPerAccount int
+	// RenewalOverlap is how long the old certificate of a device stays good after
+	// the first connection with the new one, RenewalPatience how long that
+	// connection may take.
+	RenewalOverlap  time.Duration
+	RenewalPatience time.Duration
 }
 
 // Log says what is logged and how.

@@ -67,6 +67,15 @@ func (s *Settings) validate() []Problem {
 		u, err := url.Parse(s.PKI.CRLURL)
 		c.require(err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https"), "pki.crl-url", "%q is no http or https address", s.PKI.CRLURL)
 	}
+	c.oneOf("pki.device-key", s.PKI.DeviceKey, DeviceKeyRSA, DeviceKeyP256)
+	c.require(s.PKI.KeyPool >= 1 && s.PKI.KeyPool <= maxKeyPool, "pki.key-pool", "must be from 1 to %d", maxKeyPool)
+	c.require(s.Provisioning.ClaimRate >= 0, "provisioning.claim-rate", "must not be negative")
+	c.require(s.Provisioning.ClaimOutstanding >= 0, "provisioning.claim-outstanding", "must not be negative")
+	c.require(s.Provisioning.TaskWorkers >= 1 && s.Provisioning.TaskWorkers <= maxTaskWorkers, "provisioning.task-workers", "must be from 1 to %d", maxTaskWorkers)
+	c.require(s.Provisioning.TasksPerAccount >= 1, "provisioning.tasks-per-account", "must be at least 1")
+	c.require(s.Provisioning.RenewalOverlap >= minRenewal && s.Provisioning.RenewalOverlap <= maxRenewal, "provisioning.renewal-overlap", "must be from %v to %v", minRenewal, maxRenewal)
+	c.require(s.Provisioning.RenewalPatience >= minRenewal && s.Provisioning.RenewalPatience <= maxRenewal, "provisioning.renewal-patience", "must be from %v to %v", minRenewal, maxRenewal)
+	s.validateObjects(c)
 	c.oneOf("mqtt.profile", s.MQTT.Profile, ProfileAWS, ProfileStandard)
 	c.require(s.MQTT.SessionExpiry >= 0 && s.MQTT.SessionExpiry <= maxSessionExpiry, "mqtt.session-expiry", "must be from 0s to %v", maxSessionExpiry)
 	c.require(s.MQTT.MaxQueuedMessages >= 1, "mqtt.max-queued-messages", "must be at least 1")
@@ -102,6 +111,18 @@ const (
 	// longestDrain is what those who stop a server can be asked to wait.
 	longestDrain = time.Hour
 )
+
+// minRenewal and maxRenewal bound the times of renewals.
+const (
+	minRenewal = time.Second
+	maxRenewal = 366 * 24 * time.Hour
+)
+
+// maxTaskWorkers bounds what a task takes from devices that join by themselves.
+const maxTaskWorkers = 1000
+
+// maxKeyPool bounds the keys of nobody yet in memory.
+const maxKeyPool = 10_000
 
 // validateLimits checks quotas, pace and drain.
 func (s *Settings) validateLimits(c *checker) {

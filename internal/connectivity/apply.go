@@ -156,7 +156,9 @@ func concerns(env event.Envelope) (thing string, ok bool) {
 		event.ThingDecommissioned, event.AttributeRulesChanged, event.TagsChanged, event.EventConfigurationsChanged,
 		event.CACertificateChanged, event.RegistrationCodeChanged, event.RevocationListImported, event.CertificateTransferChanged,
 		event.OperatorChanged, event.AccountChanged, event.APICalled, event.ConfigurationChanged, event.IndexingConfigurationChanged,
-		event.ConnectivitySettingsChanged, event.LatencyMeasured, event.BulkEditChanged:
+		event.ConnectivitySettingsChanged, event.LatencyMeasured, event.BulkEditChanged,
+		event.ProvisioningTemplateChanged, event.DeviceProvisioned, event.ProvisioningRefused, event.CertificateAutoRegistered,
+		event.ProvisioningClaimCreated, event.RegistrationTaskChanged, event.CertificateProviderChanged, event.CertificateRenewalChanged:
 		// Attachments end with events of their own before a certificate or a thing
 		// does; settings are taken over where they are changed.
 		return "", false

@@ -36,6 +36,8 @@ const (
 	IndexDir = "index"
 	// DemoDir holds what `muster demo` makes for itself.
 	DemoDir = "demo"
+	// BucketsDir holds the buckets that files are read from.
+	BucketsDir = "buckets"
 	// CAFile is what a device must trust.
 	CAFile = "ca.pem"
 	// CredentialsFile is the root access key in the shared-credentials format.

@@ -60,6 +60,7 @@ func (s *Service) Admit(ctx context.Context, r Request) (Admission, error) {
 	if err != nil {
 		s.turnedAway(&id, &r, err)
 		s.logStranger(ctx, &r, err)
+		s.introduce(ctx, &id)
 		return Admission{}, err
 	}
 	g := s.newGuard(id, &r)

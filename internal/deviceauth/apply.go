@@ -62,7 +62,9 @@ func (s *Service) apply(account fleet.Account, fact event.Event) {
 		event.EventConfigurationsChanged, event.CACertificateChanged, event.RegistrationCodeChanged,
 		event.RevocationListImported, event.CertificateTransferChanged, event.OperatorChanged, event.AccountChanged,
 		event.APICalled, event.ConfigurationChanged, event.IndexingConfigurationChanged,
-		event.ConnectivityStateChanged, event.ConnectivitySettingsChanged, event.LatencyMeasured, event.BulkEditChanged:
+		event.ConnectivityStateChanged, event.ConnectivitySettingsChanged, event.LatencyMeasured, event.BulkEditChanged,
+		event.ProvisioningTemplateChanged, event.DeviceProvisioned, event.ProvisioningRefused, event.CertificateAutoRegistered,
+		event.ProvisioningClaimCreated, event.RegistrationTaskChanged, event.CertificateProviderChanged, event.CertificateRenewalChanged:
 		// Nothing that a permission depends on: a new thing, group or
 		// certificate is attached to nothing, and parents of groups never
 		// change. Custom authorizers are asked again when their answer is old.

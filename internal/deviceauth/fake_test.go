@@ -135,6 +135,9 @@ type world struct {
 	lag          atomic.Int64
 	log          *lockedBuffer
 	disconnected chan string
+	// strangers were handed over; answer is what that answers.
+	strangers []deviceauth.Stranger
+	answer    string
 }
 
 // lockedBuffer collects log lines of several goroutines.
@@ -182,9 +185,15 @@ func newWorld(tb testing.TB, document string) *world {
 			return account, nil
 		},
 		Disconnect: func(_ fleet.Account, id string) { w.disconnected <- id },
-		Lag:        func() time.Duration { return time.Duration(w.lag.Load()) },
-		Now:        func() time.Time { return time.Unix(0, w.now.Load()) },
-		Logger:     slog.New(slog.NewJSONHandler(w.log, nil)),
+		Introduce: func(_ context.Context, who deviceauth.Stranger) string {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.strangers = append(w.strangers, who)
+			return w.answer
+		},
+		Lag:    func() time.Duration { return time.Duration(w.lag.Load()) },
+		Now:    func() time.Time { return time.Unix(0, w.now.Load()) },
+		Logger: slog.New(slog.NewJSONHandler(w.log, nil)),
 	})
 	if err != nil {
 		tb.Fatal(err)

@@ -19,6 +19,8 @@ type Identity struct {
 	ServerName  string
 	certificate *x509.Certificate
 	notAfter    time.Time
+	// strange says that the certificate is unknown or waits for activation.
+	strange bool
 }
 
 // CertificateID returns the id under which a certificate is registered: the
@@ -34,6 +36,7 @@ func CertificateID(certificate *x509.Certificate) string {
 func (s *Service) Identify(ctx context.Context, serverName string, certificate *x509.Certificate) (Identity, error) {
 	id, err := s.identify(ctx, serverName, certificate)
 	if err != nil {
+		s.introduce(ctx, &id)
 		return Identity{}, err
 	}
 	return id, nil
@@ -58,6 +61,7 @@ func (s *Service) identify(ctx context.Context, serverName string, certificate *
 	found, err := s.activeCertificate(ctx, account, id.Principal.ID)
 	id.Principal.ARN = found.ARN
 	if err != nil {
+		id.strange = problemOf(err) == problemUnregistered || found.Status == statusPendingActivation
 		return id, err
 	}
 	if found.SNIOnly && !s.named(serverName) {

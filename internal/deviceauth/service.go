@@ -113,6 +113,10 @@ type Options struct {
 	Lag func() time.Duration
 	// Connected returns the principal behind a connected client id; optional.
 	Connected func(account fleet.Account, clientID string) (principalID string, ok bool)
+	// Introduce takes over a peer whose certificate is unknown or waits for
+	// activation, after it was refused; optional. It must return soon. What it
+	// answers is told of the refusal.
+	Introduce func(ctx context.Context, who Stranger) string
 	Now       func() time.Time
 	// Logger receives every refusal.
 	Logger *slog.Logger
@@ -151,6 +155,7 @@ type Service struct {
 	// explaining bounds the work that refusals cause.
 	explaining *inlet.Quota
 	connected  func(fleet.Account, string) (string, bool)
+	introducer func(context.Context, Stranger) string
 	// known keeps the refusals of registered certificates, strange those of
 	// everybody else.
 	known, strange ledger
@@ -198,6 +203,7 @@ func New(o Options) (*Service, error) {
 		strangers:      inlet.NewQuota(denialsPerWindow, allDenials, denialWindow),
 		explaining:     inlet.NewQuota(shownRefusals, allDenials, denialWindow),
 		connected:      o.Connected,
+		introducer:     o.Introduce,
 		known:          newLedger(knownBytes),
 		strange:        newLedger(strangeBytes),
 	}

@@ -73,6 +73,14 @@ func kinds() []Event {
 		ConnectivitySettingsChanged{},
 		LatencyMeasured{},
 		BulkEditChanged{},
+		ProvisioningTemplateChanged{},
+		DeviceProvisioned{},
+		ProvisioningRefused{},
+		CertificateAutoRegistered{},
+		ProvisioningClaimCreated{},
+		RegistrationTaskChanged{},
+		CertificateProviderChanged{},
+		CertificateRenewalChanged{},
 	}
 }
 

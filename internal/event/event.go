@@ -429,6 +429,8 @@ type CACertificateChanged struct {
 	Status           string              `json:"status,omitempty"`
 	AutoRegistration bool                `json:"autoRegistration,omitempty"`
 	Mode             string              `json:"mode,omitempty"`
+	// Statement is what an operator has declared about it, for that change only.
+	Statement string `json:"statement,omitempty"`
 }
 
 // CACertificateChange says what happened to an authority.
@@ -439,6 +441,8 @@ const (
 	CACertificateRegistered CACertificateChange = "REGISTERED"
 	CACertificateUpdated    CACertificateChange = "UPDATED"
 	CACertificateDeleted    CACertificateChange = "DELETED"
+	// CACertificateDeclared is an operator's statement that it is trusted.
+	CACertificateDeclared CACertificateChange = "DECLARED"
 )
 
 // RegistrationCodeChanged reports that an account's registration code was made
@@ -647,6 +651,165 @@ type BulkEditChanged struct {
 	Reason string `json:"reason,omitempty"`
 }
 
+// ProvisioningTemplateChanged reports a provisioning template as it is after
+// the change; after a deletion only its name holds.
+type ProvisioningTemplateChanged struct {
+	Template string         `json:"template"`
+	Change   TemplateChange `json:"change"`
+	Type     string         `json:"type,omitempty"`
+	Enabled  bool           `json:"enabled,omitempty"`
+	// Version is the version that was made or deleted, 0 for other changes.
+	Version        int64 `json:"version,omitempty"`
+	DefaultVersion int64 `json:"defaultVersion,omitempty"`
+}
+
+// TemplateChange says what happened to a provisioning template.
+type TemplateChange string
+
+// Changes of provisioning templates.
+const (
+	TemplateCreated        TemplateChange = "CREATED"
+	TemplateUpdated        TemplateChange = "UPDATED"
+	TemplateVersionCreated TemplateChange = "VERSION_CREATED"
+	TemplateVersionDeleted TemplateChange = "VERSION_DELETED"
+	TemplateDeleted        TemplateChange = "DELETED"
+)
+
+// ProvisioningMethod is the way by which a device joins.
+type ProvisioningMethod string
+
+// Ways of joining.
+const (
+	// ProvisioningClaim is fleet provisioning by a claim that is built into
+	// devices, ProvisioningTrustedUser by one that CreateProvisioningClaim made.
+	ProvisioningClaim       ProvisioningMethod = "CLAIM"
+	ProvisioningTrustedUser ProvisioningMethod = "TRUSTED_USER"
+	// ProvisioningJITP runs the template of the device's authority,
+	// ProvisioningJITR registers the certificate and leaves the rest to others.
+	ProvisioningJITP ProvisioningMethod = "JITP"
+	ProvisioningJITR ProvisioningMethod = "JITR"
+	// ProvisioningRegisterThing is the call of an operator, ProvisioningBulk a
+	// line of a registration task.
+	ProvisioningRegisterThing ProvisioningMethod = "REGISTER_THING"
+	ProvisioningBulk          ProvisioningMethod = "BULK"
+	// ProvisioningRenewal is a device that exchanges its own certificate.
+	ProvisioningRenewal ProvisioningMethod = "RENEWAL"
+)
+
+// DeviceProvisioned reports a template that was carried out for one device. What
+// it made has events of its own in the same commit.
+type DeviceProvisioned struct {
+	Method ProvisioningMethod `json:"method"`
+	// Template and TemplateVersion are empty for a body that has no name.
+	Template        string `json:"template,omitempty"`
+	TemplateVersion int64  `json:"templateVersion,omitempty"`
+	// Thing is empty when the template has none.
+	Thing         string `json:"thing,omitempty"`
+	ThingCreated  bool   `json:"thingCreated,omitempty"`
+	CertificateID string `json:"certificateId,omitempty"`
+	// ClaimID is the id of the certificate with which the device asked.
+	ClaimID  string `json:"claimId,omitempty"`
+	ClientID string `json:"clientId,omitempty"`
+	// Task is the id of the registration task.
+	Task string `json:"task,omitempty"`
+}
+
+// ProvisioningRefused reports a device that a template, a hook or a state has
+// refused. Nothing of it was carried out.
+type ProvisioningRefused struct {
+	Method        ProvisioningMethod `json:"method"`
+	Template      string             `json:"template,omitempty"`
+	CertificateID string             `json:"certificateId,omitempty"`
+	ClaimID       string             `json:"claimId,omitempty"`
+	ClientID      string             `json:"clientId,omitempty"`
+	// Code is the error code that the device got, Reason what the operator
+	// should know.
+	Code   string `json:"code"`
+	Reason string `json:"reason"`
+}
+
+// CertificateAutoRegistered reports a certificate of a registered authority that
+// has connected and waits for activation: at its first connect, and again at
+// later ones.
+type CertificateAutoRegistered struct {
+	CertificateID   string `json:"certificateId"`
+	CACertificateID string `json:"caCertificateId"`
+	// Registered is when the certificate was registered, in milliseconds.
+	Registered int64 `json:"registered"`
+}
+
+// ProvisioningClaimCreated reports a claim for a trusted user.
+type ProvisioningClaimCreated struct {
+	Template      string    `json:"template"`
+	CertificateID string    `json:"certificateId"`
+	Expires       time.Time `json:"expires"`
+}
+
+// RegistrationTaskChanged reports a step of a bulk registration. What it did for
+// each line has events of its own.
+type RegistrationTaskChanged struct {
+	Task   string `json:"task"`
+	Status string `json:"status"`
+	// Succeeded and Failed count the lines done so far.
+	Succeeded int64  `json:"succeeded,omitempty"`
+	Failed    int64  `json:"failed,omitempty"`
+	Message   string `json:"message,omitempty"`
+}
+
+// CertificateProviderChanged reports that certificate requests of an account are
+// signed by another function, or by none.
+type CertificateProviderChanged struct {
+	Provider string                    `json:"provider"`
+	Change   CertificateProviderChange `json:"change"`
+}
+
+// CertificateProviderChange says what happened to a certificate provider.
+type CertificateProviderChange string
+
+// Changes of certificate providers.
+const (
+	CertificateProviderCreated CertificateProviderChange = "CREATED"
+	CertificateProviderUpdated CertificateProviderChange = "UPDATED"
+	CertificateProviderDeleted CertificateProviderChange = "DELETED"
+)
+
+// CertificateRenewalChanged reports a step of a thing's way from one certificate
+// to the next.
+type CertificateRenewalChanged struct {
+	Thing            string             `json:"thing"`
+	OldCertificateID string             `json:"oldCertificateId"`
+	NewCertificateID string             `json:"newCertificateId"`
+	Step             CertificateRenewal `json:"step"`
+	// ProvenAt and ClientID are of the connection that proves the new one, from
+	// PROVEN on.
+	ProvenAt time.Time `json:"provenAt,omitzero"`
+	ClientID string    `json:"clientId,omitempty"`
+	// Reason says what became of the old certificate, or why the step was taken.
+	Reason string `json:"reason,omitempty"`
+}
+
+// CertificateRenewal is a step of a renewal.
+type CertificateRenewal string
+
+// Steps of a renewal.
+const (
+	// RenewalBegun attached the new certificate beside the old one.
+	RenewalBegun CertificateRenewal = "BEGUN"
+	// RenewalProven saw the thing connect with the new one.
+	RenewalProven CertificateRenewal = "PROVEN"
+	// RenewalCompleted retired the old one.
+	RenewalCompleted CertificateRenewal = "COMPLETED"
+	// RenewalUnproven came to the end of its time without a proof that holds: the
+	// old certificate stays.
+	RenewalUnproven CertificateRenewal = "UNPROVEN"
+	// RenewalSuperseded was not proven when the thing began another one with the
+	// same old certificate.
+	RenewalSuperseded CertificateRenewal = "SUPERSEDED"
+	// RenewalAbandoned can come to no end any more: the new certificate or the
+	// thing is gone.
+	RenewalAbandoned CertificateRenewal = "ABANDONED"
+)
+
 func (ThingCreated) isEvent()                  {}
 func (ThingUpdated) isEvent()                  {}
 func (ThingDeleted) isEvent()                  {}
@@ -693,3 +856,11 @@ func (ConnectivityStateChanged) isEvent()      {}
 func (ConnectivitySettingsChanged) isEvent()   {}
 func (LatencyMeasured) isEvent()               {}
 func (BulkEditChanged) isEvent()               {}
+func (ProvisioningTemplateChanged) isEvent()   {}
+func (DeviceProvisioned) isEvent()             {}
+func (ProvisioningRefused) isEvent()           {}
+func (CertificateAutoRegistered) isEvent()     {}
+func (ProvisioningClaimCreated) isEvent()      {}
+func (RegistrationTaskChanged) isEvent()       {}
+func (CertificateProviderChanged) isEvent()    {}
+func (CertificateRenewalChanged) isEvent()     {}

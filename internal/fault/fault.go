@@ -27,6 +27,8 @@ const (
 	CertificateState      Code = "CertificateState"
 	CertificateValidation Code = "CertificateValidation"
 	CertificateConflict   Code = "CertificateConflict"
+	// RegistrationFailure is a template that cannot be carried out for a device.
+	RegistrationFailure Code = "ResourceRegistrationFailure"
 	// RegistrationCodeValidation is a verification certificate that does not
 	// carry the account's registration code.
 	RegistrationCodeValidation Code = "RegistrationCodeValidation"

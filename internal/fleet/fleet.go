@@ -48,6 +48,9 @@ const (
 	ARNTopic        = "topic"
 	ARNTopicFilter  = "topicfilter"
 	ARNAuthorizer   = "authorizer"
+
+	ARNProvisioningTemplate = "provisioningtemplate"
+	ARNCertificateProvider  = "certificateprovider"
 )
 
 // ARN returns arn:aws:iot:<region>:<account>:<kind>/<name>.

@@ -39,7 +39,7 @@ type Builtin struct {
 // look is what everybody may who may anything. The audit trail is no part of it.
 const look = `
   {"Sid":"Look","Effect":"Allow","Resource":"*","Action":["iot:Describe*","iot:Get*","iot:List*","iot:SearchIndex",
-    "ops:Describe*","ops:Get*","ops:Check*","ops:ExportThings","ops:LintPolicy","ops:ListFleet*","ops:ListPast*","ops:ListExpiring*",
+    "ops:Describe*","ops:Get*","ops:Check*","ops:ExportThings","ops:LintPolicy","ops:TestProvisioningTemplate","ops:ListFleet*","ops:ListPast*","ops:ListExpiring*","ops:ListCertificate*",
     "ops:ListUser*","ops:ListBulkEdit*","ops:ListRole*","ops:ListAccess*"]}`
 
 // Builtins returns the policies that come with Muster.
@@ -60,14 +60,14 @@ func Builtins() []Builtin {
   {"Sid":"Watch","Effect":"Allow","Resource":"*","Action":["iot:Subscribe","iot:Receive"]},
   {"Sid":"WatchAsConsole","Effect":"Allow","Resource":"arn:aws:iot:*:*:client/console-*","Action":"iot:Connect"}`),
 		of(FleetAdmin, "Everything about the fleet, also provisioning templates and allow lists. Neither operators and their permissions, nor the audit trail, nor approvals.", look+`,
-  {"Sid":"Fleet","Effect":"Allow","Resource":"*","Action":["iot:*","ops:Drain","ops:Doctor","ops:Repair","ops:DecommissionThing","ops:SetAttributeRules","ops:RestoreShadow","ops:*BulkEdit*",
+  {"Sid":"Fleet","Effect":"Allow","Resource":"*","Action":["iot:*","s3:*","ops:Drain","ops:Doctor","ops:Repair","ops:DecommissionThing","ops:SetAttributeRules","ops:RestoreShadow","ops:*BulkEdit*",
     "ops:DeleteAttributeRules","ops:PutConnectivitySettings","ops:DeleteConnectivitySettings","ops:AssignGateway","ops:PutAllowList","ops:DeleteAllowList","ops:Import*"]}`),
 		of(SecurityAdmin, "Who may what: users, groups, roles, keys and their policies; certificates, authorities, device policies, authorizers; the audit trail; backups.", look+`,
   {"Sid":"Identities","Effect":"Allow","Resource":"*","Action":["iot:*Certificate*","iot:*CACertificate*","iot:*Policy*","iot:*Policies","iot:*Principal*",
     "iot:*Authorizer*","iot:*RegistrationCode","iot:*RoleAlias*","iot:TestAuthorization","iot:TestInvokeAuthorizer","iot:DeleteConnection",
     "iot:*ProvisioningTemplate*","iot:CreateProvisioningClaim"]},
   {"Sid":"Operators","Effect":"Allow","Resource":"*","Action":["ops:*User*","ops:*Group*","ops:*Role*","ops:*AccessKey*","ops:*AccessPolicy*","ops:*Session*",
-    "ops:*Audit*","ops:ImportRevocationList","ops:PutAllowList","ops:DeleteAllowList","ops:Backup","ops:Doctor"]}`),
+    "ops:*Audit*","ops:ImportRevocationList","ops:PutCADeclaration","ops:PutAllowList","ops:DeleteAllowList","ops:Backup","ops:Doctor"]}`),
 		of(ProvisioningApprover, "Approves or denies what is provisioned. Cannot be combined with permissions to supply allow lists or templates.", look+`,
   {"Sid":"Approve","Effect":"Allow","Resource":"*","Action":["ops:ApproveProvisioning","ops:DenyProvisioning"]}`),
 	}

@@ -49,6 +49,8 @@ func TestBuiltinsMeanWhatTheySay(t *testing.T) {
 		FleetAdmin | ops:SetAttributeRules
 		FleetAdmin | ops:ImportThings
 		FleetAdmin SecurityAdmin | ops:ImportRevocationList
+		Viewer Operator FleetAdmin SecurityAdmin ProvisioningApprover | ops:GetCADeclaration
+		SecurityAdmin | ops:PutCADeclaration
 		FleetAdmin | iot:DeleteThing
 		FleetAdmin | iot:CreateThingType
 		FleetAdmin | ops:Drain

@@ -206,7 +206,9 @@ func (x *Index) applyOne(s *shard, e event.Envelope, from sources) error {
 		event.ThingDecommissioned, event.AttributeRulesChanged, event.TagsChanged,
 		event.EventConfigurationsChanged, event.CACertificateChanged, event.RegistrationCodeChanged,
 		event.RevocationListImported, event.CertificateTransferChanged, event.OperatorChanged, event.AccountChanged,
-		event.APICalled, event.ConfigurationChanged, event.ConnectivitySettingsChanged, event.BulkEditChanged:
+		event.APICalled, event.ConfigurationChanged, event.ConnectivitySettingsChanged, event.BulkEditChanged,
+		event.ProvisioningTemplateChanged, event.DeviceProvisioned, event.ProvisioningRefused, event.CertificateAutoRegistered,
+		event.ProvisioningClaimCreated, event.RegistrationTaskChanged, event.CertificateProviderChanged, event.CertificateRenewalChanged:
 		// Nothing of these is searchable.
 	}
 	return nil

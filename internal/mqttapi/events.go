@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"strconv"
 
 	"github.com/muster-iot/muster/internal/broker"
 	"github.com/muster-iot/muster/internal/event"
@@ -67,6 +68,8 @@ func (h *Handler) Apply(ctx context.Context, events []event.Envelope) error {
 			h.subscriptions(ctx, env, e)
 		case event.ConnectivityStateChanged:
 			h.connectivityState(ctx, env, &e)
+		case event.CertificateAutoRegistered:
+			h.certificateRegistered(ctx, env, &e)
 		case event.EventConfigurationsChanged:
 			h.registryEvents.enable(env.Account, e.Enabled)
 		case event.ThingCreated, event.ThingUpdated, event.ThingDeleted,
@@ -84,7 +87,9 @@ func (h *Handler) Apply(ctx context.Context, events []event.Envelope) error {
 			event.CACertificateChanged, event.RegistrationCodeChanged,
 			event.RevocationListImported, event.CertificateTransferChanged, event.OperatorChanged, event.AccountChanged,
 			event.APICalled, event.ConfigurationChanged, event.IndexingConfigurationChanged,
-			event.ConnectivitySettingsChanged, event.LatencyMeasured, event.BulkEditChanged:
+			event.ConnectivitySettingsChanged, event.LatencyMeasured, event.BulkEditChanged,
+			event.ProvisioningTemplateChanged, event.DeviceProvisioned, event.ProvisioningRefused, event.ProvisioningClaimCreated,
+			event.RegistrationTaskChanged, event.CertificateProviderChanged, event.CertificateRenewalChanged:
 			// Nothing of these is published as an event; shadow answers are
 			// published by the request itself.
 		}
@@ -137,4 +142,25 @@ func (h *Handler) lifecycle(ctx context.Context, env event.Envelope, name string
 	if err := h.publish(ctx, env.Account, m); err != nil {
 		h.log.ErrorContext(ctx, "lifecycle event is not published", slog.String("topic", m.Topic), slog.Any("err", err))
 	}
+}
+
+// registeredPayload is the event of a certificate that waits for activation.
+type registeredPayload struct {
+	CertificateID   string `json:"certificateId"`
+	CACertificateID string `json:"caCertificateId"`
+	// Timestamp is in milliseconds.
+	Timestamp int64  `json:"timestamp"`
+	Status    string `json:"certificateStatus"`
+	Account   string `json:"awsAccountId"`
+	// Registered is a number of milliseconds in a string, as on AWS IoT.
+	Registered string `json:"certificateRegistrationTimestamp"`
+}
+
+// certificateRegistered publishes what rules and hooks activate certificates
+// by.
+func (h *Handler) certificateRegistered(ctx context.Context, env event.Envelope, e *event.CertificateAutoRegistered) {
+	h.lifecycle(ctx, env, "certificates/registered/"+e.CACertificateID, registeredPayload{
+		CertificateID: e.CertificateID, CACertificateID: e.CACertificateID, Timestamp: env.At.UnixMilli(),
+		Status: "PENDING_ACTIVATION", Account: string(env.Account), Registered: strconv.FormatInt(e.Registered, 10),
+	})
 }

@@ -54,6 +54,10 @@ type executor struct {
 	// ready are the lanes that wait for a worker.
 	ready   []*lane
 	workers int
+	// parked workers wait at work, which is signalled for each ready lane. They
+	// are kept: a new goroutine would grow its stack anew.
+	parked  int
+	work    *sync.Cond
 	waiting int
 	bytes   int
 	closed  bool
@@ -87,12 +91,15 @@ func (l ExecutorLimits) withDefaults() ExecutorLimits {
 	return l
 }
 
-// newExecutor returns an executor without goroutines.
+// newExecutor returns an executor without goroutines; those that it starts end
+// after drain.
 func newExecutor(bounds ExecutorLimits, gauge prometheus.Gauge) *executor {
-	return &executor{
+	e := &executor{
 		bounds: bounds.withDefaults(), gauge: gauge,
 		lanes: map[laneKey]*lane{}, things: map[thingKey]int{}, idle: make(chan struct{}),
 	}
+	e.work = sync.NewCond(&e.mu)
+	return e
 }
 
 // submit puts a task in line. It never blocks: beyond a bound it refuses.
@@ -119,31 +126,39 @@ func (e *executor) submit(key laneKey, t task) error {
 	l = &lane{key: key, tasks: []task{t}}
 	e.lanes[key] = l
 	e.ready = append(e.ready, l)
-	if e.workers < e.bounds.Workers {
+	switch {
+	case len(e.ready) <= e.parked:
+		e.work.Signal()
+	case e.workers < e.bounds.Workers:
 		e.workers++
-		go e.work(context.Background())
+		go e.serve(context.Background())
 	}
 	return nil
 }
 
-// work carries tasks out until none waits. Lanes take turns.
-func (e *executor) work(ctx context.Context) {
+// serve carries tasks out until the executor is closed. Lanes take turns.
+func (e *executor) serve(ctx context.Context) {
 	for l, t := e.next(nil); l != nil; l, t = e.next(l) {
 		t.run(ctx)
 	}
 }
 
 // next ends the first task of a served lane and returns the lane to serve now
-// with its first task; no lane ends the worker.
+// with its first task, once there is one; no lane ends the worker.
 func (e *executor) next(served *lane) (*lane, task) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if served != nil {
 		e.finishLocked(served)
 	}
-	if len(e.ready) == 0 {
-		e.workers--
-		return nil, task{}
+	for len(e.ready) == 0 {
+		if e.closed {
+			e.workers--
+			return nil, task{}
+		}
+		e.parked++
+		e.work.Wait()
+		e.parked--
 	}
 	l := e.ready[0]
 	e.ready[0] = nil
@@ -177,6 +192,7 @@ func (e *executor) finishLocked(l *lane) {
 func (e *executor) drain(ctx context.Context) error {
 	e.mu.Lock()
 	e.closed = true
+	e.work.Broadcast()
 	idle, waiting := e.idle, e.waiting
 	e.mu.Unlock()
 	if waiting == 0 {

@@ -30,6 +30,8 @@ type Options struct {
 	// Connectivity takes in what devices declare about themselves. Without it
 	// declarations are answered as by a server that has just started.
 	Connectivity Connectivity
+	// Provisioning lets devices join.
+	Provisioning Provisioning
 	// Publish sends a message of the server to subscribers. It must not block.
 	Publish func(ctx context.Context, account fleet.Account, m broker.Message) error
 	// Region is the one region of this installation, a part of every ARN.
@@ -52,7 +54,10 @@ type Handler struct {
 	table    []reservedTopic
 	warned   []atomic.Bool
 	executor *executor
-	requests *prometheus.CounterVec
+	// provisioner carries out what takes long, apart from shadows.
+	provisioning Provisioning
+	provisioner  *executor
+	requests     *prometheus.CounterVec
 	// declarations counts what devices say about themselves.
 	declarations *prometheus.CounterVec
 	// registryEvents belongs to the goroutine that calls Apply and
@@ -72,7 +77,10 @@ func New(o Options) *Handler {
 	h := &Handler{
 		shadows: o.Shadows, declared: o.Connectivity, publish: o.Publish, now: o.Now, log: o.Logger,
 		table: table, warned: make([]atomic.Bool, len(table)),
-		executor: newExecutor(o.Limits, waiting),
+		executor: newExecutor(o.Limits, waiting), provisioning: o.Provisioning,
+		provisioner: newExecutor(ExecutorLimits{
+			Workers: provisioningWorkers, Waiting: provisioningWaiting, PerThing: provisioningPerClient,
+		}, waiting),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "muster_shadow_mqtt_requests_total",
 			Help: "Shadow requests by MQTT, by operation and the code of the answer.",
@@ -91,10 +99,18 @@ func New(o Options) *Handler {
 
 // Drain refuses new requests and waits until those in line are answered.
 func (h *Handler) Drain(ctx context.Context) error {
-	if err := h.executor.drain(ctx); err != nil {
-		return fmt.Errorf("finish requests to reserved topics: %w", err)
+	for _, e := range []*executor{h.executor, h.provisioner} {
+		if err := e.drain(ctx); err != nil {
+			return fmt.Errorf("finish requests to reserved topics: %w", err)
+		}
 	}
 	return nil
+}
+
+// Private implements broker.Service: requests to join are nobody else's business.
+func (h *Handler) Private(name string) bool {
+	_, isProvisioning := parseProvisioningTopic(name)
+	return isProvisioning
 }
 
 // CanSubscribeReserved implements broker.Service.
@@ -120,6 +136,9 @@ func (h *Handler) CanPublishReserved(name string) bool {
 func (h *Handler) Reserved(p *broker.Publish, done broker.Done) (deferred, ok bool) {
 	if request, isShadow := parseShadowTopic(p.Topic); isShadow {
 		return h.takeShadow(p, request, done)
+	}
+	if request, isProvisioning := parseProvisioningTopic(p.Topic); isProvisioning {
+		return h.takeProvisioning(p, request, done)
 	}
 	if thing, operation, ok := parseDeclarationTopic(p.Topic); ok {
 		return h.takeDeclaration(p, thing, operation, done)
@@ -164,6 +183,9 @@ func (h *Handler) send(ctx context.Context, account fleet.Account, messages ...b
 // PublishReserved carries out a publish to a reserved topic that came by HTTP
 // and returns when it is done. A topic that does not exist is a fault.
 func (h *Handler) PublishReserved(ctx context.Context, p *broker.Publish) error {
+	if h.Private(p.Topic) {
+		return fault.New(fault.InvalidRequest, "topic %q is answered to an MQTT connection only", p.Topic)
+	}
 	done := make(chan error, 1)
 	//nolint:contextcheck // a request in line is carried out also when its sender has gone
 	deferred, ok := h.Reserved(p, func(err error, answers ...broker.Message) {

@@ -46,6 +46,7 @@ func reservedTopics() []reservedTopic {
 			reservedTopic{prefix + "update/delta", output},
 			reservedTopic{prefix + "update/documents", output})
 	}
+	table = append(table, provisioningTopics()...)
 	return append(table,
 		reservedTopic{"$aws/events/#", output},
 		reservedTopic{"$aws/things/+/greengrass/#", passed},
@@ -53,9 +54,6 @@ func reservedTopics() []reservedTopic {
 		reservedTopic{"$aws/things/+/defender/metrics/#", later},
 		reservedTopic{"$aws/things/+/streams/#", later},
 		reservedTopic{"$aws/things/+/tunnels/notify", later},
-		reservedTopic{"$aws/certificates/create/#", later},
-		reservedTopic{"$aws/certificates/create-from-csr/#", later},
-		reservedTopic{"$aws/provisioning-templates/+/provision/#", later},
 		reservedTopic{"$aws/commands/things/+/executions/#", later},
 		reservedTopic{"$aws/commands/clients/+/executions/#", later},
 		reservedTopic{connectivityPrefix + "+/hello", input},

@@ -77,8 +77,6 @@ func TestPublishesThatAreNotTakenIn(t *testing.T) {
 		"$aws/things/pump-7/jobs/get":                       false,
 		"$aws/things/pump-7/jobs/start-next":                false,
 		"$aws/things/pump-7/tunnels/notify":                 false,
-		"$aws/certificates/create/json":                     false,
-		"$aws/provisioning-templates/t/provision/json":      false,
 		"$aws/commands/things/t/executions/1/response/json": false,
 		"$aws/rules/r/some/topic":                           false,
 		"$muster/agents/pump-7/hello":                       false,

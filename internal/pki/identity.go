@@ -29,6 +29,7 @@ const (
 	pemCertificate = "CERTIFICATE"
 	pemPKCS8       = "PRIVATE KEY"
 	pemPKCS1       = "RSA PRIVATE KEY"
+	pemSEC1        = "EC PRIVATE KEY"
 	pemPublic      = "PUBLIC KEY"
 )
 

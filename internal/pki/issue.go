@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
+	"time"
 
 	"github.com/muster-iot/muster/internal/fault"
 )
@@ -20,14 +21,25 @@ const maxCSRBytes = 4096
 // maxRSABits keeps one signature check from taking seconds.
 const maxRSABits = 4096
 
-// CreateKeysAndCertificate makes an RSA key pair and a device certificate for
-// it. The private key is returned once and kept nowhere.
+// CreateKeysAndCertificate makes a key pair of the kind in Options and a device
+// certificate for it. The private key is returned once and kept nowhere.
 func (p *PKI) CreateKeysAndCertificate(ctx context.Context) (certPEM, publicPEM, privatePEM []byte, err error) {
+	return p.createKeys(ctx, "Muster IoT Certificate", endOfService())
+}
+
+// CreateClaim is CreateKeysAndCertificate for a certificate that is good until
+// a time. The clock of whoever uses it may be slow by a day, and not fast.
+func (p *PKI) CreateClaim(ctx context.Context, until time.Time) (certPEM, publicPEM, privatePEM []byte, err error) {
+	return p.createKeys(ctx, "Muster IoT Claim", until)
+}
+
+// createKeys makes a key pair and a certificate for it.
+func (p *PKI) createKeys(ctx context.Context, name string, until time.Time) (certPEM, publicPEM, privatePEM []byte, err error) {
 	key, err := p.keys.take(ctx)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	certPEM, err = p.issueDevice(pkix.Name{CommonName: "Muster IoT Certificate"}, nil, key.Public())
+	certPEM, err = p.issueDevice(pkix.Name{CommonName: name}, nil, key.Public(), until)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -36,8 +48,24 @@ func (p *PKI) CreateKeysAndCertificate(ctx context.Context) (certPEM, publicPEM,
 		return nil, nil, nil, fmt.Errorf("encode public key: %w", err)
 	}
 	publicPEM = pem.EncodeToMemory(&pem.Block{Type: pemPublic, Bytes: public})
-	privatePEM = pem.EncodeToMemory(&pem.Block{Type: pemPKCS1, Bytes: x509.MarshalPKCS1PrivateKey(key)})
-	return certPEM, publicPEM, privatePEM, nil
+	privatePEM, err = encodePrivate(key)
+	return certPEM, publicPEM, privatePEM, err
+}
+
+// encodePrivate encodes a device's key in the oldest form that its kind has, which
+// every library reads.
+func encodePrivate(key crypto.Signer) ([]byte, error) {
+	switch k := key.(type) {
+	case *rsa.PrivateKey:
+		return pem.EncodeToMemory(&pem.Block{Type: pemPKCS1, Bytes: x509.MarshalPKCS1PrivateKey(k)}), nil
+	case *ecdsa.PrivateKey:
+		der, err := x509.MarshalECPrivateKey(k)
+		if err != nil {
+			return nil, fmt.Errorf("encode private key: %w", err)
+		}
+		return pem.EncodeToMemory(&pem.Block{Type: pemSEC1, Bytes: der}), nil
+	}
+	return nil, fmt.Errorf("encode private key: kind %T is not known", key)
 }
 
 // SignCSR issues a device certificate for the key and the subject of a
@@ -51,7 +79,7 @@ func (p *PKI) SignCSR(ctx context.Context, csrPEM []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return p.issueDevice(csr.Subject, csr.RawSubject, csr.PublicKey)
+	return p.issueDevice(csr.Subject, csr.RawSubject, csr.PublicKey, endOfService())
 }
 
 // parseCSR applies the rules of CreateCertificateFromCsr.
@@ -116,12 +144,12 @@ func strongSignature(a x509.SignatureAlgorithm) bool {
 
 // issueDevice signs a device certificate. A raw subject is kept byte for byte,
 // because policies may compare its parts.
-func (p *PKI) issueDevice(subject pkix.Name, rawSubject []byte, public crypto.PublicKey) ([]byte, error) {
+func (p *PKI) issueDevice(subject pkix.Name, rawSubject []byte, public crypto.PublicKey, until time.Time) ([]byte, error) {
 	template := &x509.Certificate{
 		Subject:               subject,
 		RawSubject:            rawSubject,
 		NotBefore:             p.options.Now().Add(-clockSkew),
-		NotAfter:              endOfService(),
+		NotAfter:              until,
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 		BasicConstraintsValid: true,

@@ -188,7 +188,7 @@ func TestSignCSRRefuses(t *testing.T) {
 
 func TestKeyPoolHonoursTheDeadline(t *testing.T) {
 	t.Parallel()
-	k := newKeyPool(1)
+	k := newKeyPool(1, true)
 	k.turn <- struct{}{} // somebody else is making a key
 	ctx, cancel := contextWithCancel(t)
 	cancel()

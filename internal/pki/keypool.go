@@ -2,27 +2,26 @@ package pki
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/rsa"
-	"fmt"
+	"crypto"
 )
 
-// keyPool keeps RSA keys ready. It is bounded: a caller that finds it empty
+// keyPool keeps device keys ready. It is bounded: a caller that finds it empty
 // makes its own key, one at a time beside the filling loop, so that a burst of
 // requests cannot take all processors from the broker.
 type keyPool struct {
-	ready chan *rsa.PrivateKey
+	rsa   bool
+	ready chan crypto.Signer
 	// turn admits one key generation on behalf of callers.
 	turn chan struct{}
 }
 
-// newKeyPool returns an empty pool for n keys.
-func newKeyPool(n int) *keyPool {
-	return &keyPool{ready: make(chan *rsa.PrivateKey, n), turn: make(chan struct{}, 1)}
+// newKeyPool returns an empty pool for n keys, RSA or P-256.
+func newKeyPool(n int, useRSA bool) *keyPool {
+	return &keyPool{rsa: useRSA, ready: make(chan crypto.Signer, n), turn: make(chan struct{}, 1)}
 }
 
 // take returns a ready key, or makes one when its turn comes first.
-func (k *keyPool) take(ctx context.Context) (*rsa.PrivateKey, error) {
+func (k *keyPool) take(ctx context.Context) (crypto.Signer, error) {
 	select {
 	case key := <-k.ready:
 		return key, nil
@@ -33,7 +32,7 @@ func (k *keyPool) take(ctx context.Context) (*rsa.PrivateKey, error) {
 		return key, nil
 	case k.turn <- struct{}{}:
 		defer func() { <-k.turn }()
-		return generateRSA()
+		return newKey(k.rsa)
 	case <-ctx.Done():
 		return nil, ctx.Err() //nolint:wrapcheck // the caller's own deadline
 	}
@@ -42,7 +41,7 @@ func (k *keyPool) take(ctx context.Context) (*rsa.PrivateKey, error) {
 // fill keeps the pool full until ctx ends.
 func (k *keyPool) fill(ctx context.Context) error {
 	for {
-		key, err := generateRSA()
+		key, err := newKey(k.rsa)
 		if err != nil {
 			return err
 		}
@@ -52,13 +51,4 @@ func (k *keyPool) fill(ctx context.Context) error {
 			return nil
 		}
 	}
-}
-
-// generateRSA makes one key.
-func generateRSA() (*rsa.PrivateKey, error) {
-	key, err := rsa.GenerateKey(rand.Reader, rsaBits)
-	if err != nil {
-		return nil, fmt.Errorf("make RSA key: %w", err)
-	}
-	return key, nil
 }

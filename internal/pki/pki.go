@@ -31,7 +31,7 @@ import (
 	"github.com/muster-iot/muster/internal/datadir"
 )
 
-// defaultPool is the number of RSA keys kept ready: making one takes tens of
+// defaultPool is the number of device keys kept ready: making one takes tens of
 // milliseconds, and more than a burst of two is a bulk job that brings CSRs.
 const defaultPool = 2
 
@@ -59,6 +59,8 @@ type Options struct {
 	CRLURL string
 	// Pool is the number of device keys kept ready; 0 means the default.
 	Pool int
+	// P256 makes device keys on P-256 instead of RSA.
+	P256 bool
 }
 
 // PKI is the installation's authorities and certificates.
@@ -73,6 +75,8 @@ type PKI struct {
 	// renewing keeps a renewal and a reload from interleaving.
 	renewing sync.Mutex
 	keys     *keyPool
+	// prefetched is the RSA key of the first server certificate.
+	prefetched chan crypto.Signer
 }
 
 // New loads the keys, and makes those that do not exist yet.
@@ -81,7 +85,7 @@ func New(o Options) (*PKI, error) {
 		o.Pool = defaultPool
 	}
 	o.Names = withLoopback(o.Names)
-	p := &PKI{options: o, keys: newKeyPool(o.Pool)}
+	p := &PKI{options: o, keys: newKeyPool(o.Pool, !o.P256), prefetched: make(chan crypto.Signer, 1)}
 	if err := p.loadAuthorities(); err != nil {
 		return nil, err
 	}
@@ -123,11 +127,11 @@ func (p *PKI) prefetch() error {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	key, err := generateRSA()
+	key, err := newKey(true)
 	if err != nil {
 		return err
 	}
-	p.keys.ready <- key // the pool is empty and holds at least one
+	p.prefetched <- key
 	return nil
 }
 
@@ -149,7 +153,7 @@ func (p *PKI) authority(file string, spec authoritySpec) (*identity, error) {
 func (p *PKI) newServerKey(useRSA bool) (crypto.Signer, error) {
 	if useRSA {
 		select {
-		case key := <-p.keys.ready:
+		case key := <-p.prefetched:
 			return key, nil
 		default:
 		}

@@ -8,7 +8,7 @@
 // connection which was taken over is the lower one.
 //
 // Telling never blocks: facts wait in memory, a bounded number for each
-// client, and Run, its only goroutine, commits them in batches. When a client
+// client, and Run commits them in batches. When a client
 // comes and goes faster than the store takes it, whole connections in the
 // middle are merged away and counted; the newest state always gets in. Changes
 // of subscriptions leave no record, only events: under the same pressure those

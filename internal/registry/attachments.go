@@ -26,8 +26,13 @@ func (s *Service) AttachPolicy(ctx context.Context, account fleet.Account, name,
 
 // attach joins a policy and its target.
 func (s *Service) attach(ctx context.Context, account fleet.Account, name string, to reference) error {
+	return s.change(ctx, account, s.attaching(account, name, to))
+}
+
+// attaching is the command of attach.
+func (s *Service) attaching(account fleet.Account, name string, to reference) func(context.Context, *attempt) error {
 	target := to.arn(s.scope(account))
-	return s.change(ctx, account, func(ctx context.Context, a *attempt) error {
+	return func(ctx context.Context, a *attempt) error {
 		record, err := loadPolicy(ctx, a, name)
 		if err != nil {
 			return err
@@ -35,6 +40,9 @@ func (s *Service) attach(ctx context.Context, account fleet.Account, name string
 		holder, err := s.loadHolder(ctx, a, to)
 		if err != nil || slices.Contains(*holder.policies, name) {
 			return err
+		}
+		if holder.claim {
+			return claimAlone(to.name)
 		}
 		if holder.leaving {
 			return fault.New(fault.InvalidRequest, "%s is being transferred to another account", target)
@@ -53,7 +61,7 @@ func (s *Service) attach(ctx context.Context, account fleet.Account, name string
 		a.devices = true
 		a.emit(event.PolicyAttached{Policy: name, Target: target})
 		return holder.save(a)
-	})
+	}
 }
 
 // DetachPolicy ends an attachment. It is no error when there was none; the
@@ -103,6 +111,8 @@ type holder struct {
 	save     func(*attempt) error
 	// leaving is a certificate on its way to another account.
 	leaving bool
+	// claim is the claim of a trusted user.
+	claim bool
 }
 
 // loadHolder loads the record behind a target.
@@ -114,7 +124,7 @@ func (s *Service) loadHolder(ctx context.Context, a *attempt, to reference) (hol
 		}
 		return holder{&record.Policies, s.limits.PoliciesPerCertificate, func(a *attempt) error {
 			return save(a, key(kindCertificate, a.account, to.name), record)
-		}, record.Status == StatusPendingTransfer}, nil
+		}, record.Status == StatusPendingTransfer, record.ClaimTemplate != ""}, nil
 	}
 	record, err := loadGroup(ctx, a, to.name)
 	if err != nil {
@@ -125,7 +135,7 @@ func (s *Service) loadHolder(ctx context.Context, a *attempt, to reference) (hol
 	}
 	return holder{&record.Policies, s.limits.PoliciesPerGroup, func(a *attempt) error {
 		return save(a, key(kindGroup, a.account, to.name), record)
-	}, false}, nil
+	}, false, false}, nil
 }
 
 // ListTargetsForPolicy returns one page of the ARNs that a policy is attached

@@ -7,10 +7,12 @@ import (
 	"encoding/hex"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"github.com/muster-iot/muster/internal/event"
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/provtemplate"
 	"github.com/muster-iot/muster/internal/store"
 	"github.com/muster-iot/muster/internal/tag"
 )
@@ -41,6 +43,7 @@ type CACertificate struct {
 	// registered at their first connect, as RegistrationConfig says.
 	AutoRegistration   bool
 	RegistrationConfig *RegistrationConfig
+	Declaration        CADeclaration
 }
 
 // RegistrationConfig is how devices under an authority are provisioned: by a
@@ -72,10 +75,7 @@ func (s *Service) caCertificate(account fleet.Account, id string, r *caRecord) C
 		ID: id, ARN: s.scope(account).ARN(fleet.ARNCACert, id), PEM: r.PEM, Status: r.Status, Mode: r.Mode,
 		NotBefore: moment(r.NotBefore), NotAfter: moment(r.NotAfter), Created: moment(r.Created), Modified: moment(r.Modified),
 		CustomerVersion: r.CustomerVersion, GenerationID: r.GenerationID, AutoRegistration: r.AutoRegistration,
-	}
-	if r.Registration != nil {
-		config := RegistrationConfig(*r.Registration)
-		c.RegistrationConfig = &config
+		RegistrationConfig: registrationOf(r), Declaration: declarationOf(r),
 	}
 	return c
 }
@@ -137,6 +137,7 @@ func newCARecord(a *attempt, c *RegisterCACommand, authority *parsedCertificate,
 		NotBefore: millis(authority.x509.NotBefore), NotAfter: millis(authority.x509.NotAfter),
 		Created: millis(a.now), Modified: millis(a.now), CustomerVersion: 1, GenerationID: generation,
 		AutoRegistration: c.AutoRegistration,
+		Declaration:      &declarationRecord{Basis: basisOf(c.Mode), By: a.actor.Principal.ARN, At: millis(a.now)},
 	}
 	if c.Active {
 		record.Status = StatusActive
@@ -223,17 +224,13 @@ func (s *Service) checkRegistrationConfig(ctx context.Context, account fleet.Acc
 		return fault.New(fault.InvalidRequest, "registrationConfig must have either templateBody or templateName")
 	case c.TemplateBody != "" && c.RoleARN == "":
 		return fault.New(fault.InvalidRequest, "registrationConfig: a templateBody needs a roleArn")
-	case len(c.TemplateBody) > maxTemplateBody:
+	case utf8.RuneCountInString(c.TemplateBody) > maxTemplateBody:
 		return fault.New(fault.InvalidRequest, "registrationConfig: templateBody must have at most %d characters", maxTemplateBody)
-	case c.TemplateName == "":
-		return nil
+	case c.TemplateName != "":
+		return storageFault(s.checkRegistrationTemplate(ctx, account, c.TemplateName))
 	}
-	found, err := s.templateExists(ctx, account, c.TemplateName)
-	if err != nil {
-		return storageFault(err)
-	}
-	if !found {
-		return notFound("provisioning template", c.TemplateName)
+	if _, err := provtemplate.Parse([]byte(c.TemplateBody), provtemplate.JITP, provtemplate.DefaultLimits()); err != nil {
+		return fault.Wrap(fault.InvalidRequest, err, "registrationConfig: templateBody: %v", err)
 	}
 	return nil
 }

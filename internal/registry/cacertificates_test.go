@@ -39,14 +39,14 @@ func TestRegisterCACertificate(t *testing.T) {
 	ca := newCA(t, "Acme")
 	code := must[string](t)(r.GetRegistrationCode(t.Context(), acct))
 	mark := len(r.store.log())
-	config := &RegistrationConfig{TemplateBody: "{}", RoleARN: "arn:aws:iam::000000000000:role/p"}
+	config := &RegistrationConfig{TemplateBody: jitpBody, RoleARN: "arn:aws:iam::000000000000:role/p"}
 	got := must[CACertificate](t)(r.RegisterCACertificate(t.Context(), acct, RegisterCACommand{
 		CertificatePEM: ca.pem, VerificationPEM: ca.issue(code), RegistrationConfig: config, AutoRegistration: true,
 	}))
 	wantEqual(t, got, CACertificate{
 		ID: ca.id(), ARN: "arn:aws:iot:us-east-1:000000000000:cacert/" + ca.id(), PEM: ca.pem, Status: StatusInactive, Mode: ModeDefault,
 		NotBefore: ca.cert.NotBefore, NotAfter: ca.cert.NotAfter, Created: start, Modified: start, CustomerVersion: 1, GenerationID: got.GenerationID,
-		AutoRegistration: true, RegistrationConfig: config,
+		AutoRegistration: true, RegistrationConfig: config, Declaration: CADeclaration{Basis: BasisPossession, At: start},
 	})
 	wantEqual(t, must[CACertificate](t)(r.DescribeCACertificate(t.Context(), acct, ca.id())), got)
 	wantEqual(t, r.eventsAfter(mark), []event.Event{event.CACertificateChanged{
@@ -86,6 +86,8 @@ func TestRegisterCACertificateRefuses(t *testing.T) {
 		"no way":      {RegisterCACommand{CertificatePEM: ca.pem, VerificationPEM: ca.issue(code), RegistrationConfig: &RegistrationConfig{RoleARN: "r"}}, fault.InvalidRequest, "either"},
 		"no role":     {RegisterCACommand{CertificatePEM: ca.pem, VerificationPEM: ca.issue(code), RegistrationConfig: &RegistrationConfig{TemplateBody: "{}"}}, fault.InvalidRequest, "roleArn"},
 		"long":        {RegisterCACommand{CertificatePEM: ca.pem, VerificationPEM: ca.issue(code), RegistrationConfig: &RegistrationConfig{TemplateBody: long, RoleARN: "r"}}, fault.InvalidRequest, "10240"},
+		"bad body":    {RegisterCACommand{CertificatePEM: ca.pem, VerificationPEM: ca.issue(code), RegistrationConfig: &RegistrationConfig{TemplateBody: "{\n\"Resources\": {}, \"Mapping\": {}}", RoleARN: "r"}}, fault.InvalidRequest, "templateBody: line 2"},
+		"fleet body":  {RegisterCACommand{CertificatePEM: ca.pem, VerificationPEM: ca.issue(code), RegistrationConfig: &RegistrationConfig{TemplateBody: strings.Replace(jitpBody, "AWS::IoT::Certificate::CommonName", "SerialNumber", 1), RoleARN: "r"}}, fault.InvalidRequest, "JITP"},
 		"no template": {RegisterCACommand{CertificatePEM: ca.pem, VerificationPEM: ca.issue(code), RegistrationConfig: &RegistrationConfig{TemplateName: "t"}}, fault.ResourceNotFound, "provisioning template t"},
 	} {
 		_, err := r.RegisterCACertificate(t.Context(), acct, c.command)
@@ -139,7 +141,7 @@ func TestOneAccountHasACAInModeDefault(t *testing.T) {
 func TestUpdateCACertificate(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(o *Options) {
-		o.TemplateExists = templates("pumps")
+		o.CheckRegistrationTemplate = templates("pumps")
 	})
 	ca := newCA(t, "Acme")
 	r.registerCA(t, ca, ModeDefault)
@@ -195,7 +197,7 @@ func TestDeleteCACertificate(t *testing.T) {
 
 func TestListCACertificates(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, func(o *Options) { o.TemplateExists = templates("pumps") })
+	r := newRig(t, func(o *Options) { o.CheckRegistrationTemplate = templates("pumps") })
 	var ids []string
 	for i := range 7 {
 		ca := newCA(t, fmt.Sprintf("CA %d", i))

@@ -50,6 +50,9 @@ type Certificate struct {
 	Owner, PreviousOwner fleet.Account
 	// Transfer is the last transfer, under way or over; nil for none.
 	Transfer *Transfer
+	// ClaimTemplate is set for the claim of a trusted user: it can do nothing
+	// but provision by this template.
+	ClaimTemplate string
 }
 
 // certificate is the public form of a record.
@@ -58,7 +61,7 @@ func (s *Service) certificate(account fleet.Account, id string, r *certificateRe
 		ID: id, ARN: s.scope(account).ARN(fleet.ARNCertificate, id), PEM: r.PEM, Status: r.Status, Mode: r.Mode,
 		NotBefore: moment(r.NotBefore), NotAfter: moment(r.NotAfter), Created: moment(r.Created), Modified: moment(r.Modified),
 		CustomerVersion: r.CustomerVersion, GenerationID: r.GenerationID,
-		CA: r.CA, Owner: owner(account, r), PreviousOwner: r.PreviousOwner, Transfer: transferOf(r.Transfer),
+		CA: r.CA, Owner: owner(account, r), PreviousOwner: r.PreviousOwner, Transfer: transferOf(r.Transfer), ClaimTemplate: r.ClaimTemplate,
 	}
 }
 
@@ -112,9 +115,11 @@ func issued(context.Context, *attempt) (standing, error) { return standing{mode:
 // unvouched is the standing of what nobody vouches for.
 func unvouched(context.Context, *attempt) (standing, error) { return standing{mode: ModeSNIOnly}, nil }
 
-// standing is under whom a certificate is registered.
+// standing is under whom a certificate is registered, and for what.
 type standing struct {
 	mode, ca, serial string
+	pending          *pendingRecord
+	claimTemplate    string
 }
 
 // RegisterCertificateWithoutCA registers a certificate that somebody else
@@ -153,7 +158,16 @@ func (s *Service) register(
 	stand func(context.Context, *attempt) (standing, error),
 ) (Certificate, error) {
 	var created Certificate
-	err := s.change(ctx, account, func(ctx context.Context, a *attempt) error {
+	err := s.change(ctx, account, s.registering(account, c, status, stand, &created))
+	return created, err
+}
+
+// registering is the command of register.
+func (s *Service) registering(
+	account fleet.Account, c parsedCertificate, status string,
+	stand func(context.Context, *attempt) (standing, error), created *Certificate,
+) func(context.Context, *attempt) error {
+	return func(ctx context.Context, a *attempt) error {
 		k := key(kindCertificate, account, c.id)
 		present, err := load[certificateRecord](ctx, a, k)
 		if err != nil {
@@ -173,26 +187,29 @@ func (s *Service) register(
 			PEM: c.pem, Status: status, Mode: under.mode, CA: under.ca, Serial: under.serial,
 			NotBefore: millis(c.x509.NotBefore), NotAfter: millis(c.x509.NotAfter),
 			Created: millis(a.now), Modified: millis(a.now), CustomerVersion: 1, GenerationID: s.newID(),
+			Pending: under.pending, ClaimTemplate: under.claimTemplate,
 		}
-		created = s.certificate(account, c.id, record)
+		*created = s.certificate(account, c.id, record)
 		for _, row := range certificateRows(account, c.id, record) {
 			a.row(row)
 		}
 		a.devices = true
 		a.emit(event.CertificateCreated{CertificateID: c.id, Status: status, NotAfter: moment(record.NotAfter)})
 		return save(a, k, record)
-	})
-	return created, err
+	}
 }
 
-// certificateRows are the rows that find a certificate by time.
+// certificateRows are the rows that find a certificate by time. Claims of
+// trusted users are found only to be deleted.
 func certificateRows(account fleet.Account, id string, r *certificateRecord) []store.Key {
+	if r.ClaimTemplate != "" {
+		return pendingRows(account, id, r)
+	}
 	created := moment(r.Created)
-	rows := []store.Key{
+	rows := append(pendingRows(account, id, r),
 		key(kindCertificateOldest, account, rising(created), id),
 		key(kindCertificateNewest, account, falling(created), id),
-		key(kindCertificateExpiry, account, rising(moment(r.NotAfter)), id),
-	}
+		key(kindCertificateExpiry, account, rising(moment(r.NotAfter)), id))
 	if r.CA == "" {
 		return rows
 	}

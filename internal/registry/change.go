@@ -73,7 +73,11 @@ func (s *Service) commit(
 		if n == 0 {
 			a.reader = first
 		}
-		if err := command(ctx, a); err != nil {
+		err = command(ctx, a)
+		if errors.Is(err, errMoved) {
+			continue
+		}
+		if err != nil {
 			return store.Position{}, false, storageFault(err)
 		}
 		if a.empty() {
@@ -181,8 +185,16 @@ func load[T any, P stored[T]](ctx context.Context, a *attempt, k store.Key) (*T,
 		return nil, err
 	}
 	a.expect(k, version)
+	if a.seen[k] != version {
+		return nil, errMoved
+	}
 	return value, nil
 }
+
+// errMoved ends an attempt that has read a record twice and not found the same: it
+// could not commit, and what it decides would be about no moment at all. A caller
+// sees it only of an attempt that is made once, without a commit.
+var errMoved = fault.New(fault.Throttling, "The resource was changed at the same moment; try again")
 
 // loadMany is load for several keys, with nil for a missing one.
 func loadMany[T any, P stored[T]](ctx context.Context, a *attempt, keys []store.Key) ([]*T, error) {
@@ -192,16 +204,26 @@ func loadMany[T any, P stored[T]](ctx context.Context, a *attempt, keys []store.
 	}
 	for i, k := range keys {
 		a.expect(k, versions[i])
+		if a.seen[k] != versions[i] {
+			return nil, errMoved
+		}
 	}
 	return values, nil
 }
 
-// save writes a record in the present schema.
+// save writes a record in the present schema, in place of what the attempt wrote
+// there before.
 func save[T any, P stored[T]](a *attempt, k store.Key, value P) error {
 	value.stamp()
 	data, err := json.Marshal(value)
 	if err != nil {
 		return fmt.Errorf("encode record %s: %w", k, err)
+	}
+	for i := range a.batch.Writes {
+		if w := &a.batch.Writes[i]; w.Key == k && !w.Delete {
+			w.Value = data
+			return nil
+		}
 	}
 	a.batch.Writes = append(a.batch.Writes, store.Write{Key: k, Value: data})
 	return nil

@@ -15,6 +15,8 @@ type CertificateInfo struct {
 	Mode     string
 	NotAfter time.Time
 	PEM      string
+	// ClaimTemplate is set for the claim of a trusted user.
+	ClaimTemplate string
 }
 
 // Certificate returns a certificate by id, or ResourceNotFound.
@@ -23,7 +25,7 @@ func (s *Service) Certificate(ctx context.Context, account fleet.Account, id str
 	if err != nil {
 		return CertificateInfo{}, err
 	}
-	return CertificateInfo{ID: c.ID, ARN: c.ARN, Status: c.Status, Mode: c.Mode, NotAfter: c.NotAfter, PEM: c.PEM}, nil
+	return CertificateInfo{ID: c.ID, ARN: c.ARN, Status: c.Status, Mode: c.Mode, NotAfter: c.NotAfter, PEM: c.PEM, ClaimTemplate: c.ClaimTemplate}, nil
 }
 
 // ThingInfo is the thing that a connection acts as.

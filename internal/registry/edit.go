@@ -167,13 +167,7 @@ func (a *attempt) join(joined Joined, edited Edited) error {
 	if err != nil {
 		return err
 	}
-	for _, e := range more.Expect {
-		a.expect(e.Key, e.Version)
-	}
-	a.batch.Writes = append(a.batch.Writes, more.Writes...)
-	for _, e := range more.Events {
-		a.emit(e.Event)
-	}
+	a.add(more)
 	return nil
 }
 

@@ -44,13 +44,17 @@ func (g grants) add(policies []string, target, through string) {
 // principal and, when the connection acts as a thing, those of the thing's
 // static groups and of all groups above them. Either argument may be empty. A
 // principal may also be a group, which then stands for itself and the groups
-// above.
+// above. The claim of a trusted user has one policy that nobody can change, and
+// no others, whatever it connects as.
 func (s *Service) EffectivePolicies(ctx context.Context, account fleet.Account, principalARN, thingName string) ([]EffectivePolicy, error) {
 	found := grants{}
 	if principalARN != "" {
 		of, err := checkTarget(s.scope(account), principalARN)
 		if err != nil {
 			return nil, err
+		}
+		if claim, err := s.claimPolicies(ctx, account, of); err != nil || claim != nil {
+			return claim, err
 		}
 		if err := s.grantsOn(ctx, account, of, true, found); err != nil {
 			return nil, err

@@ -33,6 +33,8 @@ import (
 //	certificate-by-ca-down/A/<ca>/<time down>/<id>  row, in reverse order
 //	certificate-serial/A/<ca>/<serial>/<id>  row; the serial number in hexadecimal digits
 //	certificate-revoked/A/<id>             record: what our own revocation list says of a certificate issued here
+//	certificate-pending/A/<time>/<id>      row, in order of the end of what waits for its device, and of claims
+//	certificate-pending-claim/A/<claim>/<id>  row: what a claim has asked for and no device has used
 //	certificate-outgoing/A/<time>/<id>     row, in order of the transfer's beginning
 //	certificate-outgoing-down/A/<time down>/<id>  row, in reverse order
 //	certificate-gone/A/<id>                record: to whom a certificate was transferred
@@ -77,6 +79,8 @@ const (
 	kindCertificateByCADown     = "certificate-by-ca-down"
 	kindCertificateSerial       = "certificate-serial"
 	kindCertificateRevoked      = "certificate-revoked"
+	kindCertificatePending      = "certificate-pending"
+	kindCertificatePendingClaim = "certificate-pending-claim"
 	kindCertificateOutgoing     = "certificate-outgoing"
 	kindCertificateOutgoingDown = "certificate-outgoing-down"
 	kindCertificateGone         = "certificate-gone"

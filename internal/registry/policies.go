@@ -69,7 +69,16 @@ func (s *Service) CreatePolicy(ctx context.Context, account fleet.Account, name,
 		return Policy{}, err
 	}
 	var created Policy
-	err = s.change(ctx, account, func(ctx context.Context, a *attempt) error {
+	err = s.change(ctx, account, s.creatingPolicy(account, name, document, tags, &created))
+	if err == nil {
+		s.warnForeign(ctx, account, name, document)
+	}
+	return created, err
+}
+
+// creatingPolicy is the command of a checked policy.
+func (s *Service) creatingPolicy(account fleet.Account, name, document string, tags tag.Set, created *Policy) func(context.Context, *attempt) error {
+	return func(ctx context.Context, a *attempt) error {
 		k := key(kindPolicy, account, name)
 		present, err := load[policyRecord](ctx, a, k)
 		if err != nil {
@@ -82,7 +91,7 @@ func (s *Service) CreatePolicy(ctx context.Context, account fleet.Account, name,
 		}
 		record := &policyRecord{GenerationID: s.newID(), Created: millis(a.now), Modified: millis(a.now)}
 		record.Default = record.add(document, a.now)
-		created = s.policy(account, name, record)
+		*created = s.policy(account, name, record)
 		for _, row := range policyRows(account, name, record) {
 			a.row(row)
 		}
@@ -91,11 +100,7 @@ func (s *Service) CreatePolicy(ctx context.Context, account fleet.Account, name,
 			return err
 		}
 		return save(a, k, record)
-	})
-	if err == nil {
-		s.warnForeign(ctx, account, name, document)
 	}
-	return created, err
 }
 
 // policyEvent reports a change of a policy.

@@ -29,7 +29,12 @@ func (s *Service) AttachThingPrincipal(ctx context.Context, account fleet.Accoun
 	if err != nil {
 		return err
 	}
-	return s.change(ctx, account, func(ctx context.Context, a *attempt) error {
+	return s.change(ctx, account, joining(thing, of, exclusive))
+}
+
+// joining is the command that lets a certificate act as a thing.
+func joining(thing string, of reference, exclusive bool) func(context.Context, *attempt) error {
+	return func(ctx context.Context, a *attempt) error {
 		record, err := loadThing(ctx, a, thing)
 		if err != nil {
 			return err
@@ -38,7 +43,7 @@ func (s *Service) AttachThingPrincipal(ctx context.Context, account fleet.Accoun
 		if err != nil {
 			return err
 		}
-		present, err := load[rowRecord](ctx, a, key(kindThingPrincipal, account, thing, of.ref()))
+		present, err := load[rowRecord](ctx, a, key(kindThingPrincipal, a.account, thing, of.ref()))
 		if err != nil {
 			return err
 		}
@@ -49,11 +54,11 @@ func (s *Service) AttachThingPrincipal(ctx context.Context, account fleet.Accoun
 			return err
 		}
 		record.Principals++
-		a.flagged(key(kindThingPrincipal, account, thing, of.ref()), exclusive)
-		a.flagged(key(kindPrincipalThing, account, of.ref(), thing), exclusive)
-		a.emit(event.PrincipalAttached{Thing: thing, Principal: principal, Exclusive: exclusive})
+		a.flagged(key(kindThingPrincipal, a.account, thing, of.ref()), exclusive)
+		a.flagged(key(kindPrincipalThing, a.account, of.ref(), thing), exclusive)
+		a.emit(event.PrincipalAttached{Thing: thing, Principal: of.arn(a.scope), Exclusive: exclusive})
 		return saveBoth(a, thing, record, of.name, certificate)
-	})
+	}
 }
 
 // checkAttachment checks the two ends of an attachment.
@@ -87,6 +92,9 @@ func sameAttachment(present *rowRecord, exclusive bool) error {
 func decideAttach(c *certificateRecord, thing string, exclusive bool) error {
 	if c.Status == StatusPendingTransfer {
 		return fault.New(fault.InvalidRequest, "the principal is being transferred to another account")
+	}
+	if c.ClaimTemplate != "" {
+		return fault.New(fault.InvalidRequest, "the principal is the claim of a trusted user, which cannot act as a thing")
 	}
 	if c.ExclusiveThing != "" {
 		return fault.New(fault.InvalidRequest, "the principal is attached to thing %s exclusively", c.ExclusiveThing)
@@ -133,14 +141,19 @@ func (s *Service) DetachThingPrincipal(ctx context.Context, account fleet.Accoun
 		if present == nil {
 			return fault.New(fault.ResourceNotFound, "principal %s is not attached to thing %s", principal, thing)
 		}
-		record.Principals--
-		certificate.Things--
-		certificate.ExclusiveThing = ""
-		a.remove(key(kindThingPrincipal, account, thing, of.ref()))
-		a.remove(key(kindPrincipalThing, account, of.ref(), thing))
-		a.emit(event.PrincipalDetached{Thing: thing, Principal: principal})
+		a.part(thing, record, of, certificate)
 		return saveBoth(a, thing, record, of.name, certificate)
 	})
+}
+
+// part ends an attachment; the two records are saved afterwards.
+func (a *attempt) part(thing string, record *thingRecord, of reference, certificate *certificateRecord) {
+	record.Principals--
+	certificate.Things--
+	certificate.ExclusiveThing = ""
+	a.remove(key(kindThingPrincipal, a.account, thing, of.ref()))
+	a.remove(key(kindPrincipalThing, a.account, of.ref(), thing))
+	a.emit(event.PrincipalDetached{Thing: thing, Principal: of.arn(a.scope)})
 }
 
 // Attachment is one end of an attachment, seen from the other.

@@ -170,6 +170,25 @@ type certificateRecord struct {
 	PreviousOwner fleet.Account `json:"previousOwner,omitempty"`
 	// Transfer is the last transfer, under way or over.
 	Transfer *transferRecord `json:"transfer,omitempty"`
+	// Pending is set while the certificate waits for its device, or is a claim
+	// that will go by itself.
+	Pending *pendingRecord `json:"pending,omitempty"`
+	// ClaimTemplate is the template that the claim of a trusted user may
+	// provision by; empty for every other certificate.
+	ClaimTemplate string `json:"claimTemplate,omitempty"`
+	// Announced is when it was told last that the certificate has registered
+	// itself by connecting and waits; 0 for any other certificate.
+	Announced int64 `json:"announced,omitempty"`
+}
+
+// pendingRecord is how long a certificate waits, and for whom.
+type pendingRecord struct {
+	// Until is when it is deleted if nothing was made of it.
+	Until int64 `json:"until"`
+	// Claim is the id of the principal that asked for it, Token the SHA-256 of
+	// its ownership token in hexadecimal digits; both empty for a claim.
+	Claim string `json:"claim,omitempty"`
+	Token string `json:"token,omitempty"`
 }
 
 // transferRecord is a certificate's way between two accounts. While it is
@@ -219,7 +238,24 @@ type caRecord struct {
 	GenerationID     string                    `json:"generationId"`
 	AutoRegistration bool                      `json:"autoRegistration,omitempty"`
 	Registration     *registrationConfigRecord `json:"registration,omitempty"`
+	// Declaration is nil in older records.
+	Declaration *declarationRecord `json:"declaration,omitempty"`
 }
+
+// declarationRecord is why devices under an authority are believed.
+type declarationRecord struct {
+	Basis string `json:"basis"`
+	// By is the ARN of who registered the authority, At when.
+	By string `json:"by,omitempty"`
+	At int64  `json:"at"`
+	// Statement is an operator's own words, StatedBy and StatedAt whose they are.
+	Statement string `json:"statement,omitempty"`
+	StatedBy  string `json:"statedBy,omitempty"`
+	StatedAt  int64  `json:"statedAt,omitempty"`
+}
+
+// stated reports whether an operator has said something.
+func (d *declarationRecord) stated() bool { return d != nil && d.Statement != "" }
 
 // registrationConfigRecord is how devices under an authority are provisioned.
 type registrationConfigRecord struct {

@@ -34,27 +34,52 @@ func (s *Service) RegisterCertificate(ctx context.Context, account fleet.Account
 	if err != nil {
 		return Certificate{}, err
 	}
-	parsed, err := parseCertificate(c.CertificatePEM)
+	parsed, stand, err := s.foreign(c)
 	if err != nil {
 		return Certificate{}, err
 	}
+	return s.register(ctx, account, parsed, status, stand)
+}
+
+// foreign reads a certificate that a registered authority issued, and returns
+// what decides under which.
+func (s *Service) foreign(c RegisterCertificateCommand) (parsedCertificate, func(context.Context, *attempt) (standing, error), error) {
+	parsed, err := parseCertificate(c.CertificatePEM)
+	if err != nil {
+		return parsedCertificate{}, nil, err
+	}
 	if err := checkForeign("certificatePem", parsed.x509, s.now()); err != nil {
-		return Certificate{}, err
+		return parsedCertificate{}, nil, err
 	}
 	named := ""
 	if c.CACertificatePEM != "" {
 		authority, err := parseMember("caCertificatePem", c.CACertificatePEM)
 		if err != nil {
-			return Certificate{}, err
+			return parsedCertificate{}, nil, err
 		}
 		if !signedBy(parsed.x509, authority.x509) {
-			return Certificate{}, fault.New(fault.CertificateConflict, "certificatePem is not signed by caCertificatePem")
+			return parsedCertificate{}, nil, fault.New(fault.CertificateConflict, "certificatePem is not signed by caCertificatePem")
 		}
 		named = authority.id
 	}
-	return s.register(ctx, account, parsed, status, func(ctx context.Context, a *attempt) (standing, error) {
+	return parsed, func(ctx context.Context, a *attempt) (standing, error) {
 		return underAuthority(ctx, a, parsed.x509, named)
-	})
+	}, nil
+}
+
+// Vouched reads a certificate that is not registered yet and finds the active
+// registered authority that has signed it. The answer is of now: registering it
+// decides again. Errors are those of RegisterCertificate.
+func (s *Service) Vouched(ctx context.Context, account fleet.Account, certificatePEM string) (c *x509.Certificate, ca string, err error) {
+	parsed, stand, err := s.foreign(RegisterCertificateCommand{CertificatePEM: certificatePEM})
+	if err != nil {
+		return nil, "", err
+	}
+	under, err := stand(ctx, s.attempt(ctx, account))
+	if err != nil {
+		return nil, "", storageFault(err)
+	}
+	return parsed.x509, under.ca, nil
 }
 
 // authority is a candidate for the issuer of a certificate.
@@ -106,11 +131,8 @@ func issuerOf(ctx context.Context, a *attempt, c *x509.Certificate, named string
 		}
 		return authority{}, fault.New(fault.CertificateValidation, "caCertificatePem: the CA certificate %s is not registered", named)
 	}
-	// The key identifier is a hint of the issuer's: an authority without one, or
-	// with another than the certificate names, is none of its issuers.
 	fits := slices.DeleteFunc(candidates, func(candidate authority) bool {
-		hinted := len(c.AuthorityKeyId) > 0 && len(candidate.x509.SubjectKeyId) > 0
-		return hinted && !bytes.Equal(c.AuthorityKeyId, candidate.x509.SubjectKeyId) || !signedBy(c, candidate.x509)
+		return !hinted(c, candidate.x509) || !signedBy(c, candidate.x509)
 	})
 	switch len(fits) {
 	case 0:

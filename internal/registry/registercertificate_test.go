@@ -12,8 +12,13 @@ import (
 )
 
 // templates knows one provisioning template.
-func templates(name string) func(context.Context, fleet.Account, string) (bool, error) {
-	return func(_ context.Context, _ fleet.Account, asked string) (bool, error) { return asked == name, nil }
+func templates(name string) func(context.Context, fleet.Account, string) error {
+	return func(_ context.Context, _ fleet.Account, asked string) error {
+		if asked != name {
+			return notFound("provisioning template", asked)
+		}
+		return nil
+	}
 }
 
 func TestRegisterCertificate(t *testing.T) {
@@ -63,6 +68,39 @@ func TestRegisterCertificateRefuses(t *testing.T) {
 	_, err := r.RegisterCertificate(t.Context(), acct, RegisterCertificateCommand{CertificatePEM: device})
 	wantCode(t, err, fault.CertificateState)
 	wantEqual(t, must[Certificate](t)(r.DescribeCertificate(t.Context(), acct, there.ID)).Status, StatusActive)
+}
+
+// Vouched says under whom a certificate could register, and does not do it.
+func TestVouched(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	ca, stranger := newCA(t, "Acme"), newCA(t, "Acme")
+	r.registerCA(t, ca, ModeSNIOnly)
+	text := ca.issue("pump-1")
+	mark := len(r.store.log())
+	for range 2 {
+		c, id, err := r.Vouched(t.Context(), acct, text)
+		if err != nil || id != ca.id() || c.Subject.CommonName != "pump-1" {
+			t.Fatal(c, id, err)
+		}
+	}
+	wantEqual(t, len(r.eventsAfter(mark)), 0)
+	for name, c := range map[string]struct {
+		account fleet.Account
+		text    string
+		code    fault.Code
+	}{
+		"stranger": {acct, stranger.issue("pump-1"), fault.CertificateValidation}, "other account": {"000000000009", text, fault.CertificateValidation},
+		"text": {acct, "hello", fault.CertificateValidation},
+	} {
+		_, _, err := r.Vouched(t.Context(), c.account, c.text)
+		if fault.CodeOf(err) != c.code {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	ok(t, r.UpdateCACertificate(t.Context(), acct, UpdateCACommand{ID: ca.id(), Status: StatusInactive}))
+	_, _, err := r.Vouched(t.Context(), acct, text)
+	wantCode(t, err, fault.CertificateState)
 }
 
 func TestExpiredAuthorityTakesNoCertificates(t *testing.T) {

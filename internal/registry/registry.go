@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/muster-iot/muster/internal/fleet"
@@ -14,6 +15,8 @@ import (
 type Issuer interface {
 	CreateKeysAndCertificate(ctx context.Context) (certificatePEM, publicPEM, privatePEM []byte, err error)
 	SignCSR(ctx context.Context, csrPEM []byte) (certificatePEM []byte, err error)
+	// CreateClaim is CreateKeysAndCertificate with an end of validity.
+	CreateClaim(ctx context.Context, until time.Time) (certificatePEM, publicPEM, privatePEM []byte, err error)
 }
 
 // Barrier tells when the projections that decide about devices have taken
@@ -95,9 +98,13 @@ type Options struct {
 	// AccountExists tells whether a certificate may be transferred to an
 	// account; optional, without it there is no other account.
 	AccountExists func(ctx context.Context, account fleet.Account) (bool, error)
-	// TemplateExists tells whether an account has a provisioning template;
-	// optional, without it there is none.
-	TemplateExists func(ctx context.Context, account fleet.Account, name string) (bool, error)
+	// CheckRegistrationTemplate refuses the name of a provisioning template that
+	// an account does not have, or that is not for devices that register
+	// themselves; optional, without it there is none.
+	CheckRegistrationTemplate func(ctx context.Context, account fleet.Account, name string) error
+	// RequireDeclaration keeps an authority that proved nothing from registering
+	// devices until an operator has declared why it is trusted.
+	RequireDeclaration bool
 }
 
 // Service answers for the registry of every account. It is safe for
@@ -121,8 +128,14 @@ type Service struct {
 	// turn holds one token while a command that has lost races tries again.
 	turn chan struct{}
 
-	accountExists  func(ctx context.Context, account fleet.Account) (bool, error)
-	templateExists func(ctx context.Context, account fleet.Account, name string) (bool, error)
+	// verifying bounds the signatures that are checked at a time for certificates
+	// that nobody vouches for yet, verified counts them.
+	verifying chan struct{}
+	verified  atomic.Int64
+
+	accountExists             func(ctx context.Context, account fleet.Account) (bool, error)
+	checkRegistrationTemplate func(ctx context.Context, account fleet.Account, name string) error
+	requireDeclaration        bool
 }
 
 // New returns a Service, or an error that names what Options lacks.
@@ -155,8 +168,10 @@ func New(o Options) (*Service, error) {
 	if o.AccountExists == nil {
 		o.AccountExists = func(context.Context, fleet.Account) (bool, error) { return false, nil }
 	}
-	if o.TemplateExists == nil {
-		o.TemplateExists = func(context.Context, fleet.Account, string) (bool, error) { return false, nil }
+	if o.CheckRegistrationTemplate == nil {
+		o.CheckRegistrationTemplate = func(_ context.Context, _ fleet.Account, name string) error {
+			return notFound("provisioning template", name)
+		}
 	}
 	return &Service{
 		turn:        make(chan struct{}, 1),
@@ -175,8 +190,10 @@ func New(o Options) (*Service, error) {
 		indexing:    o.Indexing,
 		log:         o.Logger,
 
-		accountExists:  o.AccountExists,
-		templateExists: o.TemplateExists,
+		verifying:                 make(chan struct{}, maxVerifying),
+		accountExists:             o.AccountExists,
+		checkRegistrationTemplate: o.CheckRegistrationTemplate,
+		requireDeclaration:        o.RequireDeclaration,
 	}, nil
 }
 

@@ -113,6 +113,14 @@ func (testIssuer) CreateKeysAndCertificate(context.Context) (certificate, public
 	return selfSigned(k, start.AddDate(10, 0, 0)), []byte("public"), []byte("private"), nil
 }
 
+func (testIssuer) CreateClaim(_ context.Context, until time.Time) (certificate, public, private []byte, err error) {
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	return selfSigned(k, until), []byte("public"), []byte("private"), nil
+}
+
 func (testIssuer) SignCSR(_ context.Context, csr []byte) ([]byte, error) {
 	block, _ := pem.Decode(csr)
 	if _, err := x509.ParseCertificateRequest(block.Bytes); err != nil {

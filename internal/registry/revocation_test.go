@@ -53,6 +53,8 @@ func TestImportRevocationList(t *testing.T) {
 	four := RegisterCertificateCommand{CertificatePEM: ca.issue("4", numbered(4))}
 	_, err := r.RegisterCertificate(t.Context(), acct, four)
 	wantCode(t, err, fault.CertificateValidation)
+	_, _, err = r.Vouched(t.Context(), acct, four.CertificatePEM)
+	wantCode(t, err, fault.CertificateValidation)
 	r.registerUnder(t, ca, "5")
 
 	mark = len(r.store.log())

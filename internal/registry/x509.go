@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rsa"
@@ -82,25 +83,32 @@ func checkForeign(field string, c *x509.Certificate, now time.Time) error {
 
 // checkCSR refuses a signing request before the issuer sees it.
 func checkCSR(text string) error {
+	_, err := RequestKey(text)
+	return err
+}
+
+// RequestKey returns the key of a signing request that may be signed: it is
+// within the bounds of the service model, and its key has signed it.
+func RequestKey(text string) (crypto.PublicKey, error) {
 	const field = "certificateSigningRequest"
 	if text == "" || len(text) > maxCSRLength {
-		return fault.New(fault.InvalidRequest, "%s must have 1 to %d characters", field, maxCSRLength)
+		return nil, fault.New(fault.InvalidRequest, "%s must have 1 to %d characters", field, maxCSRLength)
 	}
 	block, _ := pem.Decode([]byte(text))
 	if block == nil || (block.Type != "CERTIFICATE REQUEST" && block.Type != "NEW CERTIFICATE REQUEST") {
-		return fault.New(fault.InvalidRequest, "%s is no PEM block of type CERTIFICATE REQUEST", field)
+		return nil, fault.New(fault.InvalidRequest, "%s is no PEM block of type CERTIFICATE REQUEST", field)
 	}
 	request, err := x509.ParseCertificateRequest(block.Bytes)
 	if err != nil {
-		return fault.Wrap(fault.InvalidRequest, err, "%s is no valid PKCS #10 request", field)
+		return nil, fault.Wrap(fault.InvalidRequest, err, "%s is no valid PKCS #10 request", field)
 	}
 	if err := request.CheckSignature(); err != nil {
-		return fault.Wrap(fault.InvalidRequest, err, "%s is not signed by the key in it", field)
+		return nil, fault.Wrap(fault.InvalidRequest, err, "%s is not signed by the key in it", field)
 	}
 	if err := checkKey(request.PublicKey); err != nil {
-		return fault.New(fault.InvalidRequest, "%s: %v", field, err)
+		return nil, fault.New(fault.InvalidRequest, "%s: %v", field, err)
 	}
-	return nil
+	return request.PublicKey, nil
 }
 
 // checkKey accepts RSA keys of 2048 bits and more and the NIST curves.

@@ -1,7 +1,8 @@
-// Package sim is a fleet of simulated devices. Each has a certificate for a
-// key of its own, connects over mutual TLS, keeps a shadow, drains and charges
-// a battery, obeys what is desired, and sometimes drops off. It uses the
-// public interfaces only: REST to register, MQTT to live.
+// Package sim is a fleet of simulated devices. Each exchanges the claim that all
+// have for a certificate of a key of its own, connects over mutual TLS, keeps a
+// shadow, drains and charges a battery, obeys what is desired, and sometimes drops
+// off. It uses the public interfaces only: REST for what an operator does, MQTT to
+// join and to live.
 //
 // What a device does is drawn from a generator seeded per device, so two runs
 // with one seed behave alike; only the network's timing differs. Fleet.Run
@@ -21,7 +22,11 @@ import (
 const (
 	typeName   = "SimulatedPump"
 	policyName = "simulated-device"
-	rootGroup  = "sites"
+	// templateName is the provisioning template, claimPolicyName the policy of the
+	// claim.
+	templateName    = "simulated-pumps"
+	claimPolicyName = "simulated-claim"
+	rootGroup       = "sites"
 	// OperatorPolicy is for the certificate that EnsureOperator makes.
 	OperatorPolicy = "demo-operator"
 )

@@ -17,6 +17,7 @@ import (
 // Fleet is a set of simulated devices.
 type Fleet struct {
 	options Options
+	claim   tls.Certificate
 	certs   []tls.Certificate
 	roots   *x509.CertPool
 	host    string
@@ -69,13 +70,14 @@ func New(o Options) (*Fleet, error) {
 	return &Fleet{options: o, roots: roots, host: host, ramped: make(chan struct{})}, nil
 }
 
-// Prepare registers what is missing: fleet first, then devices.
+// Prepare makes what is missing: what devices share by REST, then the devices,
+// which join by claim.
 func (f *Fleet) Prepare(ctx context.Context) error {
 	if err := prepareFleet(ctx, &f.options); err != nil {
 		return err
 	}
 	var err error
-	f.certs, err = prepareDevices(ctx, &f.options)
+	f.certs, err = f.prepareDevices(ctx)
 	return err
 }
 

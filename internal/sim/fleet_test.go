@@ -116,8 +116,8 @@ func TestSecondRunContinues(t *testing.T) {
 	server.Desire(t, "pump-00001", `{"led":"blink","reportIntervalSeconds":3600}`)
 	poll(t, "the device obeys", func() bool { return server.Reported(t, "pump-00001", &first) && first.LED == "blink" })
 	end()
-	if n := server.Calls("POST certificates"); n != 6 {
-		t.Errorf("%d certificates for 6 devices", n)
+	if n, claims := server.Calls("provision"), server.Calls("POST certificates"); n != 6 || claims != 1 {
+		t.Errorf("%d of 6 devices joined, with %d claims", n, claims)
 	}
 
 	second := fixture(t, server, func(o *Options) { keep(o); o.Seed = 99 })
@@ -130,16 +130,16 @@ func TestSecondRunContinues(t *testing.T) {
 	if r.LED != "blink" || r.ReportIntervalSeconds != 3600 || r.Firmware != first.Firmware {
 		t.Errorf("the second run reports %+v after %+v", r, first)
 	}
-	if n := server.Calls("POST certificates"); n != 6 {
-		t.Errorf("the second run made certificates: %d", n)
+	if n, claims := server.Calls("provision"), server.Calls("POST certificates"); n != 6 || claims != 1 {
+		t.Errorf("the second run made devices or claims: %d, %d", n, claims)
 	}
 
 	server.Forget() // the state belongs to another installation now
 	if err := fixture(t, server, keep).Prepare(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if n := server.Calls("POST certificates"); n != 12 {
-		t.Errorf("%d certificates after the server forgot them, want 12", n)
+	if n, claims := server.Calls("provision"), server.Calls("POST certificates"); n != 12 || claims != 2 {
+		t.Errorf("%d devices joined after the server forgot them, want 12, with %d claims", n, claims)
 	}
 }
 
@@ -155,7 +155,11 @@ func TestDevicesDropOffAndReturn(t *testing.T) {
 func TestUnreachableBrokerEndsCleanly(t *testing.T) {
 	t.Parallel()
 	server := simtest.Start(t)
-	f := fixture(t, server, func(o *Options) { o.Broker = "127.0.0.1:1" })
+	f := fixture(t, server, nil)
+	if err := f.Prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.options.Broker = "127.0.0.1:1"
 	end := run(t, f)
 	<-f.Ramped()
 	poll(t, "errors are counted", func() bool { return f.Stats().Errors >= 6 })

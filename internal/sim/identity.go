@@ -42,26 +42,35 @@ func certificateID(der []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// newIdentity makes a key and has the server sign for it.
-func newIdentity(ctx context.Context, api *apiclient.Client, name string) (identity, error) {
+// newRequest makes a key and a request for a certificate of it.
+func newRequest(name string) (keyPEM, requestPEM []byte, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return identity{}, fmt.Errorf("make key: %w", err)
+		return nil, nil, fmt.Errorf("make key: %w", err)
 	}
 	template := &x509.CertificateRequest{Subject: pkix.Name{CommonName: name, Organization: []string{"Muster simulator"}}}
-	csr, err := x509.CreateCertificateRequest(rand.Reader, template, key)
+	request, err := x509.CreateCertificateRequest(rand.Reader, template, key)
 	if err != nil {
-		return identity{}, fmt.Errorf("make certificate request: %w", err)
-	}
-	issued, err := api.CertificateFromCSR(ctx, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr}))
-	if err != nil {
-		return identity{}, fmt.Errorf("register certificate: %w", err)
+		return nil, nil, fmt.Errorf("make certificate request: %w", err)
 	}
 	der, err := x509.MarshalECPrivateKey(key)
 	if err != nil {
-		return identity{}, fmt.Errorf("encode key: %w", err)
+		return nil, nil, fmt.Errorf("encode key: %w", err)
 	}
-	return assemble([]byte(issued.PEM), pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}), issued.ARN)
+	return pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: request}), nil
+}
+
+// newIdentity makes a key and has an operator ask for a certificate of it.
+func newIdentity(ctx context.Context, api *apiclient.Client, name string) (identity, error) {
+	key, request, err := newRequest(name)
+	if err != nil {
+		return identity{}, err
+	}
+	issued, err := api.CertificateFromCSR(ctx, request)
+	if err != nil {
+		return identity{}, fmt.Errorf("register certificate: %w", err)
+	}
+	return assemble([]byte(issued.PEM), key, issued.ARN)
 }
 
 // assemble pairs certificate and key.

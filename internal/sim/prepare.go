@@ -16,8 +16,8 @@ import (
 	"github.com/muster-iot/muster/internal/fleet"
 )
 
-// registering is how many devices register at a time.
-const registering = 8
+// joiningAtOnce is how many devices join at a time.
+const joiningAtOnce = 8
 
 // devicePolicy lets a device be itself and nobody else. It is attached to the
 // group above all sites, and devices inherit it.
@@ -104,55 +104,56 @@ func groupScope(ctx context.Context, api *apiclient.Client) (scope fleet.Scope, 
 	return parsed.Scope, group.ARN, nil
 }
 
-// prepareDevices registers every device that is not registered yet and
-// returns their certificates in order.
-func prepareDevices(ctx context.Context, o *Options) ([]tls.Certificate, error) {
+// prepareDevices lets every device join that has not, and returns their
+// certificates in order.
+func (f *Fleet) prepareDevices(ctx context.Context) ([]tls.Certificate, error) {
+	o := &f.options
 	dir := filepath.Join(o.StateDir, "devices")
 	if err := os.MkdirAll(dir, folderMode); err != nil {
 		return nil, fmt.Errorf("make state folder: %w", err)
 	}
+	scope, _, err := groupScope(ctx, o.API)
+	if err != nil {
+		return nil, err
+	}
+	if f.claim, err = ensureClaim(ctx, o, scope); err != nil {
+		return nil, err
+	}
 	out := make([]tls.Certificate, o.Devices)
 	var done atomic.Int64
-	o.progress("register", 0, o.Devices)
+	o.progress("provision", 0, o.Devices)
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(registering)
+	g.SetLimit(joiningAtOnce)
 	for i := range o.Devices {
 		g.Go(func() error {
-			id, err := prepareDevice(ctx, o, dir, i)
+			id, err := f.prepareDevice(ctx, dir, i)
 			if err != nil {
-				return fmt.Errorf("register %s: %w", deviceName(o.Prefix, i), err)
+				return fmt.Errorf("provision %s: %w", deviceName(o.Prefix, i), err)
 			}
 			out[i] = id.certificate
-			o.progress("register", int(done.Add(1)), o.Devices)
+			o.progress("provision", int(done.Add(1)), o.Devices)
 			return nil
 		})
 	}
 	return out, g.Wait() //nolint:wrapcheck // each error names its device
 }
 
-// prepareDevice loads a device, or registers it. Its certificate is saved
-// last: a run that was cut short starts that device over.
-func prepareDevice(ctx context.Context, o *Options, dir string, i int) (identity, error) {
+// prepareDevice loads a device, or lets it join. Its certificate is saved last: a
+// run that was cut short starts that device over.
+func (f *Fleet) prepareDevice(ctx context.Context, dir string, i int) (identity, error) {
+	o := &f.options
 	name := deviceName(o.Prefix, i)
 	certFile, keyFile := filepath.Join(dir, name+".pem"), filepath.Join(dir, name+".key")
 	id, err := loadIdentity(ctx, o.API, certFile, keyFile)
 	if !errors.Is(err, errNoIdentity) {
 		return id, err
 	}
-	site := siteName(i % o.Sites)
 	m := newModel(o.Seed, i, o.Interval)
-	attributes := map[string]string{"site": site, "hw": m.hardware(), "serial": fmt.Sprintf("SN%08d", 10_000_000+i)}
-	if _, err := o.API.CreateThing(ctx, name, typeName, attributes); exists(err) != nil {
-		return identity{}, fmt.Errorf("create thing: %w", err)
-	}
-	if err := o.API.AddToGroup(ctx, name, site); err != nil {
-		return identity{}, fmt.Errorf("add to group %s: %w", site, err)
-	}
-	if id, err = newIdentity(ctx, o.API, name); err != nil {
+	id, err = f.join(ctx, name, map[string]string{
+		"Name": name, "Site": siteName(i % o.Sites), "Hardware": m.hardware(), "SerialNumber": fmt.Sprintf("SN%08d", 10_000_000+i),
+	})
+	if err != nil {
 		return identity{}, err
-	}
-	if err := o.API.AttachThingPrincipal(ctx, name, id.arn); err != nil {
-		return identity{}, fmt.Errorf("attach certificate: %w", err)
 	}
 	return id, id.save(certFile, keyFile)
 }

@@ -48,6 +48,7 @@ type shadowTopics struct{}
 func (shadowTopics) Reserved(*broker.Publish, broker.Done) (deferred, ok bool) { return false, false }
 func (shadowTopics) CanSubscribeReserved(string) bool                          { return true }
 func (shadowTopics) CanPublishReserved(string) bool                            { return false }
+func (shadowTopics) Private(string) bool                                       { return false }
 
 // newBroker returns one for sessions over in-memory connections.
 func newBroker(keeper broker.Keeper) *broker.Broker {

@@ -16,18 +16,15 @@ const (
 	autoDisable = "DISABLE"
 )
 
-// noAutoRegistration is what the operations on authorities lack.
-const noAutoRegistration = "just-in-time registration is refused; registrationConfig is kept and answered, and acts on nothing without it"
-
 // registerCACertificates offers the operations on authorities and what proves
 // that one holds their keys.
 func (a *api) registerCACertificates(s *awsapi.Server) {
 	offer(s, "GetRegistrationCode", awsapi.All, a.getRegistrationCode)
 	offer(s, "DeleteRegistrationCode", awsapi.All, a.deleteRegistrationCode)
-	offer(s, "RegisterCACertificate", awsapi.All, a.registerCACertificate, awsapi.Partial(noAutoRegistration))
+	offer(s, "RegisterCACertificate", awsapi.All, a.registerCACertificate)
 	offer(s, "DescribeCACertificate", on(fleet.ARNCACert, func(in *iotwire.DescribeCACertificateInput) string { return in.CertificateID }), a.describeCACertificate)
 	offer(s, "UpdateCACertificate", on(fleet.ARNCACert, func(in *iotwire.UpdateCACertificateInput) string { return in.CertificateID }),
-		a.updateCACertificate, awsapi.Partial(noAutoRegistration))
+		a.updateCACertificate)
 	offer(s, "DeleteCACertificate", on(fleet.ARNCACert, func(in *iotwire.DeleteCACertificateInput) string { return in.CertificateID }), a.deleteCACertificate)
 	offer(s, "ListCACertificates", awsapi.All, a.listCACertificates)
 	offer(s, "ListCertificatesByCA", on(fleet.ARNCACert, func(in *iotwire.ListCertificatesByCAInput) string { return in.CACertificateID }), a.listCertificatesByCA)
@@ -55,12 +52,9 @@ func registrationConfig(in *iotwire.RegistrationConfig) *registry.RegistrationCo
 func (a *api) registerCACertificate(
 	ctx context.Context, c *awsapi.Call, in *iotwire.RegisterCACertificateInput,
 ) (*iotwire.RegisterCACertificateOutput, error) {
-	if err := refuse("allowAutoRegistration", value(in.AllowAutoRegistration)); err != nil {
-		return nil, err
-	}
 	made, err := a.Registry.RegisterCACertificate(ctx, c.Account, registry.RegisterCACommand{
 		CertificatePEM: in.CACertificate, VerificationPEM: value(in.VerificationCertificate), Mode: value(in.CertificateMode),
-		Active: value(in.SetAsActive), RegistrationConfig: registrationConfig(in.RegistrationConfig),
+		Active: value(in.SetAsActive), AutoRegistration: value(in.AllowAutoRegistration), RegistrationConfig: registrationConfig(in.RegistrationConfig),
 		Tags: tagsOf(in.Tags),
 	})
 	if err != nil {
@@ -104,9 +98,9 @@ func (a *api) updateCACertificate(
 	switch value(in.NewAutoRegistrationStatus) {
 	case "":
 	case autoDisable:
-		command.AutoRegistration = new(bool)
+		command.AutoRegistration = new(false)
 	case autoEnable:
-		return nil, refuse("newAutoRegistrationStatus ENABLE", true)
+		command.AutoRegistration = new(true)
 	default:
 		return nil, fault.New(fault.InvalidRequest, "newAutoRegistrationStatus must be %s or %s", autoEnable, autoDisable)
 	}

@@ -11,10 +11,13 @@ import (
 	"github.com/muster-iot/muster/internal/authorizer"
 	"github.com/muster-iot/muster/internal/awsapi"
 	"github.com/muster-iot/muster/internal/awsapi/catalog"
+	"github.com/muster-iot/muster/internal/certprovider"
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/fleetquery"
 	"github.com/muster-iot/muster/internal/index"
+	"github.com/muster-iot/muster/internal/provisioning"
+	"github.com/muster-iot/muster/internal/registrationtask"
 	"github.com/muster-iot/muster/internal/registry"
 	"github.com/muster-iot/muster/internal/shadow"
 	"github.com/muster-iot/muster/internal/tag"
@@ -50,6 +53,13 @@ type Deps struct {
 	Connections Connections
 	Authorizers *authorizer.Service
 	Tags        *tag.Service
+	// Provisioning lets devices join, CertificateProviders sign for them.
+	Provisioning         *provisioning.Service
+	CertificateProviders *certprovider.Service
+	// Tasks registers devices from files, Reports makes links to what became of
+	// the lines.
+	Tasks   *registrationtask.Service
+	Reports *ReportLinks
 	// DeleteThing removes a thing and what goes with it elsewhere; the registry's
 	// own when nil.
 	DeleteThing func(ctx context.Context, account fleet.Account, name string, expected *int64) error
@@ -79,6 +89,9 @@ func Register(s *awsapi.Server, d Deps) {
 	a.registerIndex(s)
 	a.registerAggregations(s)
 	a.registerAuthorizers(s)
+	a.registerProvisioning(s)
+	a.registerCertificateProviders(s)
+	a.registerRegistrationTasks(s)
 	a.registerBillingGroups(s)
 	a.registerTags(s)
 	a.registerEventConfigurations(s)

@@ -121,6 +121,10 @@ func (issuer) CreateKeysAndCertificate(ctx context.Context) (certificate, public
 	return certificate, []byte("public key"), []byte("private key"), err
 }
 
+func (issuer) CreateClaim(ctx context.Context, _ time.Time) (certificate, public, private []byte, err error) {
+	return issuer{}.CreateKeysAndCertificate(ctx)
+}
+
 func (issuer) SignCSR(context.Context, []byte) ([]byte, error) {
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

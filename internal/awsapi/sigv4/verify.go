@@ -14,8 +14,13 @@ import (
 // MaxSkew is how far a client's clock may differ from ours, either way.
 const MaxSkew = 5 * time.Minute
 
-// unsignedPayload stands for the hash of a body that is not signed.
-const unsignedPayload = "UNSIGNED-PAYLOAD"
+// These stand for the hash of a body that is not signed; behind the second comes
+// one with its checksum.
+const (
+	unsignedPayload = "UNSIGNED-PAYLOAD"
+	// UnsignedTrailer is a body in chunks of its own making, of s3 only.
+	UnsignedTrailer = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
+)
 
 // Verify checks the signature over the request and its body, which the caller
 // has read. The host is taken as sent, and then as each of hosts: what else the
@@ -132,6 +137,9 @@ func (a *Authorization) payloadHash(r *http.Request, body []byte) (string, error
 	}
 	if a.headOnly {
 		stated := r.Header.Get(headerHash)
+		if a.Service == serviceS3 && (stated == unsignedPayload || stated == UnsignedTrailer) {
+			return stated, nil
+		}
 		if sum, err := hex.DecodeString(stated); err != nil || len(sum) != sha256.Size {
 			return "", fmt.Errorf("%w: %s must be the hash of the body, which is long", ErrIncomplete, strings.ToLower(headerHash))
 		}

@@ -149,8 +149,12 @@ func (guard) Enrich(own []mqtt.UserProperty) []mqtt.UserProperty { return own }
 // Close has nothing to release.
 func (guard) Close() {}
 
-// Reserved keeps shadows as far as devices look at them.
+// Reserved keeps shadows as far as devices look at them, and lets devices join.
 func (s *Server) Reserved(p *broker.Publish, _ broker.Done) (deferred, ok bool) {
+	if joins(p.Topic) {
+		s.join(p)
+		return false, true
+	}
 	rest, ok := strings.CutPrefix(p.Topic, "$aws/things/")
 	if !ok {
 		return false, false
@@ -177,6 +181,47 @@ func (s *Server) Reserved(p *broker.Publish, _ broker.Done) (deferred, ok bool) 
 	return false, true
 }
 
+// joins reports whether a topic or filter is about joining.
+func joins(name string) bool {
+	return strings.HasPrefix(name, "$aws/certificates/") || strings.HasPrefix(name, "$aws/provisioning-templates/")
+}
+
+// join signs a request for a certificate, whose id is the token, or activates the
+// certificate as a thing of the name that the device wants.
+func (s *Server) join(p *broker.Publish) {
+	var in struct {
+		Request    string `json:"certificateSigningRequest"`
+		Token      string `json:"certificateOwnershipToken"`
+		Parameters struct {
+			Name string `json:"Name"`
+		} `json:"parameters"`
+	}
+	reply := func(suffix string, body any) {
+		if payload, err := json.Marshal(body); err == nil {
+			p.Reply(p.Topic+suffix, payload)
+		}
+	}
+	if err := json.Unmarshal(p.Payload, &in); err != nil {
+		reply("/rejected", map[string]any{"statusCode": 400, "errorCode": "InvalidPayload", "errorMessage": err.Error()})
+		return
+	}
+	if in.Token != "" {
+		s.mu.Lock()
+		s.certificates[in.Token] = true
+		s.calls["provision"]++
+		s.mu.Unlock()
+		reply("/accepted", map[string]any{"thingName": in.Parameters.Name})
+		return
+	}
+	certPEM, err := s.pki.SignCSR(context.Background(), []byte(in.Request))
+	if err != nil {
+		reply("/rejected", map[string]any{"statusCode": 400, "errorCode": "InvalidParameters", "errorMessage": err.Error()})
+		return
+	}
+	block, _ := pem.Decode(certPEM)
+	reply("/accepted", map[string]any{"certificatePem": string(certPEM), "certificateOwnershipToken": certificateID(block.Bytes)})
+}
+
 // answerGet publishes a shadow that exists.
 func (s *Server) answerGet(p *broker.Publish, thing string) {
 	s.mu.Lock()
@@ -200,9 +245,12 @@ func (s *Server) answerGet(p *broker.Publish, thing string) {
 // CanPublishReserved refuses every will to a reserved topic.
 func (s *Server) CanPublishReserved(string) bool { return false }
 
-// CanSubscribeReserved knows shadows only.
+// Private implements broker.Service.
+func (s *Server) Private(name string) bool { return joins(name) }
+
+// CanSubscribeReserved knows shadows and joining.
 func (s *Server) CanSubscribeReserved(filter string) bool {
-	return strings.HasPrefix(filter, "$aws/things/")
+	return strings.HasPrefix(filter, "$aws/things/") || joins(filter)
 }
 
 // Desire sets a thing's desired state and tells the device.
@@ -246,7 +294,8 @@ func (s *Server) Kick(clientID string) bool {
 	return s.broker.Disconnect(account, clientID, broker.ReasonServerInitiated)
 }
 
-// Calls is how often a kind of request came, such as "POST certificates".
+// Calls is how often a kind of request came, such as "POST certificates", or
+// "provision" for a device that joined.
 func (s *Server) Calls(kind string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

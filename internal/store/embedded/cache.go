@@ -10,9 +10,10 @@ import (
 
 // recordCache keeps recently committed records, so that a hot key costs no read
 // of the disk's tables: neither for its expectation nor for the reader that
-// prepares the next change. Only the committer fills it, after the sync; what
-// it holds is therefore the latest durable state. A deleted key is held as a
-// record of version 0.
+// prepares the next change. Only the committer fills it, after the sync, and
+// forgets before the write what is about to change: a reader who has seen one
+// record of a batch must not be given another one from before. A deleted key is
+// held as a record of version 0.
 type recordCache struct {
 	seed   maphash.Seed
 	shards [16]cacheShard
@@ -59,6 +60,23 @@ func (c *recordCache) get(key store.Key) (store.Record, bool) {
 	return r, ok
 }
 
+// forget drops what is known of a key.
+func (c *recordCache) forget(key store.Key) {
+	s := c.shard(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.drop(key)
+}
+
+// drop takes a key out of both generations.
+func (s *cacheShard) drop(key store.Key) {
+	delete(s.old, key)
+	if known, ok := s.young[key]; ok {
+		s.size -= cost(known)
+		delete(s.young, key)
+	}
+}
+
 // put records a committed write.
 func (c *recordCache) put(key store.Key, f store.Final) {
 	r := store.Record{Key: key}
@@ -68,11 +86,7 @@ func (c *recordCache) put(key store.Key, f store.Final) {
 	s := c.shard(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.old, key)
-	if known, ok := s.young[key]; ok {
-		s.size -= cost(known)
-		delete(s.young, key)
-	}
+	s.drop(key)
 	s.add(r)
 }
 

@@ -103,6 +103,9 @@ func (e *Engine) commit(batches []*store.Pending) {
 	if len(group.Accepted) == 0 {
 		return
 	}
+	for key := range group.Final {
+		e.records.forget(key)
+	}
 	if err := e.apply(group); err != nil {
 		// Whether the write reached the disk is open, so the counters in
 		// memory are too. A restart reads the truth.

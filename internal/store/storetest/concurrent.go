@@ -124,6 +124,52 @@ func testFewerThanTen(t *testing.T, s Suite) {
 	}
 }
 
+// testNoHalfBatch: who has read one record of a batch is not given another one
+// from before it, whether the first is new or not.
+func testNoHalfBatch(t *testing.T, s Suite) {
+	t.Helper()
+	const rounds = 300
+	e := s.fresh(t)
+	fresh := func(n int) store.Key { return store.K("fresh", strconv.Itoa(n)) }
+	MustCommit(t, e, store.Batch{Writes: []store.Write{Put("kept", "0")}})
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for n := 1; n <= rounds; {
+				_, err := e.Get(t.Context(), fresh(n))
+				if errors.Is(err, store.ErrNotFound) {
+					select {
+					case <-done:
+						return
+					default:
+						continue
+					}
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				record, err := e.Get(t.Context(), "kept")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if got, err := strconv.Atoi(string(record.Value)); err != nil || got < n {
+					t.Errorf("record %d of a batch is there, and the other one is %q", n, record.Value)
+					return
+				}
+				n++
+			}
+		})
+	}
+	for n := range rounds {
+		MustCommit(t, e, store.Batch{Writes: []store.Write{Put(fresh(n+1), ""), Put("kept", strconv.Itoa(n+1))}})
+	}
+	close(done)
+	wg.Wait()
+}
+
 func testSnapshotIsolation(t *testing.T, s Suite) {
 	t.Helper()
 	e := s.fresh(t)

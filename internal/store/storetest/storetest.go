@@ -59,6 +59,7 @@ func Run(t *testing.T, s Suite) {
 		{"Trim", testTrim},
 		{"Counters", testCounters},
 		{"FewerThanTen", testFewerThanTen},
+		{"NoHalfBatch", testNoHalfBatch},
 		{"SnapshotIsolation", testSnapshotIsolation},
 		{"SnapshotAgreesWithLog", testSnapshotAgreesWithLog},
 		{"EventsOnceAndInOrder", testEventsOnceAndInOrder},

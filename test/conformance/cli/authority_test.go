@@ -99,7 +99,6 @@ func TestRegisterAuthority(t *testing.T) {
 	o.refused("not signed by the key of caCertificate", register("apex", "wrong-signer")...)
 	o.refused("caCertificate: the certificate expired on", register("expired", "proof")...)
 	o.refused("caCertificate is no CA certificate", register("leaf", "proof")...)
-	o.refused("allowAutoRegistration is not offered", append(register("acme", "proof"), "--allow-auto-registration")...)
 
 	// Two devices of the maker connect; the maker's list ends one of them.
 	o.must("iot", "create-policy", "--policy-name", "all", "--policy-document", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:*","Resource":"*"}]}`)

@@ -346,4 +346,6 @@ func (system) Reserved(*broker.Publish, broker.Done) (deferred, ok bool) { retur
 // CanPublishReserved reports that the broker's own topics are read only.
 func (system) CanPublishReserved(string) bool { return false }
 
+func (system) Private(string) bool { return false }
+
 func (system) CanSubscribeReserved(filter string) bool { return strings.HasPrefix(filter, "$SYS/") }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -113,6 +114,10 @@ func allActs(t *testing.T, of *neighbour, secret string) []act {
 			TokenKeyName: &secret, SigningDisabled: new(true), Status: types.AuthorizerStatusActive,
 		}, refused: invalid, builds: build},
 		{op: "SetDefaultAuthorizer", in: &iot.SetDefaultAuthorizerInput{AuthorizerName: new("gate")}, refused: notFound, builds: build},
+		{op: "CreateCertificateProvider", in: &iot.CreateCertificateProviderInput{
+			CertificateProviderName: new("signs"), LambdaFunctionArn: new("arn:aws:lambda:us-east-1:" + of.account + ":function:gate"),
+			AccountDefaultForOperations: []types.CertificateProviderOperation{providerOperation}, Tags: []types.Tag{{Key: new("kept"), Value: &secret}},
+		}, refused: invalid, builds: build},
 		{op: "UpdateThingShadow", in: &iotdataplane.UpdateThingShadowInput{ThingName: new("pump"), Payload: []byte(`{"state":{"reported":{"s":"` + secret + `"}}}`)}, builds: build},
 		{op: "UpdateThingShadow", in: &iotdataplane.UpdateThingShadowInput{ThingName: new("pump"), ShadowName: new("config"), Payload: []byte(`{"state":{"desired":{"s":"` + secret + `"}}}`)}, builds: build},
 		{op: "UpdateThingShadow", in: &iotdataplane.UpdateThingShadowInput{ThingName: new("pump"), ShadowName: new("extra"), Payload: []byte(`{"state":{"desired":{"s":"` + secret + `"}}}`)}, builds: build},
@@ -121,6 +126,10 @@ func allActs(t *testing.T, of *neighbour, secret string) []act {
 		{op: "AddThingToBillingGroup", in: &iot.AddThingToBillingGroupInput{ThingName: new("pump"), BillingGroupName: &bills}, refused: notFound, builds: build},
 		{op: "AddThingToBillingGroup", in: &iot.AddThingToBillingGroupInput{ThingArn: new(scope + "thing/pump"), BillingGroupArn: new(scope + "billinggroup/bills")}, refused: denied},
 		{op: "TagResource", in: &iot.TagResourceInput{ResourceArn: new(scope + "billinggroup/bills"), Tags: []types.Tag{{Key: new("kept"), Value: &secret}}}, refused: denied, builds: build},
+		{op: "CreateProvisioningTemplate", in: &iot.CreateProvisioningTemplateInput{
+			TemplateName: new("joins"), TemplateBody: new(joiningBody), ProvisioningRoleArn: new(templateRole), Description: &secret, Enabled: new(true),
+		}, builds: build},
+		{op: "CreateProvisioningTemplateVersion", in: &iot.CreateProvisioningTemplateVersionInput{TemplateName: new("joins"), TemplateBody: new(joiningBody)}, refused: notFound, builds: build},
 		{op: "UpdateEventConfigurations", in: &iot.UpdateEventConfigurationsInput{EventConfigurations: map[string]types.Configuration{"THING": {Enabled: true}}}, builds: build},
 
 		{op: "DescribeEndpoint", in: &iot.DescribeEndpointInput{EndpointType: new("iot:Data-ATS")}, shows: show},
@@ -185,10 +194,29 @@ func allActs(t *testing.T, of *neighbour, secret string) []act {
 		{op: "ListBillingGroups", in: &iot.ListBillingGroupsInput{}, shows: show},
 		{op: "ListThingsInBillingGroup", in: &iot.ListThingsInBillingGroupInput{BillingGroupName: &bills}, refused: notFound, shows: show},
 		{op: "ListTagsForResource", in: &iot.ListTagsForResourceInput{ResourceArn: new(scope + "billinggroup/bills")}, refused: denied, shows: show},
+		{op: "DescribeCertificateProvider", in: &iot.DescribeCertificateProviderInput{CertificateProviderName: new("signs")}, refused: notFound, shows: show},
+		{op: "ListCertificateProviders", in: &iot.ListCertificateProvidersInput{}, shows: show},
+		{op: "ListTagsForResource", in: &iot.ListTagsForResourceInput{ResourceArn: new(scope + "certificateprovider/signs")}, refused: denied, shows: show},
+		{op: "DescribeProvisioningTemplate", in: &iot.DescribeProvisioningTemplateInput{TemplateName: new("joins")}, refused: notFound, shows: show},
+		{op: "DescribeProvisioningTemplateVersion", in: &iot.DescribeProvisioningTemplateVersionInput{TemplateName: new("joins"), VersionId: new(int32(2))}, refused: notFound, shows: show},
+		{op: "ListProvisioningTemplates", in: &iot.ListProvisioningTemplatesInput{}, shows: show},
+		{op: "ListProvisioningTemplateVersions", in: &iot.ListProvisioningTemplateVersionsInput{TemplateName: new("joins")}, refused: notFound, shows: show},
+		{op: "DescribeThingRegistrationTask", in: &iot.DescribeThingRegistrationTaskInput{TaskId: &of.taskID}, refused: notFound, shows: show},
+		{op: "ListThingRegistrationTasks", in: &iot.ListThingRegistrationTasksInput{}, shows: show},
+		{op: "ListThingRegistrationTaskReports", in: &iot.ListThingRegistrationTaskReportsInput{TaskId: &of.taskID, ReportType: types.ReportTypeResults}, refused: notFound},
 		{op: "GetConnection", in: connection(http.MethodGet, "", ""), refused: notFound},
 		{op: "ListSubscriptions", in: connection(http.MethodGet, "/subscriptions", ""), refused: notFound},
 		{op: "SendDirectMessage", in: direct, refused: notFound},
 
+		{op: "CreateProvisioningClaim", in: &iot.CreateProvisioningClaimInput{TemplateName: new("joins")}, refused: notFound},
+		{op: "RegisterThing", in: &iot.RegisterThingInput{TemplateBody: new(keptBody), Parameters: map[string]string{"Kept": secret}}},
+		{op: "StartThingRegistrationTask", in: &iot.StartThingRegistrationTaskInput{
+			TemplateBody: new(keptBody), InputFileBucket: new("lines"), InputFileKey: new("in.ndjson"), RoleArn: new(templateRole),
+		}, refused: invalid},
+		{op: "UpdateCertificateProvider", in: &iot.UpdateCertificateProviderInput{
+			CertificateProviderName: new("signs"), AccountDefaultForOperations: []types.CertificateProviderOperation{providerOperation},
+		}, refused: notFound},
+		{op: "UpdateProvisioningTemplate", in: &iot.UpdateProvisioningTemplateInput{TemplateName: new("joins"), Description: new("other"), DefaultVersionId: new(int32(1))}, refused: notFound},
 		{op: "UpdateThing", in: &iot.UpdateThingInput{ThingName: new("pump"), AttributePayload: &merge}, refused: notFound},
 		{op: "UpdateThingType", in: &iot.UpdateThingTypeInput{ThingTypeName: new("pumps"), ThingTypeProperties: &types.ThingTypeProperties{}}, refused: notFound},
 		{op: "UpdateThingGroup", in: &iot.UpdateThingGroupInput{ThingGroupName: &site, ThingGroupProperties: &described}, refused: notFound},
@@ -223,6 +251,9 @@ func allActs(t *testing.T, of *neighbour, secret string) []act {
 		{op: "RemoveThingFromBillingGroup", in: &iot.RemoveThingFromBillingGroupInput{ThingName: new("pump"), BillingGroupName: &bills}, refused: notFound},
 		{op: "RemoveThingFromBillingGroup", in: &iot.RemoveThingFromBillingGroupInput{ThingArn: new(scope + "thing/pump"), BillingGroupArn: new(scope + "billinggroup/bills")}, refused: denied},
 		{op: "DeleteBillingGroup", in: &iot.DeleteBillingGroupInput{BillingGroupName: &bills}},
+		{op: "DeleteCertificateProvider", in: &iot.DeleteCertificateProviderInput{CertificateProviderName: new("signs")}, refused: notFound},
+		{op: "DeleteProvisioningTemplateVersion", in: &iot.DeleteProvisioningTemplateVersionInput{TemplateName: new("joins"), VersionId: new(int32(2))}, refused: notFound},
+		{op: "DeleteProvisioningTemplate", in: &iot.DeleteProvisioningTemplateInput{TemplateName: new("joins")}, refused: notFound},
 		{op: "DeletePolicy", in: &iot.DeletePolicyInput{PolicyName: new("may")}, refused: notFound},
 		{op: "DeleteDynamicThingGroup", in: &iot.DeleteDynamicThingGroupInput{ThingGroupName: &low}},
 		{op: "DeleteThingGroup", in: &iot.DeleteThingGroupInput{ThingGroupName: &site}},
@@ -234,6 +265,7 @@ func allActs(t *testing.T, of *neighbour, secret string) []act {
 // something stands in their way that takes long; each is called all the same.
 func ownOnly() map[string]string {
 	return map[string]string{
+		"StopThingRegistrationTask": "a task of few lines is over before anybody could stop it",
 		"DeleteThingType":           "a type is deleted five minutes after it was deprecated",
 		"AcceptCertificateTransfer": "a certificate is accepted by another account than the one that gives it",
 		"RejectCertificateTransfer": "a certificate is rejected by another account than the one that gives it",
@@ -355,6 +387,7 @@ func TestIsolationOfOperations(t *testing.T) {
 	// The owner of a third account succeeds with every one of the calls, so that
 	// what is refused to strangers is refused because they are strangers.
 	owner := h.settle("gammasecret")
+	owner.enlist()
 	called := map[string]bool{}
 	for _, a := range acts(t, owner, owner.secret) {
 		if a.op == "GetThingConnectivityData" {
@@ -375,6 +408,7 @@ func TestIsolationOfOperations(t *testing.T) {
 	}
 
 	victim := h.settle("alphasecret")
+	victim.enlist()
 	victim.build()
 	victim.hire()
 	victim.edit()
@@ -398,6 +432,7 @@ func TestIsolationOfOperations(t *testing.T) {
 	have := offered(t)
 	more := slices.DeleteFunc([]act{
 		{op: "DeleteThingType", in: &iot.DeleteThingTypeInput{ThingTypeName: new("pumps")}, refused: notFound},
+		{op: "StopThingRegistrationTask", in: &iot.StopThingRegistrationTaskInput{TaskId: &victim.taskID}, refused: notFound},
 		{op: "AcceptCertificateTransfer", in: &iot.AcceptCertificateTransferInput{CertificateId: &victim.outID}, refused: notFound},
 		{op: "RejectCertificateTransfer", in: &iot.RejectCertificateTransferInput{CertificateId: &victim.outID}, refused: notFound},
 	}, func(a act) bool { return !have[a.op] })
@@ -585,6 +620,8 @@ func opsCases(of *neighbour) map[string][]opsCase {
 		"GET things/{thing}/group-history":                       {{path: "things/pump/group-history"}},
 		"GET groups/{group}/things/{thing}/why":                  {{path: "groups/site/things/pump/why"}, {path: "groups/low/things/pump/why"}},
 		"GET certificates/expiring":                              {{path: "certificates/expiring?within=720h"}},
+		"GET certificate-renewals":                               {{path: "certificate-renewals"}, {path: "certificate-renewals?thing=pump"}, {path: "certificate-renewals?step=BEGUN"}},
+		"PUT ca-certificates/{caCertificateId}/declaration":      {{path: "ca-certificates/" + of.caID + "/declaration", body: `{"statement":"ours"}`, refused: "ResourceNotFound"}},
 		"POST ca-certificates/{caCertificateId}/revocation-list": {{path: "ca-certificates/" + of.caID + "/revocation-list", body: "x", refused: "ResourceNotFound"}},
 		"POST policies/lint":                                     {{path: "policies/lint", body: `{"policyName":"may"}`}},
 		"PUT thing-types/{type}/attribute-rules":                 {{path: "thing-types/pumps/attribute-rules", body: `{}`}},
@@ -652,7 +689,13 @@ func opsCases(of *neighbour) map[string][]opsCase {
 		"POST bulk-edits/{bulkEdit}/resume":                      {{path: "bulk-edits/" + of.bulkEdit + "/resume", refused: "ResourceNotFound"}},
 		"POST bulk-edits/{bulkEdit}/cancel":                      {{path: "bulk-edits/" + of.bulkEdit + "/cancel", refused: "ResourceNotFound"}},
 		"POST bulk-edits/{bulkEdit}/undo":                        {{path: "bulk-edits/" + of.bulkEdit + "/undo", refused: "ResourceNotFound"}},
-		"GET shadows/drift":                                      {{path: "shadows/drift"}, {path: "shadows/drift?thing=pump"}},
+		// The caller meets its own template, things and groups.
+		"POST provisioning-templates:test": {
+			{path: "provisioning-templates:test", body: `{"templateName":"joins","parameters":{}}`},
+			{path: "provisioning-templates:test", body: `{"type":"BULK","templateBody":"{\"Resources\":{\"t\":{\"Type\":\"AWS::IoT::Thing\",` +
+				`\"Properties\":{\"ThingName\":\"pump\",\"ThingGroups\":[\"site\"]}}}}"}`},
+		},
+		"GET shadows/drift": {{path: "shadows/drift"}, {path: "shadows/drift?thing=pump"}},
 	}
 }
 
@@ -702,6 +745,20 @@ func (n *neighbour) fillIn(path string) (string, bool) {
 		"{name}", "keeper", "{user}", "keeper", "{group}", "keepers", "{policy}", "may",
 	).Replace(path)
 	return path, !strings.Contains(path, "{")
+}
+
+// keptBody makes one thing.
+const keptBody = `{"Parameters":{"Kept":{"Type":"String"}},"Resources":{"thing":{"Type":"AWS::IoT::Thing",
+ "Properties":{"ThingName":"enlisted","AttributePayload":{"kept":{"Ref":"Kept"}}}}}}`
+
+// enlist registers a thing from a file in a bucket of the account.
+func (n *neighbour) enlist() {
+	n.t.Helper()
+	n.upload(filepath.Join(n.account, "lines"), "in.ndjson", `{"Kept":"`+n.secret+`"}`)
+	n.taskID = *must(n.operator, n.StartThingRegistrationTask, &iot.StartThingRegistrationTaskInput{
+		TemplateBody: new(keptBody), InputFileBucket: new("lines"), InputFileKey: new("in.ndjson"), RoleArn: new(templateRole),
+	}).TaskId
+	n.awaitTask(&n.taskID)
 }
 
 // edit makes an edit by query that finds everything as it wants it.

@@ -16,6 +16,11 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iot/types"
 )
 
+// joiningBody is a template with which devices of an authority join.
+const joiningBody = `{"Parameters":{"AWS::IoT::Certificate::Id":{"Type":"String"}},"Resources":{
+ "thing":{"Type":"AWS::IoT::Thing","Properties":{"ThingName":{"Ref":"AWS::IoT::Certificate::Id"}}},
+ "certificate":{"Type":"AWS::IoT::Certificate","Properties":{"CertificateId":{"Ref":"AWS::IoT::Certificate::Id"}}}}}`
+
 // nowhere is the id of no certificate.
 var nowhere = strings.Repeat("0", 64) //nolint:gochecknoglobals // it is a constant that Go cannot write.
 
@@ -101,7 +106,7 @@ func authorityAnswers() []answerCase {
 			in.CertificateMode, in.VerificationCertificate = types.CertificateModeSniOnly, nil
 		})},
 		{op: op, rule: "template body", do: registersCA(func(_ *operator, _ *authority, in *input) {
-			in.RegistrationConfig = &types.RegistrationConfig{TemplateBody: new("{}"), RoleArn: new("arn:aws:iam::000000000000:role/provision")}
+			in.RegistrationConfig = &types.RegistrationConfig{TemplateBody: new(joiningBody), RoleArn: new("arn:aws:iam::000000000000:role/provision")}
 		})},
 		{op: op, rule: "tags", do: func(o *operator) error {
 			a := newAuthority(o.t, named("maker"), newKey(o.t))
@@ -186,10 +191,10 @@ func authorityChangeAnswers() []answerCase {
 		{op: "DescribeCACertificate", want: absent, says: "does not exist", do: refusedFor(describe, &iot.DescribeCACertificateInput{CertificateId: &nowhere})},
 		{op: "UpdateCACertificate", do: func(o *operator) error {
 			_, id := o.authority()
-			config := &types.RegistrationConfig{TemplateBody: new("{}"), RoleArn: new("arn:aws:iam::000000000000:role/provision")}
+			config := &types.RegistrationConfig{TemplateBody: new(joiningBody), RoleArn: new("arn:aws:iam::000000000000:role/provision")}
 			must(o, o.UpdateCACertificate, &iot.UpdateCACertificateInput{CertificateId: id, NewStatus: types.CACertificateStatusInactive, RegistrationConfig: config})
 			d := must(o, o.DescribeCACertificate, &iot.DescribeCACertificateInput{CertificateId: id})
-			if d.CertificateDescription.Status != types.CACertificateStatusInactive || d.RegistrationConfig == nil || *d.RegistrationConfig.TemplateBody != "{}" {
+			if d.CertificateDescription.Status != types.CACertificateStatusInactive || d.RegistrationConfig == nil || *d.RegistrationConfig.TemplateBody != joiningBody {
 				return fmt.Errorf("described %+v", d)
 			}
 			must(o, o.UpdateCACertificate, &iot.UpdateCACertificateInput{CertificateId: id, RemoveAutoRegistration: true})
@@ -199,7 +204,7 @@ func authorityChangeAnswers() []answerCase {
 			return nil
 		}},
 		{op: "UpdateCACertificate", want: invalid, rule: "automatic registration", says: "newAutoRegistrationStatus", do: refusedFor(update, &iot.UpdateCACertificateInput{
-			CertificateId: &nowhere, NewAutoRegistrationStatus: types.AutoRegistrationStatusEnable,
+			CertificateId: &nowhere, NewAutoRegistrationStatus: "SOMETIMES",
 		})},
 		{op: "UpdateCACertificate", want: invalid, rule: "status", says: "newStatus", do: refusedFor(update, &iot.UpdateCACertificateInput{
 			CertificateId: &nowhere, NewStatus: "REVOKED",

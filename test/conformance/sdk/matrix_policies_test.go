@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/iot"
 	"github.com/aws/aws-sdk-go-v2/service/iot/types"
@@ -421,7 +422,9 @@ func policyListAnswers() []answerCase {
 	}
 	return []answerCase{
 		{op: "ListPolicies", do: func(o *operator) error {
-			elder, younger := *o.newPolicy(1), *o.newPolicy(1)
+			elder := *o.newPolicy(1)
+			time.Sleep(2 * time.Millisecond) // they are in the order of their milliseconds
+			younger := *o.newPolicy(1)
 			var got []string
 			for pages := iot.NewListPoliciesPaginator(o.Client, &iot.ListPoliciesInput{PageSize: new(int32(50)), AscendingOrder: true}); pages.HasMorePages(); {
 				out, err := pages.NextPage(o.t.Context())

@@ -33,7 +33,8 @@ type answerCase struct {
 
 // answerCases is every case, area by area; an area has a file of its own.
 func answerCases() []answerCase {
-	return slices.Concat(endpointAnswers(), thingAnswers(), groupAnswers(), policyAnswers(), certificateAnswers(), indexAnswers(), aggregateAnswers())
+	return slices.Concat(endpointAnswers(), thingAnswers(), groupAnswers(), policyAnswers(), certificateAnswers(), indexAnswers(), aggregateAnswers(),
+		templateAnswers(), registrationTaskAnswers(), certificateProviderAnswers())
 }
 
 // matrixDomains are the domains whose operations are all held to the model.
@@ -43,7 +44,7 @@ func matrixDomains() []string {
 
 // alsoInMatrix are operations of other domains that are held to it.
 func alsoInMatrix() []string {
-	return []string{"TagResource", "UntagResource", "ListTagsForResource", "UpdateEventConfigurations", "DescribeEventConfigurations"}
+	return append(append(templateOperations(), registrationTaskOperations()...), "TagResource", "UntagResource", "ListTagsForResource", "UpdateEventConfigurations", "DescribeEventConfigurations")
 }
 
 // notFromOutside are exceptions that the models list for most operations and
@@ -73,6 +74,9 @@ func notReached() map[string]string {
 	}
 	maps.Copy(all, certificatesNotReached())
 	maps.Copy(all, indexNotReached())
+	maps.Copy(all, templatesNotReached())
+	maps.Copy(all, registrationTasksNotReached())
+	maps.Copy(all, certificateProvidersNotReached())
 	return all
 }
 
@@ -90,7 +94,8 @@ func TestAnswers(t *testing.T) {
 func checkAnswers(t *testing.T, flags ...string) {
 	t.Helper()
 	// The limits of AWS are off unless asked for.
-	server := startServerWith(t, append(flags, "--registry.max-groups-per-thing=10")...)
+	flags = append(flags, "--registry.max-groups-per-thing=10", "--provisioning.tasks-per-account=1000")
+	server := startServerWith(t, append(flags, signerFlags()...)...)
 	for _, c := range answerCases() {
 		name := c.op + "/" + c.want
 		if c.want == "" {

@@ -45,6 +45,8 @@ type neighbour struct {
 	caID, caPEM, leafID, leafPEM, outID, outPEM string
 	// An edit by query, once there is one, and a confirmation of another.
 	bulkEdit, bulkToken string
+	// taskID is that of a registration task, once there is one.
+	taskID string
 	// operatorKey is the access key of the account's user alice, once it has one.
 	operatorKey string
 }

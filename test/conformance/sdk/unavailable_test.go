@@ -22,6 +22,7 @@ func TestStorageOutOfReach(t *testing.T) {
 	database := testkit.StartPostgres(t)
 	h := newNeighbourhood(t, "--store", database.Database(t))
 	n := h.settle("alphasecret")
+	n.enlist()
 	n.build()
 	operations, err := catalog.New()
 	if err != nil {

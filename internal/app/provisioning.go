@@ -1,0 +1,53 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/muster-iot/muster/internal/certprovider"
+	"github.com/muster-iot/muster/internal/function"
+	"github.com/muster-iot/muster/internal/provisioning"
+)
+
+const (
+	// maxTemplateVersions is how many versions a provisioning template has, as on
+	// AWS IoT.
+	maxTemplateVersions = 5
+	// pendingSweepEvery is how often certificates are deleted that no device came
+	// back for.
+	pendingSweepEvery = 30 * time.Second
+)
+
+// joinProvisioning lets devices join.
+func (a *App) joinProvisioning(context.Context) error {
+	var err error
+	a.providers, err = certprovider.New(certprovider.Options{
+		Store: a.store, Region: a.settings.Region, Functions: a.functions, Authorities: a.registry, Now: now, Registerer: a.metrics,
+		IsBusy: func(err error) bool { return errors.Is(err, function.ErrBusy) },
+		IsLate: func(err error) bool { return errors.Is(err, function.ErrTimeout) },
+	})
+	if err != nil {
+		return err
+	}
+	a.provisioning, err = provisioning.New(provisioning.Options{
+		Store: a.store, Registry: a.registry, Region: a.settings.Region, Functions: a.functions, Signer: a.providers, Renewals: a.renewals, Now: now, NewID: uuid.NewString,
+		Limits: provisioning.Limits{
+			ClaimRate: a.settings.Provisioning.ClaimRate, ClaimOutstanding: a.settings.Provisioning.ClaimOutstanding,
+			TemplateVersions: maxTemplateVersions,
+		},
+		Tell:   func(of accountID, certificateID, what string) { a.devices.Tell(of, certificateID, what) },
+		Logger: a.component("provisioning"), Registerer: a.metrics,
+	})
+	return err
+}
+
+// sweepPending deletes what no device came back for.
+func (a *App) sweepPending(ctx context.Context) error {
+	return a.provisioning.Sweep(ctx, pendingSweepEvery, func(err error) {
+		a.component("provisioning").ErrorContext(ctx, "certificates that nobody came back for are not deleted", slog.Any("err", err))
+	})
+}

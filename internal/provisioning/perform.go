@@ -1,0 +1,87 @@
+package provisioning
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"github.com/muster-iot/muster/internal/event"
+	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/provtemplate"
+	"github.com/muster-iot/muster/internal/registry"
+	"github.com/muster-iot/muster/internal/store"
+)
+
+// performance is a plan with what the registry has to know beside it.
+type performance struct {
+	plan *provtemplate.Plan
+	// report is the event of success; perform fills in what was made.
+	report event.DeviceProvisioned
+	// proof is the ownership token's, nil when nobody has to prove anything.
+	proof *registry.OwnershipProof
+	// asking is the id of the certificate with which a device asks for another
+	// one; empty for none.
+	asking string
+	// waiting demands that the plan's certificate waits for activation.
+	waiting bool
+	// joined is RegisterCommand.Joined.
+	joined func(Registered) (store.Batch, error)
+}
+
+// perform carries out a plan in one commit and reports it.
+func (s *Service) perform(ctx context.Context, account fleet.Account, p performance) (Registered, error) {
+	method := p.report.Method
+	made, err := s.o.Registry.Provision(ctx, account, registry.ProvisionCommand{
+		Plan: p.plan, Proof: p.proof, Asking: p.asking, Waiting: p.waiting,
+		Joined: func(made registry.Provisioned) (store.Batch, error) {
+			var batch store.Batch
+			e := p.report
+			e.Thing, e.ThingCreated, e.CertificateID = made.Thing, made.ThingCreated, made.CertificateID
+			if made.Renews && p.asking != made.CertificateID {
+				e.Method = event.ProvisioningRenewal
+				if s.o.Renewals != nil {
+					var err error
+					if batch, err = s.o.Renewals.Begin(ctx, account, made.Thing, p.asking, made.CertificateID); err != nil {
+						return store.Batch{}, err
+					}
+				}
+			}
+			method = e.Method
+			if p.joined != nil {
+				more, err := p.joined(registered(made))
+				if err != nil {
+					return store.Batch{}, err
+				}
+				batch.Expect = append(batch.Expect, more.Expect...)
+				batch.Writes = append(batch.Writes, more.Writes...)
+				batch.Events = append(batch.Events, more.Events...)
+			}
+			batch.Events = append(batch.Events, event.Envelope{Event: e})
+			return batch, nil
+		},
+	})
+	if err != nil {
+		return Registered{}, err
+	}
+	s.metrics.provisioned.WithLabelValues(string(method)).Inc()
+	return registered(made), nil
+}
+
+// registered is the public form of what was made.
+func registered(made registry.Provisioned) Registered {
+	return Registered{CertificatePEM: made.CertificatePEM, ResourceARNs: made.ResourceARNs}
+}
+
+// refused reports a device that is not let in. It never fails: who is refused
+// stays refused when the report is lost.
+func (s *Service) refused(ctx context.Context, account fleet.Account, e event.ProvisioningRefused) {
+	s.o.Logger.WarnContext(ctx, "device is not provisioned",
+		slog.String("method", string(e.Method)), slog.String("template", e.Template), slog.String("certificate", e.CertificateID),
+		slog.String("claim", e.ClaimID), slog.String("client_id", e.ClientID), slog.String("code", e.Code), slog.String("reason", e.Reason))
+	_, err := s.o.Store.Commit(ctx, store.Batch{Events: []event.Envelope{
+		{Account: account, At: s.o.Now(), Actor: fleet.ActorFrom(ctx), Event: e},
+	}})
+	if err != nil && !errors.Is(err, context.Canceled) {
+		s.o.Logger.ErrorContext(ctx, "refusal of a device is not recorded", slog.Any("err", err))
+	}
+}
