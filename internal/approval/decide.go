@@ -326,4 +326,3 @@ func clip(text string) string {
 	}
 	return ""
 }
-
