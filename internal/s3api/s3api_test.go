@@ -137,7 +137,7 @@ func TestPages(t *testing.T) {
 			for range 10 {
 				w := send(h, http.MethodGet, "/bulk?list-type=2&encoding-type=url&max-keys="+size+query+"&continuation-token="+token, "")
 				var page objectList
-				if err := xml.Unmarshal(w.Body.Bytes(), &page); err != nil {
+				if err := xml.Unmarshal(w.Body.Bytes(), &page); err != nil { //nolint:musttag // names are as in the document
 					t.Fatal(w.Code, w.Body, err)
 				}
 				for _, o := range page.Contents {
