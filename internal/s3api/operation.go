@@ -11,9 +11,9 @@ import (
 type operation struct {
 	// name is S3's, action the permission without its prefix.
 	name, action string
-	// reads is true for what changes nothing, onBucket for what is authorized on the
-	// bucket although the request names an object.
-	reads, onBucket bool
+	// reads is true for what changes nothing, each for what asks for a permission on
+	// every object by itself.
+	reads, each bool
 	// query are the parameters that it understands.
 	query []string
 	do    func(*call) error
@@ -41,6 +41,9 @@ func (c *call) operation() (operation, error) {
 			continue
 		}
 		return op, problemf(http.StatusNotImplemented, "NotImplemented", "The parameter %.64q of %s is not offered", name, op.name)
+	}
+	if coding := c.r.Header.Get("Content-Encoding"); !op.reads && coding != "" && !strings.EqualFold(coding, "aws-chunked") {
+		return op, problemf(http.StatusNotImplemented, "NotImplemented", "The content-encoding %.64q would not be kept", coding)
 	}
 	return op, c.refuseHeaders(op)
 }
@@ -74,7 +77,7 @@ func (c *call) onBucket(query url.Values) (operation, bool) {
 		}
 		return operation{name: "ListObjects", action: "ListBucket", reads: true, query: listQuery(), do: (*call).listObjects}, true
 	case http.MethodPost:
-		return operation{name: "DeleteObjects", action: "DeleteObject", query: []string{"delete"}, do: (*call).deleteObjects}, query.Has("delete")
+		return operation{name: "DeleteObjects", action: "DeleteObject", each: true, query: []string{"delete"}, do: (*call).deleteObjects}, query.Has("delete")
 	}
 	return operation{}, false
 }
