@@ -113,11 +113,11 @@ func (c *call) onObject(query url.Values) (operation, bool) {
 func (c *call) refuseHeaders(op operation) error {
 	for name, values := range c.r.Header {
 		lower := strings.ToLower(name)
-		if !strings.HasPrefix(lower, "x-amz-") && lower != "if-match" && lower != "if-none-match" {
+		if !strings.HasPrefix(lower, "x-amz-") && !slices.Contains(aboutObjects(), lower) {
 			continue
 		}
 		switch {
-		case understood(lower), op.reads && strings.HasPrefix(lower, "if-"):
+		case understood(lower), op.reads && !strings.HasPrefix(lower, "x-amz-"):
 			continue
 		case lower == "x-amz-acl" && (values[0] == "private" || values[0] == "bucket-owner-full-control"):
 			continue // that is what it is
@@ -127,6 +127,11 @@ func (c *call) refuseHeaders(op operation) error {
 		return problemf(http.StatusNotImplemented, "NotImplemented", "The header %.64q of %s is not offered", lower, op.name)
 	}
 	return nil
+}
+
+// aboutObjects are headers of HTTP that S3 keeps or goes by when it writes.
+func aboutObjects() []string {
+	return []string{"if-match", "if-none-match", "cache-control", "content-disposition", "content-language", "expires"}
 }
 
 // understood are headers that mean something here, or nothing for an object.
