@@ -160,6 +160,9 @@ func (a *App) deviceHandler(listener string) http.Handler {
 			r.TLS = &state
 		}
 		switch {
+		case awsapi.SignedForS3(r):
+			// A bucket may have the name of anything below.
+			buckets.ServeHTTP(w, r)
 		case r.URL.Path == webSocketPath:
 			mqtt.ServeHTTP(w, r)
 		case r.URL.Path == "/healthz":
@@ -172,8 +175,6 @@ func (a *App) deviceHandler(listener string) http.Handler {
 			a.reports.ServeHTTP(w, r)
 		case strings.HasPrefix(r.URL.Path, adminapi.Prefix):
 			admin.ServeHTTP(w, r)
-		case awsapi.SignedForS3(r):
-			buckets.ServeHTTP(w, r)
 		default:
 			a.api.ServeHTTP(w, r)
 		}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/muster-iot/muster/internal/fleet"
@@ -33,6 +34,9 @@ type Local struct {
 	Default fleet.Account
 	// MaxBytes bounds what is written as one object.
 	MaxBytes int64
+
+	// names is held while a folder is removed, or made for a file that moves into it.
+	names sync.Mutex
 }
 
 // Open implements Store.

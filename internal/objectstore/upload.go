@@ -141,7 +141,7 @@ func (l *Local) Complete(ctx context.Context, account fleet.Account, bucket, key
 	if err != nil {
 		return Info{}, errors.Join(err, gone(root.Remove(draft)))
 	}
-	info, err := publish(root, draft, path.Join(at, key), key)
+	info, err := l.publish(root, draft, at, bucket, key)
 	if err != nil {
 		return Info{}, errors.Join(err, gone(root.Remove(draft)))
 	}
@@ -167,9 +167,9 @@ func (j *joinedParts) Read(p []byte) (int, error) {
 			if len(j.rest) == 0 {
 				return 0, io.EOF
 			}
-			file, err := j.root.Open(partName(j.dir, j.rest[0].Number))
+			file, err := j.next()
 			if err != nil {
-				return 0, fmt.Errorf("open part: %w", err)
+				return 0, err
 			}
 			j.open, j.rest = file, j.rest[1:]
 		}
@@ -181,6 +181,26 @@ func (j *joinedParts) Read(p []byte) (int, error) {
 			return 0, err
 		}
 	}
+}
+
+// next opens the next part, which may have been replaced since it was looked at.
+func (j *joinedParts) next() (*os.File, error) {
+	part := j.rest[0]
+	file, err := j.root.Open(partName(j.dir, part.Number))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %d", ErrPart, part.Number)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open part: %w", err)
+	}
+	info, err := file.Stat()
+	if err == nil && versionOf(info) != part.Version {
+		err = fmt.Errorf("%w: %d", ErrPart, part.Number)
+	}
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
 }
 
 func (j *joinedParts) close() error {

@@ -108,6 +108,8 @@ func (l *Local) DeleteBucket(account fleet.Account, bucket string) error {
 	if err := hasFolder(root, at, bucket); err != nil {
 		return err // a file beside the buckets is none
 	}
+	l.names.Lock()
+	defer l.names.Unlock()
 	err = root.Remove(at)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -241,7 +243,7 @@ func (l *Local) Put(_ context.Context, account fleet.Account, bucket, key string
 	if err := l.write(root, draft, r); err != nil {
 		return Info{}, errors.Join(err, gone(root.Remove(draft)))
 	}
-	info, err := publish(root, draft, path.Join(at, key), key)
+	info, err := l.publish(root, draft, at, bucket, key)
 	if err != nil {
 		return Info{}, errors.Join(err, gone(root.Remove(draft)))
 	}
@@ -282,13 +284,16 @@ func (l *Local) write(root *os.Root, name string, r io.Reader) error {
 	return errors.Join(writing(err), writing(file.Close()))
 }
 
-// publish gives a file that is on disk its place.
-func publish(root *os.Root, draft, at, key string) (Info, error) {
-	if err := root.MkdirAll(path.Dir(at), dirMode); err != nil {
+// publish gives a file that is on disk its place in the bucket at home.
+func (l *Local) publish(root *os.Root, draft, home, bucket, key string) (Info, error) {
+	at := path.Join(home, key)
+	// Another one may have the place by the time that this is answered.
+	info, err := root.Stat(draft)
+	if err != nil {
 		return Info{}, writing(err)
 	}
-	if err := root.Rename(draft, at); err != nil {
-		return Info{}, writing(err)
+	if err := l.place(root, draft, home, bucket, at); err != nil {
+		return Info{}, err
 	}
 	// The names must survive a crash like the bytes.
 	for dir := path.Dir(at); ; dir = path.Dir(dir) {
@@ -299,17 +304,27 @@ func publish(root *os.Root, draft, at, key string) (Info, error) {
 			break
 		}
 	}
-	info, err := root.Stat(at)
-	if err != nil {
-		return Info{}, writing(err)
-	}
 	return infoOf(key, info), nil
 }
 
+// place moves a file into a bucket, unless that was deleted while the file came.
+func (l *Local) place(root *os.Root, draft, home, bucket, at string) error {
+	l.names.Lock()
+	defer l.names.Unlock()
+	if err := hasFolder(root, home, bucket); err != nil {
+		return err
+	}
+	if err := root.MkdirAll(path.Dir(at), dirMode); err != nil {
+		return writing(err)
+	}
+	return writing(root.Rename(draft, at))
+}
+
+// syncDir has the names in a folder on disk; a folder that was removed has none.
 func syncDir(root *os.Root, dir string) error {
 	d, err := root.Open(dir)
 	if err != nil {
-		return writing(err)
+		return writing(gone(err))
 	}
 	return writing(errors.Join(d.Sync(), d.Close()))
 }
@@ -329,6 +344,8 @@ func (l *Local) Delete(_ context.Context, account fleet.Account, bucket, key str
 		return nil // no such object can exist
 	}
 	name := path.Join(at, key)
+	l.names.Lock()
+	defer l.names.Unlock()
 	if info, err := root.Lstat(name); err != nil || info.IsDir() {
 		return nil //nolint:nilerr // there is no such object
 	}

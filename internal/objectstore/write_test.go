@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -231,5 +233,113 @@ func TestLocalUpload(t *testing.T) {
 	}
 	if err := l.Abort(general, "bulk", "late", id); !errors.Is(err, ErrNoUpload) {
 		t.Errorf("after a week: %v", err)
+	}
+}
+
+// during is a body that has something happen before it goes on.
+type during struct {
+	io.Reader
+
+	do func()
+}
+
+func (d *during) Read(p []byte) (int, error) {
+	if d.do != nil {
+		d.do()
+		d.do = nil
+	}
+	return d.Reader.Read(p) //nolint:wrapcheck // a test's
+}
+
+// A bucket that was deleted while an object came does not come back.
+func TestLocalPutIntoDeletedBucket(t *testing.T) {
+	t.Parallel()
+	l := &Local{Dir: t.TempDir(), Default: general, MaxBytes: 10}
+	if err := l.CreateBucket(general, "bulk"); err != nil {
+		t.Fatal(err)
+	}
+	body := &during{strings.NewReader("x"), func() {
+		if err := l.DeleteBucket(general, "bulk"); err != nil {
+			t.Error(err)
+		}
+	}}
+	if _, err := l.Put(t.Context(), general, "bulk", "a/b", body); !errors.Is(err, ErrNoBucket) {
+		t.Errorf("put: %v", err)
+	}
+	if err := l.HasBucket(general, "bulk"); !errors.Is(err, ErrNoBucket) {
+		t.Errorf("it is back: %v", err)
+	}
+	if left, err := os.ReadDir(filepath.Join(l.Dir, uploadsDir)); err != nil || len(left) != 0 {
+		t.Errorf("drafts are left: %v, %v", left, err)
+	}
+}
+
+// Objects come and go side by side in one folder, which goes with the last.
+func TestLocalPutBesideDelete(t *testing.T) {
+	t.Parallel()
+	l := &Local{Dir: t.TempDir(), Default: general, MaxBytes: 10}
+	if err := l.CreateBucket(general, "bulk"); err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for _, key := range []string{"a/b/1", "a/b/2", "a/b/2", "a/3"} {
+		all.Go(func() {
+			for range 50 {
+				if _, err := l.Put(t.Context(), general, "bulk", key, strings.NewReader("x")); err != nil {
+					t.Errorf("put %s: %v", key, err)
+				}
+				if err := l.Delete(t.Context(), general, "bulk", key); err != nil {
+					t.Errorf("delete %s: %v", key, err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if err := l.DeleteBucket(general, "bulk"); err != nil {
+		t.Error(err)
+	}
+}
+
+// A part that is replaced while the object is made of it is not taken.
+func TestLocalPartReplacedWhileJoined(t *testing.T) {
+	t.Parallel()
+	l := &Local{Dir: t.TempDir(), Default: general, MaxBytes: 100}
+	if err := l.CreateBucket(general, "bulk"); err != nil {
+		t.Fatal(err)
+	}
+	id, err := l.Begin(general, "bulk", "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	version, err := l.PutPart(t.Context(), general, "bulk", "a", id, 1, strings.NewReader("first"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.PutPart(t.Context(), general, "bulk", "a", id, 1, strings.NewReader("second")); err != nil {
+		t.Fatal(err)
+	}
+	root, dir, _, err := l.upload(general, "bulk", "a", id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	joined := &joinedParts{ctx: t.Context(), root: root, dir: dir, rest: []Part{{1, version}}}
+	if text, err := io.ReadAll(joined); !errors.Is(err, ErrPart) {
+		t.Errorf("read %q, %v", text, err)
+	}
+}
+
+// A disk without room says so, and nothing is left.
+func TestLocalFull(t *testing.T) {
+	t.Parallel()
+	l := &Local{Dir: t.TempDir(), Default: general, MaxBytes: 100}
+	if err := l.CreateBucket(general, "bulk"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Put(t.Context(), general, "bulk", "a", failing{&os.PathError{Op: "write", Err: syscall.ENOSPC}}); !errors.Is(err, ErrFull) {
+		t.Errorf("put: %v", err)
+	}
+	if left, err := os.ReadDir(filepath.Join(l.Dir, uploadsDir)); err != nil || len(left) != 0 {
+		t.Errorf("drafts are left: %v, %v", left, err)
 	}
 }

@@ -75,6 +75,10 @@ func openBody(r *http.Request) (*body, error) {
 		}
 	case chunked:
 		return nil, problemf(http.StatusNotImplemented, "NotImplemented", "Of bodies in chunks only x-amz-content-sha256: %s is offered", sigv4.UnsignedTrailer)
+	case !bodyForm(stated):
+		// The body may have signatures between its chunks, which are no part of the object.
+		return nil, problemf(http.StatusNotImplemented, "NotImplemented", "x-amz-content-sha256 %.64q is not offered; it must be a SHA-256, %s or %s",
+			stated, unsignedPayload, sigv4.UnsignedTrailer)
 	case b.length < 0:
 		return nil, problemf(http.StatusLengthRequired, "MissingContentLength", "Content-Length must say how long the object is")
 	}
@@ -89,6 +93,15 @@ func openBody(r *http.Request) (*body, error) {
 		b.checks = append(b.checks, check{Hash: md5.New(), want: sum}) //nolint:gosec // as above
 	}
 	return b, b.stated(r.Header)
+}
+
+// unsignedPayload states that the signature does not cover the body.
+const unsignedPayload = "UNSIGNED-PAYLOAD"
+
+// bodyForm reports whether a body of which this is stated is the object itself.
+func bodyForm(stated string) bool {
+	sum, err := hex.DecodeString(stated)
+	return stated == "" || stated == unsignedPayload || err == nil && len(sum) == sha256.Size
 }
 
 // stated takes the checksums of head and trailers.

@@ -91,6 +91,8 @@ func TestBodies(t *testing.T) {
 		"of no length":             {unknown, "MissingContentLength"},
 		"trailer without chunks":   {put("hello", "X-Amz-Trailer", "x-amz-checksum-crc32"), "NotImplemented"},
 		"signed chunks":            {put("5;chunk-signature=0\r\nhello", "Content-Encoding", "aws-chunked"), "NotImplemented"},
+		"signed chunks unsaid":     {put("5;chunk-signature=0\r\nhello", stated, "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"), "NotImplemented"},
+		"a hash cut short":         {put("hello", stated, hash[:62]), "NotImplemented"},
 		"chunks":                   {put(inChunks("", "he", "llo"), stated, chunked, length, "5"), ""},
 		"chunks of another length": {put(inChunks("", "he", "llo"), stated, chunked, length, "6"), "IncompleteBody"},
 		"more chunks than stated":  {put(inChunks("", "he", "llo"), stated, chunked, length, "4"), "IncompleteBody"},

@@ -1,8 +1,9 @@
 package s3api
 
 import (
+	"encoding/hex"
 	"encoding/xml"
-	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -18,19 +19,17 @@ const timeLayout = "2006-01-02T15:04:05.000Z"
 func stamp(at time.Time) string { return at.UTC().Format(timeLayout) }
 
 func (c *call) createBucket() error {
+	if err := c.addressed(); err != nil {
+		return err
+	}
 	// A body can name a region, which there is one of.
-	const longest = 4 << 10
 	var wish struct {
 		XMLName  xml.Name `xml:"CreateBucketConfiguration"`
 		Location string   `xml:"LocationConstraint"`
 	}
-	text, err := io.ReadAll(io.LimitReader(c.r.Body, longest))
-	if err != nil {
-		return problemf(http.StatusBadRequest, "IncompleteBody", "The body broke off")
-	}
-	if len(text) > 0 {
-		if err := xml.Unmarshal(text, &wish); err != nil {
-			return problemf(http.StatusBadRequest, "MalformedXML", "The body is no CreateBucketConfiguration")
+	if c.r.ContentLength != 0 {
+		if err := c.document(&wish); err != nil {
+			return err
 		}
 	}
 	if wish.Location != "" && wish.Location != c.o.Region {
@@ -41,6 +40,25 @@ func (c *call) createBucket() error {
 	}
 	c.w.Header().Set("Location", "/"+c.bucket)
 	return c.done(http.StatusOK)
+}
+
+// addressed refuses to make a bucket for who has the bucket in the host's name: the
+// path is then the key of an object, and an empty one would become a bucket.
+func (c *call) addressed() error {
+	host := c.r.Host
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	if net.ParseIP(host) != nil {
+		return nil
+	}
+	for i, char := range host {
+		if char == '.' && c.o.Store.HasBucket(c.account, host[:i]) == nil {
+			return problemf(http.StatusBadRequest, "InvalidRequest",
+				"The host begins with the name of the bucket %s; the bucket must be the first part of the path instead (addressing_style=path)", host[:i])
+		}
+	}
+	return nil
 }
 
 func (c *call) headBucket() error {
@@ -153,7 +171,12 @@ func (c *call) listObjects() error {
 	after := query.Get("marker")
 	if second {
 		out.StartAfter, out.ContinuationToken = query.Get("start-after"), query.Get("continuation-token")
-		after = max(out.StartAfter, out.ContinuationToken)
+		// A key can have what XML cannot carry.
+		token, err := hex.DecodeString(out.ContinuationToken)
+		if err != nil {
+			return problemf(http.StatusBadRequest, "InvalidArgument", "The continuation token is not one of this server")
+		}
+		after = max(out.StartAfter, string(token))
 	} else {
 		out.Marker = &after
 	}
@@ -165,7 +188,7 @@ func (c *call) listObjects() error {
 	switch {
 	case !out.IsTruncated:
 	case second:
-		out.NextContinuationToken = last
+		out.NextContinuationToken = hex.EncodeToString([]byte(last))
 	default:
 		out.NextMarker = last
 	}

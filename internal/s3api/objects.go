@@ -121,7 +121,7 @@ func (c *call) deleteObjects() error {
 	for _, o := range in.Objects {
 		one := *c
 		one.key = o.Key
-		err := c.o.Permit(c.r.Context(), "s3:DeleteObject", one.resource(operation{}))
+		err := c.o.Permit(c.r.Context(), "s3:DeleteObject", one.resource())
 		if err == nil {
 			err = c.o.Store.Delete(c.r.Context(), c.account, c.bucket, o.Key)
 		}

@@ -11,9 +11,9 @@ import (
 type operation struct {
 	// name is S3's, action the permission without its prefix.
 	name, action string
-	// reads is true for what changes nothing, onBucket for what is authorized on the
-	// bucket although the request names an object.
-	reads, onBucket bool
+	// reads is true for what changes nothing, each for what asks for a permission on
+	// every object by itself.
+	reads, each bool
 	// query are the parameters that it understands.
 	query []string
 	do    func(*call) error
@@ -41,6 +41,9 @@ func (c *call) operation() (operation, error) {
 			continue
 		}
 		return op, problemf(http.StatusNotImplemented, "NotImplemented", "The parameter %.64q of %s is not offered", name, op.name)
+	}
+	if coding := c.r.Header.Get("Content-Encoding"); !op.reads && coding != "" && !strings.EqualFold(coding, "aws-chunked") {
+		return op, problemf(http.StatusNotImplemented, "NotImplemented", "The content-encoding %.64q would not be kept", coding)
 	}
 	return op, c.refuseHeaders(op)
 }
@@ -74,7 +77,7 @@ func (c *call) onBucket(query url.Values) (operation, bool) {
 		}
 		return operation{name: "ListObjects", action: "ListBucket", reads: true, query: listQuery(), do: (*call).listObjects}, true
 	case http.MethodPost:
-		return operation{name: "DeleteObjects", action: "DeleteObject", query: []string{"delete"}, do: (*call).deleteObjects}, query.Has("delete")
+		return operation{name: "DeleteObjects", action: "DeleteObject", each: true, query: []string{"delete"}, do: (*call).deleteObjects}, query.Has("delete")
 	}
 	return operation{}, false
 }
@@ -110,11 +113,11 @@ func (c *call) onObject(query url.Values) (operation, bool) {
 func (c *call) refuseHeaders(op operation) error {
 	for name, values := range c.r.Header {
 		lower := strings.ToLower(name)
-		if !strings.HasPrefix(lower, "x-amz-") && lower != "if-match" && lower != "if-none-match" {
+		if !strings.HasPrefix(lower, "x-amz-") && !slices.Contains(aboutObjects(), lower) {
 			continue
 		}
 		switch {
-		case understood(lower), op.reads && strings.HasPrefix(lower, "if-"):
+		case understood(lower), op.reads && !strings.HasPrefix(lower, "x-amz-"):
 			continue
 		case lower == "x-amz-acl" && (values[0] == "private" || values[0] == "bucket-owner-full-control"):
 			continue // that is what it is
@@ -124,6 +127,11 @@ func (c *call) refuseHeaders(op operation) error {
 		return problemf(http.StatusNotImplemented, "NotImplemented", "The header %.64q of %s is not offered", lower, op.name)
 	}
 	return nil
+}
+
+// aboutObjects are headers of HTTP that S3 keeps or goes by when it writes.
+func aboutObjects() []string {
+	return []string{"if-match", "if-none-match", "cache-control", "content-disposition", "content-language", "expires"}
 }
 
 // understood are headers that mean something here, or nothing for an object.

@@ -69,7 +69,7 @@ func (c *call) problemOf(err error) *problem {
 		// message is empty where the error says more.
 		message string
 	}{
-		{objectstore.ErrNoBucket, http.StatusNotFound, "NoSuchBucket", "The bucket does not exist"},
+		{objectstore.ErrNoBucket, http.StatusNotFound, "NoSuchBucket", "The bucket, which is the first part of the path, does not exist"},
 		{objectstore.ErrNotFound, http.StatusNotFound, "NoSuchKey", "The object does not exist"},
 		{objectstore.ErrExists, http.StatusConflict, "BucketAlreadyOwnedByYou", "The account has the bucket already"},
 		{objectstore.ErrNotEmpty, http.StatusConflict, "BucketNotEmpty", "The bucket has objects"},

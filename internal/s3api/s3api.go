@@ -113,8 +113,10 @@ func (c *call) enter(op operation, refused error) error {
 	if refused != nil {
 		return refused
 	}
-	if err := c.o.Permit(c.r.Context(), "s3:"+op.action, c.resource(op)); err != nil {
-		return err
+	if !op.each {
+		if err := c.o.Permit(c.r.Context(), "s3:"+op.action, c.resource()); err != nil {
+			return err
+		}
 	}
 	if c.o.Store == nil {
 		return fault.New(fault.NotOffered, "The buckets of this server are in another store (objects.s3-url); ask that one")
@@ -122,13 +124,13 @@ func (c *call) enter(op operation, refused error) error {
 	return nil
 }
 
-// resource is the ARN that an operation is about.
-func (c *call) resource(op operation) string {
+// resource is the ARN that a request is about.
+func (c *call) resource() string {
 	const prefix = "arn:" + fleet.Partition + ":s3:::"
 	switch {
 	case c.bucket == "":
 		return "*"
-	case c.key == "" || op.onBucket:
+	case c.key == "":
 		return prefix + c.bucket
 	}
 	return prefix + c.bucket + "/" + c.key
