@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -169,13 +171,13 @@ func (s *Service) ask(ctx context.Context, binding *bindingRecord, c *provisioni
 
 // reasons are the words of those who said no.
 func reasons(votes []Vote) string {
-	text := ""
+	var text strings.Builder
 	for _, v := range votes {
 		if v.Verdict == No && v.Reason != "" {
-			text += fmt.Sprintf("; %s: %s", v.Authority, v.Reason)
+			fmt.Fprintf(&text, "; %s: %s", v.Authority, v.Reason)
 		}
 	}
-	return text
+	return text.String()
 }
 
 // wait keeps a request, and its certificate for as long.
@@ -297,7 +299,7 @@ func (s *Service) verdict(ctx context.Context, authority Authority, input []byte
 	vote := Vote{Authority: authority.ID, Verdict: No, At: s.o.Now()}
 	answer, err := s.o.Functions.Invoke(ctx, authority.Function, input, AskLimit)
 	if err != nil {
-		s.o.Logger.WarnContext(ctx, "authority gave no verdict", "authority", authority.ID, "err", err)
+		s.o.Logger.WarnContext(ctx, "authority gave no verdict", slog.String("authority", authority.ID), slog.Any("err", err))
 		vote.Reason = "it gave no verdict"
 		return vote
 	}
@@ -306,7 +308,7 @@ func (s *Service) verdict(ctx context.Context, authority Authority, input []byte
 		Reason  string  `json:"reason"`
 	}
 	if err := json.Unmarshal(answer, &out); err != nil || out.Verdict != Yes && out.Verdict != No && out.Verdict != Abstain {
-		s.o.Logger.WarnContext(ctx, "authority gave no verdict", "authority", authority.ID, "err", err)
+		s.o.Logger.WarnContext(ctx, "authority gave no verdict", slog.String("authority", authority.ID), slog.Any("err", err))
 		vote.Reason = "its answer is no verdict"
 		return vote
 	}

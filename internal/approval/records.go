@@ -163,6 +163,7 @@ func (b *batch) put(k store.Key, v any) error {
 func (b *batch) row(k store.Key) {
 	b.Writes = append(b.Writes, store.Write{Key: k, Value: []byte(plainRow)})
 }
+
 func (b *batch) remove(k store.Key) { b.Writes = append(b.Writes, store.Write{Key: k, Delete: true}) }
 
 func (b *batch) emit(e event.Event) { b.Events = append(b.Events, event.Envelope{Event: e}) }

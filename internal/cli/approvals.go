@@ -67,8 +67,17 @@ func (c *command) approvalsShow() *cobra.Command {
 			return t, err
 		}
 		for _, row := range [][2]string{
-			{"request", e.ID}, {"state", e.State}, {"template", e.Template}, {"method", e.Method}, {"thing", e.Thing}, {"certificate", e.CertificateID},
-			{"claim", e.ClaimID}, {"client id", e.ClientID}, {"from", e.SourceIP}, {"received", e.Received}, {"expires", e.Expires},
+			{"request", e.ID},
+			{"state", e.State},
+			{"template", e.Template},
+			{"method", e.Method},
+			{"thing", e.Thing},
+			{"certificate", e.CertificateID},
+			{"claim", e.ClaimID},
+			{"client id", e.ClientID},
+			{"from", e.SourceIP},
+			{"received", e.Received},
+			{"expires", e.Expires},
 		} {
 			t.add(row[0], row[1])
 		}
