@@ -261,7 +261,7 @@ func TestFunctionsDecideAtOnce(t *testing.T) {
 		"no": `{"verdict":"DENIED","reason":"not on the list"}`, "later": `{"verdict":"DEFER"}`, "garbage": `yes`, "nothing": `{}`, "other letters": `{"verdict":"approved"}`,
 	} {
 		r.answers["f2"] = answer
-		words := "do not let the device in"
+		words := "f2: "
 		if name == "no" {
 			words = "not on the list"
 		}
@@ -269,6 +269,9 @@ func TestFunctionsDecideAtOnce(t *testing.T) {
 	}
 	delete(r.answers, "f2")
 	r.out(device(2), "it gave no verdict")
+	if _, err := r.Decide(t.Context(), device(2)); fault.From(err).Message != "The authorities do not let the device in" {
+		t.Errorf("the device is told %q", fault.From(err).Message)
+	}
 	if page, _, err := r.Requests(t.Context(), account, Pending, "", "", 0); err != nil || len(page) != 0 {
 		t.Errorf("requests %+v, %v", page, err)
 	}
@@ -301,7 +304,10 @@ func TestPeopleDecide(t *testing.T) {
 	}
 	other := c
 	other.Thing = "pump-2"
-	r.out(other, "what was approved is the thing")
+	r.out(other, "about another thing or other parameters")
+	other = c
+	other.Parameters = map[string]string{"SerialNumber": "1", "Site": "york"}
+	r.out(other, "about another thing or other parameters")
 	r.in(c)
 	found, err := r.Request(t.Context(), account, id)
 	if err != nil || found.State != Used || len(found.Votes) != 3 {
@@ -480,5 +486,27 @@ func TestBindingsAndAuthoritiesAreChecked(t *testing.T) {
 	r.need(r.DeleteAuthority(t.Context(), account, "a"))
 	if err := r.DeleteAuthority(t.Context(), account, "a"); fault.CodeOf(err) != fault.ResourceNotFound {
 		t.Errorf("a second time: %v", err)
+	}
+}
+
+// What people have said about a version of the template, and a binding that is
+// changed before the commit, let nobody in.
+func TestChangesMeanwhile(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, true)
+	r.bind(Binding{Rule: AnyOf, Authorities: []string{"a"}})
+	c := device(1)
+	id := r.wait(c)
+	r.vote("a-ann", id, Yes)
+	c.Version = 2
+	if next := r.wait(c); next == id {
+		t.Error("the approval of an earlier version counts")
+	}
+	r.bind(Binding{Rule: AnyOf, Authorities: []string{"a"}, AutoApproveIf: "*"})
+	pass, err := r.Decide(t.Context(), device(2))
+	r.need(err)
+	r.bind(Binding{Rule: AllOf, Authorities: []string{"a"}})
+	if _, err := pass.Join(t.Context()); fault.CodeOf(err) != fault.Throttling {
+		t.Errorf("a pass of a binding that is gone: %v", err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -50,6 +51,7 @@ func (s *Service) decide(ctx context.Context, c provisioning.Candidate) (provisi
 		}
 		return provisioning.Pass{}, nil
 	}
+	binding.version = version
 	if err := s.admissible(&binding, &c); err != nil {
 		return provisioning.Pass{}, err
 	}
@@ -116,16 +118,17 @@ func within(networks []string, address string) bool {
 // remembered goes by an earlier request of the same certificate; decided is false
 // when it says nothing any more.
 func (s *Service) remembered(binding *bindingRecord, c *provisioning.Candidate, r *Request) (pass provisioning.Pass, decided bool, err error) {
-	if !s.o.Now().Before(r.Expires) {
+	if !s.o.Now().Before(r.Expires) || r.State == Expired || r.State == Used || r.Version != c.Version {
 		return pass, false, nil
+	}
+	if r.Thing != c.Thing || !maps.Equal(r.Parameters, c.Parameters) {
+		// Nobody has said yes to this one, and it is not asked about beside the other.
+		return pass, true, refusal("request %s of the certificate is about another thing or other parameters", r.ID)
 	}
 	switch r.State {
 	case Pending:
 		return pass, true, provisioning.Waits(r.ID)
 	case Approved:
-		if r.Thing != c.Thing {
-			return pass, true, refusal("what was approved is the thing %q", r.Thing)
-		}
 		return s.pass(binding, c, r.ID), true, nil
 	case Denied:
 		return pass, true, refusal("request %s was denied", r.ID)
@@ -145,7 +148,7 @@ func (s *Service) ask(ctx context.Context, binding *bindingRecord, c *provisioni
 		return provisioning.Pass{}, err
 	}
 	request := Request{
-		ID: "apr_" + s.o.NewID(), Template: c.Template, Method: string(c.Method), CertificateID: c.CertificateID, ClaimID: c.ClaimID, ClientID: c.ClientID,
+		ID: "apr_" + s.o.NewID(), Template: c.Template, Version: c.Version, Method: string(c.Method), CertificateID: c.CertificateID, ClaimID: c.ClaimID, ClientID: c.ClientID,
 		Address: c.Address, Thing: c.Thing, Parameters: c.Parameters, Received: s.o.Now(), Votes: []Vote{},
 	}
 	request.Expires = request.Received.Add(time.Duration(binding.Patience) * time.Millisecond)
@@ -160,7 +163,7 @@ func (s *Service) ask(ctx context.Context, binding *bindingRecord, c *provisioni
 	case Yes:
 		return s.pass(binding, c, ""), nil
 	case No:
-		return provisioning.Pass{}, refusal("the authorities do not let the device in%s", reasons(request.Votes))
+		return provisioning.Pass{}, fault.Wrap(fault.Forbidden, errors.New(reasons(request.Votes)), "The authorities do not let the device in")
 	case Abstain:
 	}
 	if err := s.wait(ctx, c, &request); err != nil {
@@ -169,15 +172,15 @@ func (s *Service) ask(ctx context.Context, binding *bindingRecord, c *provisioni
 	return provisioning.Pass{}, provisioning.Waits(request.ID)
 }
 
-// reasons are the words of those who said no.
+// reasons are the words of those who did not say yes; the device is not told.
 func reasons(votes []Vote) string {
-	var text strings.Builder
+	var words []string
 	for _, v := range votes {
-		if v.Verdict == No && v.Reason != "" {
-			fmt.Fprintf(&text, "; %s: %s", v.Authority, v.Reason)
+		if v.Verdict != Yes {
+			words = append(words, fmt.Sprintf("%s: %s %s", v.Authority, v.Verdict, v.Reason))
 		}
 	}
-	return text.String()
+	return strings.Join(words, "; ")
 }
 
 // wait keeps a request, and its certificate for as long.
@@ -202,6 +205,13 @@ func (s *Service) wait(ctx context.Context, c *provisioning.Candidate, r *Reques
 func (s *Service) pass(binding *bindingRecord, c *provisioning.Candidate, request string) provisioning.Pass {
 	return provisioning.Pass{Join: func(ctx context.Context) (store.Batch, error) {
 		b := &batch{reader: s.o.Store}
+		var now bindingRecord
+		if _, err := b.load(ctx, bindingKey(c.Account, c.Template), &now); err != nil {
+			return store.Batch{}, err
+		}
+		if b.Expect[0].Version != binding.version {
+			return store.Batch{}, fault.New(fault.Throttling, "Others decide about the devices of template %q now; try again", c.Template)
+		}
 		if binding.Quota > 0 {
 			k := quotaKey(c.Account, c.Template, s.o.Now())
 			var quota quotaRecord

@@ -67,6 +67,8 @@ type bindingRecord struct {
 	Created  int64       `json:"created"`
 	Modified int64       `json:"modified"`
 	By       fleet.Actor `json:"by"`
+	// version is the record's.
+	version uint64
 }
 
 // quotaRecord counts who has joined on a day.

@@ -60,6 +60,7 @@ type Request struct {
 	ID            string            `json:"id"`
 	State         State             `json:"state"`
 	Template      string            `json:"template"`
+	Version       int64             `json:"version"`
 	Method        string            `json:"method"`
 	CertificateID string            `json:"certificateId"`
 	ClaimID       string            `json:"claimId,omitempty"`

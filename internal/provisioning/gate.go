@@ -15,6 +15,8 @@ type Candidate struct {
 	Account  fleet.Account
 	Method   event.ProvisioningMethod
 	Template string
+	// Version is the template's that is in force.
+	Version int64
 	// CertificateID and CertificatePEM are of the certificate that it would have.
 	CertificateID, CertificatePEM string
 	// ClaimID is the certificate with which it asks, CA the authority that it comes

@@ -85,7 +85,7 @@ func (s *Service) runRegistration(
 	// The plan's certificate is the device's own: a template of this type cannot
 	// name another.
 	c := Candidate{
-		Account: account, Method: report.Method, Template: report.Template, CertificateID: found.CertificateID, CertificatePEM: pemOf(leaf), CA: found.CA,
+		Account: account, Method: report.Method, Template: report.Template, Version: report.TemplateVersion, CertificateID: found.CertificateID, CertificatePEM: pemOf(leaf), CA: found.CA,
 		Parameters: subjectParameters(found.CertificateID, leaf),
 	}
 	if plan.Thing != nil {

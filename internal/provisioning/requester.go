@@ -192,7 +192,7 @@ func (s *Service) provision(ctx context.Context, r Requester, c ProvisionCommand
 		return Provisioned{}, parametersFault(err)
 	}
 	pass, err := s.admit(ctx, r, plan, Candidate{
-		Account: r.Account, Method: report.Method, Template: template.Name, CertificateID: owned.ID, CertificatePEM: owned.PEM,
+		Account: r.Account, Method: report.Method, Template: template.Name, Version: template.DefaultVersion, CertificateID: owned.ID, CertificatePEM: owned.PEM,
 		ClaimID: r.certificateID(), ClientID: r.ClientID, Address: r.RemoteAddr, Parameters: parameters,
 	})
 	if err != nil {
