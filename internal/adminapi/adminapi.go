@@ -116,6 +116,8 @@ type Options struct {
 	Templates Templates
 	// Renewals answers about exchanged certificates.
 	Renewals Renewals
+	// Approvals decides who joins.
+	Approvals Approvals
 	// BulkEdits changes what a query finds.
 	BulkEdits BulkEdits
 	// Importer makes and changes things in bulk.

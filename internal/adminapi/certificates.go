@@ -46,6 +46,7 @@ func (h *handler) handleCertificates(mux *routes) {
 	mux.HandleFunc("POST "+Prefix+"ca-certificates/{caCertificateId}/revocation-list", h.importRevocationList)
 	h.handleCADeclarations(mux)
 	h.handleRenewals(mux)
+	h.handleApprovals(mux)
 }
 
 // Kinds of certificates in expiringOutput.

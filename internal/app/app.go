@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/muster-iot/muster/internal/account"
+	"github.com/muster-iot/muster/internal/approval"
 	"github.com/muster-iot/muster/internal/audit"
 	"github.com/muster-iot/muster/internal/authorizer"
 	"github.com/muster-iot/muster/internal/awsapi"
@@ -113,6 +114,8 @@ type App struct {
 	providers    *certprovider.Service
 	// renewals follows things from one certificate to the next.
 	renewals *renewal.Service
+	// approvals lets authorities decide who joins.
+	approvals *approval.Service
 	// tasks registers devices from files, which are among objects; reports serves what became of them.
 	tasks   *registrationtask.Service
 	objects objectstore.Store

@@ -33,8 +33,9 @@ func (a *App) joinProvisioning(context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.approvals = a.newApprovals()
 	a.provisioning, err = provisioning.New(provisioning.Options{
-		Store: a.store, Registry: a.registry, Region: a.settings.Region, Functions: a.functions, Signer: a.providers, Renewals: a.renewals, Now: now, NewID: uuid.NewString,
+		Store: a.store, Registry: a.registry, Region: a.settings.Region, Functions: a.functions, Signer: a.providers, Renewals: a.renewals, Gate: a.approvals, Now: now, NewID: uuid.NewString,
 		Limits: provisioning.Limits{
 			ClaimRate: a.settings.Provisioning.ClaimRate, ClaimOutstanding: a.settings.Provisioning.ClaimOutstanding,
 			TemplateVersions: maxTemplateVersions,

@@ -248,6 +248,7 @@ func (a *App) Start(ctx context.Context) error {
 		part{"strangers", a.forgetStrangers},
 		part{"stored sessions", a.keeper.Run},
 		part{"bulk edits", a.bulk.Run},
+		part{"approvals", a.sweepApprovals},
 		part{"registration tasks", a.tasks.Run},
 		part{"uploads", a.sweepUploads},
 		part{"introductions", a.provisioning.RunIntroductions},

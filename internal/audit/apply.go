@@ -265,7 +265,8 @@ func unasked(env *event.Envelope) bool {
 		event.PolicyChanged, event.PolicyAttached, event.PolicyDetached, event.AuthorizerChanged,
 		event.OperatorChanged, event.AccountChanged, event.BulkEditChanged,
 		event.ProvisioningTemplateChanged, event.DeviceProvisioned, event.ProvisioningRefused, event.CertificateAutoRegistered,
-		event.ProvisioningClaimCreated, event.RegistrationTaskChanged, event.CertificateProviderChanged, event.CertificateRenewalChanged:
+		event.ProvisioningClaimCreated, event.RegistrationTaskChanged, event.CertificateProviderChanged, event.CertificateRenewalChanged,
+		event.ApprovalChanged, event.ApprovalAuthorityChanged, event.ApprovalBindingChanged:
 		return true
 	default:
 		// Devices and the server itself change the rest all the time.

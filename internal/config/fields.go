@@ -147,6 +147,14 @@ func fields() []field {
 			func(s *Settings) value { return (*flag)(&s.Provisioning.RequireCADeclaration) },
 		},
 		{
+			"provisioning.require-binding", "false", "refuse devices of templates that no authority is bound to decide about", false,
+			func(s *Settings) value { return (*flag)(&s.Provisioning.RequireBinding) },
+		},
+		{
+			"provisioning.approval-window", "72h0m0s", "how long a device waits for people to approve it, where the binding does not say", false,
+			func(s *Settings) value { return (*duration)(&s.Provisioning.ApprovalWindow) },
+		},
+		{
 			"provisioning.task-workers", "16", "how many lines of a registration task are registered at a time", false,
 			func(s *Settings) value { return (*count)(&s.Provisioning.TaskWorkers) },
 		},

@@ -145,7 +145,11 @@ type Provisioning struct {
 	RequireCADeclaration bool
 	// TaskWorkers is how many lines of a registration task are worked on at a
 	// time, TasksPerAccount how many tasks; both are at least 1.
-	TaskWorkers     int
+	TaskWorkers int
+	// RequireBinding refuses templates without a binding, ApprovalWindow is how long a
+	// device waits for people.
+	RequireBinding  bool
+	ApprovalWindow  time.Duration
 	TasksPerAccount int
 	// RenewalOverlap is how long the old certificate of a device stays good after
 	// the first connection with the new one, RenewalPatience how long that

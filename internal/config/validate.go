@@ -71,6 +71,7 @@ func (s *Settings) validate() []Problem {
 	c.require(s.PKI.KeyPool >= 1 && s.PKI.KeyPool <= maxKeyPool, "pki.key-pool", "must be from 1 to %d", maxKeyPool)
 	c.require(s.Provisioning.ClaimRate >= 0, "provisioning.claim-rate", "must not be negative")
 	c.require(s.Provisioning.ClaimOutstanding >= 0, "provisioning.claim-outstanding", "must not be negative")
+	c.require(s.Provisioning.ApprovalWindow > 0 && s.Provisioning.ApprovalWindow <= maxApprovalWindow, "provisioning.approval-window", "must be greater than 0s and at most %v", maxApprovalWindow)
 	c.require(s.Provisioning.TaskWorkers >= 1 && s.Provisioning.TaskWorkers <= maxTaskWorkers, "provisioning.task-workers", "must be from 1 to %d", maxTaskWorkers)
 	c.require(s.Provisioning.TasksPerAccount >= 1, "provisioning.tasks-per-account", "must be at least 1")
 	c.require(s.Provisioning.RenewalOverlap >= minRenewal && s.Provisioning.RenewalOverlap <= maxRenewal, "provisioning.renewal-overlap", "must be from %v to %v", minRenewal, maxRenewal)
@@ -117,6 +118,9 @@ const (
 	minRenewal = time.Second
 	maxRenewal = 366 * 24 * time.Hour
 )
+
+// maxApprovalWindow bounds how long a certificate waits.
+const maxApprovalWindow = 30 * 24 * time.Hour
 
 // maxTaskWorkers bounds what a task takes from devices that join by themselves.
 const maxTaskWorkers = 1000

@@ -64,7 +64,8 @@ func (s *Service) apply(account fleet.Account, fact event.Event) {
 		event.APICalled, event.ConfigurationChanged, event.IndexingConfigurationChanged,
 		event.ConnectivityStateChanged, event.ConnectivitySettingsChanged, event.LatencyMeasured, event.BulkEditChanged,
 		event.ProvisioningTemplateChanged, event.DeviceProvisioned, event.ProvisioningRefused, event.CertificateAutoRegistered,
-		event.ProvisioningClaimCreated, event.RegistrationTaskChanged, event.CertificateProviderChanged, event.CertificateRenewalChanged:
+		event.ProvisioningClaimCreated, event.RegistrationTaskChanged, event.CertificateProviderChanged, event.CertificateRenewalChanged,
+		event.ApprovalChanged, event.ApprovalAuthorityChanged, event.ApprovalBindingChanged:
 		// Nothing that a permission depends on: a new thing, group or
 		// certificate is attached to nothing, and parents of groups never
 		// change. Custom authorizers are asked again when their answer is old.

@@ -80,7 +80,7 @@ func kinds() []Event {
 		ProvisioningClaimCreated{},
 		RegistrationTaskChanged{},
 		CertificateProviderChanged{},
-		CertificateRenewalChanged{},
+		CertificateRenewalChanged{}, ApprovalChanged{}, ApprovalAuthorityChanged{}, ApprovalBindingChanged{},
 	}
 }
 

@@ -773,6 +773,42 @@ const (
 	CertificateProviderDeleted CertificateProviderChange = "DELETED"
 )
 
+// ApprovalChanged reports that a device waits for people, that one of them has
+// spoken, or what has become of it.
+type ApprovalChanged struct {
+	Request       string `json:"request"`
+	State         string `json:"state"`
+	Template      string `json:"template"`
+	CertificateID string `json:"certificateId"`
+	Thing         string `json:"thing,omitempty"`
+	// Authority, Verdict and Reason are of a vote.
+	Authority string `json:"authority,omitempty"`
+	Verdict   string `json:"verdict,omitempty"`
+	Reason    string `json:"reason,omitempty"`
+}
+
+// ApprovalAuthorityChanged reports that somebody else decides, or nobody.
+type ApprovalAuthorityChanged struct {
+	Authority string         `json:"authority"`
+	Change    ApprovalChange `json:"change"`
+}
+
+// ApprovalBindingChanged reports that others decide about the devices of a template.
+type ApprovalBindingChanged struct {
+	Template string         `json:"template"`
+	Change   ApprovalChange `json:"change"`
+}
+
+// ApprovalChange says what happened to an authority or a binding.
+type ApprovalChange string
+
+// Changes of authorities and bindings.
+const (
+	ApprovalCreated ApprovalChange = "CREATED"
+	ApprovalUpdated ApprovalChange = "UPDATED"
+	ApprovalDeleted ApprovalChange = "DELETED"
+)
+
 // CertificateRenewalChanged reports a step of a thing's way from one certificate
 // to the next.
 type CertificateRenewalChanged struct {
@@ -863,4 +899,7 @@ func (CertificateAutoRegistered) isEvent()     {}
 func (ProvisioningClaimCreated) isEvent()      {}
 func (RegistrationTaskChanged) isEvent()       {}
 func (CertificateProviderChanged) isEvent()    {}
+func (ApprovalChanged) isEvent()               {}
+func (ApprovalAuthorityChanged) isEvent()      {}
+func (ApprovalBindingChanged) isEvent()        {}
 func (CertificateRenewalChanged) isEvent()     {}

@@ -208,7 +208,8 @@ func (x *Index) applyOne(s *shard, e event.Envelope, from sources) error {
 		event.RevocationListImported, event.CertificateTransferChanged, event.OperatorChanged, event.AccountChanged,
 		event.APICalled, event.ConfigurationChanged, event.ConnectivitySettingsChanged, event.BulkEditChanged,
 		event.ProvisioningTemplateChanged, event.DeviceProvisioned, event.ProvisioningRefused, event.CertificateAutoRegistered,
-		event.ProvisioningClaimCreated, event.RegistrationTaskChanged, event.CertificateProviderChanged, event.CertificateRenewalChanged:
+		event.ProvisioningClaimCreated, event.RegistrationTaskChanged, event.CertificateProviderChanged, event.CertificateRenewalChanged,
+		event.ApprovalChanged, event.ApprovalAuthorityChanged, event.ApprovalBindingChanged:
 		// Nothing of these is searchable.
 	}
 	return nil

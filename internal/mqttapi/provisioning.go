@@ -214,6 +214,8 @@ func rejectedAnswerOf(err error) rejectedAnswer {
 	switch {
 	case errors.Is(err, provisioning.ErrToken):
 		return rejectedAnswer{400, "InvalidCertificateOwnershipToken", f.Message}
+	case errors.Is(err, provisioning.ErrPending):
+		return rejectedAnswer{403, "ApprovalPending", f.Message}
 	case errors.Is(err, errPayload):
 		return rejectedAnswer{400, "InvalidPayload", f.Message}
 	}

@@ -3,6 +3,7 @@ package provisioning
 import (
 	"context"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"log/slog"
 
@@ -48,6 +49,9 @@ func (s *Service) JustInTime(ctx context.Context, account fleet.Account, n regis
 	case transient(err):
 		s.metrics.introductions.WithLabelValues(introducedFailed).Inc()
 		return found, err
+	case errors.Is(err, ErrPending):
+		s.metrics.introductions.WithLabelValues(introducedWaiting).Inc()
+		return found, err
 	}
 	s.metrics.introductions.WithLabelValues(introducedRefused).Inc()
 	s.refusedOnce(ctx, account, event.ProvisioningRefused{
@@ -80,13 +84,29 @@ func (s *Service) runRegistration(
 	}
 	// The plan's certificate is the device's own: a template of this type cannot
 	// name another.
-	if _, err := s.perform(ctx, account, performance{plan: plan, report: *report, waiting: true}); err != nil {
+	c := Candidate{
+		Account: account, Method: report.Method, Template: report.Template, Version: report.TemplateVersion, CertificateID: found.CertificateID, CertificatePEM: pemOf(leaf), CA: found.CA,
+		Parameters: subjectParameters(found.CertificateID, leaf),
+	}
+	if plan.Thing != nil {
+		c.Thing = plan.Thing.Name
+	}
+	pass, err := s.decide(ctx, c)
+	if err != nil {
+		return "", err
+	}
+	if _, err := s.perform(ctx, account, performance{plan: plan, report: *report, waiting: true, pass: pass}); err != nil {
 		return "", err
 	}
 	if plan.Certificate.Active {
 		return registry.StatusActive, nil
 	}
 	return registry.StatusInactive, nil
+}
+
+// pemOf is a certificate as text.
+func pemOf(c *x509.Certificate) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}))
 }
 
 // subjectAttributes are the parts of a subject that a template may be told, by

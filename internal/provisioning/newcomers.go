@@ -2,10 +2,12 @@ package provisioning
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
 
+	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/inlet"
 	"github.com/muster-iot/muster/internal/registry"
@@ -150,6 +152,8 @@ func (s *Service) introduce(ctx context.Context, w newcomer) {
 		s.o.Logger.ErrorContext(ctx, "new certificate cannot be looked at", slog.String("account", string(w.account)),
 			slog.String("certificate", w.id), slog.Any("err", err))
 		told = "it could not be looked at whether it may register by connecting: the server's log has the error"
+	case errors.Is(err, ErrPending):
+		told = "it registered by connecting and waits for approval: " + fault.From(err).Message
 	case err != nil && found.Status == "":
 		told = "it cannot register by connecting: " + reasonOf(err)
 	case err != nil:

@@ -24,6 +24,8 @@ type performance struct {
 	asking string
 	// waiting demands that the plan's certificate waits for activation.
 	waiting bool
+	// pass is what the gate adds to the commit.
+	pass Pass
 	// joined is RegisterCommand.Joined.
 	joined func(Registered) (store.Batch, error)
 }
@@ -47,14 +49,19 @@ func (s *Service) perform(ctx context.Context, account fleet.Account, p performa
 				}
 			}
 			method = e.Method
+			if p.pass.Join != nil {
+				more, err := p.pass.Join(ctx)
+				if err != nil {
+					return store.Batch{}, err
+				}
+				batch = both(batch, more)
+			}
 			if p.joined != nil {
 				more, err := p.joined(registered(made))
 				if err != nil {
 					return store.Batch{}, err
 				}
-				batch.Expect = append(batch.Expect, more.Expect...)
-				batch.Writes = append(batch.Writes, more.Writes...)
-				batch.Events = append(batch.Events, more.Events...)
+				batch = both(batch, more)
 			}
 			batch.Events = append(batch.Events, event.Envelope{Event: e})
 			return batch, nil
@@ -65,6 +72,14 @@ func (s *Service) perform(ctx context.Context, account fleet.Account, p performa
 	}
 	s.metrics.provisioned.WithLabelValues(string(method)).Inc()
 	return registered(made), nil
+}
+
+// both is two batches in one.
+func both(b, more store.Batch) store.Batch {
+	b.Expect = append(b.Expect, more.Expect...)
+	b.Writes = append(b.Writes, more.Writes...)
+	b.Events = append(b.Events, more.Events...)
+	return b
 }
 
 // registered is the public form of what was made.

@@ -149,7 +149,7 @@ func (s *Service) Provision(ctx context.Context, r Requester, c ProvisionCommand
 	provisioned, err := s.provision(ctx, r, c, &report)
 	code := codeOf(err)
 	s.metrics.requests.WithLabelValues("RegisterThing", code).Inc()
-	if err != nil && report.CertificateID != "" && code != string(fault.Unavailable) {
+	if err != nil && report.CertificateID != "" && code != string(fault.Unavailable) && !errors.Is(err, ErrPending) {
 		s.refusedOnce(ctx, r.Account, event.ProvisioningRefused{
 			Method: report.Method, Template: report.Template, CertificateID: report.CertificateID,
 			ClaimID: report.ClaimID, ClientID: report.ClientID, Code: code, Reason: reasonOf(err),
@@ -191,7 +191,14 @@ func (s *Service) provision(ctx context.Context, r Requester, c ProvisionCommand
 	if err != nil {
 		return Provisioned{}, parametersFault(err)
 	}
-	_, err = s.perform(ctx, r.Account, performance{plan: plan, report: *report, proof: &proved.ownership, asking: r.certificateID()})
+	pass, err := s.admit(ctx, r, plan, Candidate{
+		Account: r.Account, Method: report.Method, Template: template.Name, Version: template.DefaultVersion, CertificateID: owned.ID, CertificatePEM: owned.PEM,
+		ClaimID: r.certificateID(), ClientID: r.ClientID, Address: r.RemoteAddr, Parameters: parameters,
+	})
+	if err != nil {
+		return Provisioned{}, err
+	}
+	_, err = s.perform(ctx, r.Account, performance{plan: plan, report: *report, proof: &proved.ownership, asking: r.certificateID(), pass: pass})
 	if err != nil {
 		return Provisioned{}, tokenFault(err)
 	}
@@ -200,6 +207,19 @@ func (s *Service) provision(ctx context.Context, r Requester, c ProvisionCommand
 		provisioned.ThingName = plan.Thing.Name
 	}
 	return provisioned, nil
+}
+
+// admit asks the gate about a device, unless it asks with the certificate of the thing
+// that it is.
+func (s *Service) admit(ctx context.Context, r Requester, plan *provtemplate.Plan, c Candidate) (Pass, error) {
+	if plan.Thing != nil {
+		c.Thing = plan.Thing.Name
+		renews, err := s.o.Registry.ActsAs(ctx, r.Account, r.certificateID(), c.Thing)
+		if err != nil || renews {
+			return Pass{}, err
+		}
+	}
+	return s.decide(ctx, c)
 }
 
 // methodOf tells by which kind of claim a device asks. The claim of a trusted
@@ -254,6 +274,8 @@ func codeOf(err error) string {
 		return "InvalidCertificateOwnershipToken"
 	case errors.Is(err, ErrParameters):
 		return "InvalidParameters"
+	case errors.Is(err, ErrPending):
+		return "ApprovalPending"
 	}
 	return string(fault.CodeOf(err))
 }

@@ -71,6 +71,9 @@ type Options struct {
 	// Renewals is optional; without it a certificate that replaces another one
 	// is like any other.
 	Renewals Renewals
+	// Gate decides who may join; optional. What operators register themselves, and a
+	// device that exchanges its certificate, it is not asked about.
+	Gate Gate
 	// Tell is told, after the refusal of a certificate that was introduced, what
 	// became of it; optional. It must not wait.
 	Tell   func(account fleet.Account, certificateID, what string)

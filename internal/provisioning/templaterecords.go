@@ -39,6 +39,8 @@ type templateRecord struct {
 	Versions []templateVersionRecord `json:"versions"`
 	Created  int64                   `json:"created"`
 	Modified int64                   `json:"modified"`
+	// Author is the ARN of who made the template or last changed it.
+	Author string `json:"author,omitempty"`
 }
 
 // templateVersionRecord is one version.
@@ -140,6 +142,16 @@ func (s *Service) readTemplate(ctx context.Context, account fleet.Account, name 
 	return r, found.Version, err
 }
 
+// Author returns the ARN of who has made a template or last changed it; empty for one
+// of an earlier version of this program.
+func (s *Service) Author(ctx context.Context, account fleet.Account, name string) (string, error) {
+	r, _, err := s.findTemplate(ctx, account, name)
+	if err != nil {
+		return "", err
+	}
+	return r.Author, nil
+}
+
 // maxAttempts bounds how often a command decides again after a race.
 const maxAttempts = 16
 
@@ -150,7 +162,9 @@ type templateAttempt struct {
 	// record is nil when there is none.
 	record *templateRecord
 	now    time.Time
-	batch  store.Batch
+	// by is the ARN of who changes it.
+	by    string
+	batch store.Batch
 }
 
 // changeTemplate runs a command until its batch commits, its decision is an
@@ -166,7 +180,7 @@ func (s *Service) changeTemplate(ctx context.Context, account fleet.Account, nam
 			return err
 		}
 		k := templateKey(account, name)
-		a := &templateAttempt{name: name, record: record, now: s.o.Now()}
+		a := &templateAttempt{name: name, record: record, now: s.o.Now(), by: fleet.ActorFrom(ctx).Principal.ARN}
 		a.batch.Expect = []store.Expect{{Key: k, Version: version}}
 		if err := command(a); err != nil {
 			return err
@@ -199,7 +213,7 @@ func (s *Service) changeExisting(ctx context.Context, account fleet.Account, nam
 // save writes the record and reports the change; version is the one that was
 // made or deleted, 0 for another change.
 func (a *templateAttempt) save(account fleet.Account, r *templateRecord, change event.TemplateChange, version int64) error {
-	r.Schema, r.Modified = templateSchema, a.now.UnixMilli()
+	r.Schema, r.Modified, r.Author = templateSchema, a.now.UnixMilli(), a.by
 	k := templateKey(account, a.name)
 	data, err := json.Marshal(r)
 	if err != nil {

@@ -147,6 +147,27 @@ func endPending(a *attempt, id string, r *certificateRecord) {
 	r.Pending = nil
 }
 
+// Prolong lets a certificate wait for its device until a time, if that is later, in
+// one commit with a batch. One that does not wait by a token is left as it is; the
+// batch is committed all the same.
+func (s *Service) Prolong(ctx context.Context, account fleet.Account, id string, until time.Time, joined store.Batch) error {
+	return s.change(ctx, account, func(ctx context.Context, a *attempt) error {
+		a.add(joined)
+		record, err := loadCertificate(ctx, a, id)
+		if err != nil || record.Pending == nil || record.ClaimTemplate != "" || millis(until) <= record.Pending.Until {
+			return err
+		}
+		for _, row := range pendingRows(account, id, record) {
+			a.remove(row)
+		}
+		record.Pending.Until = millis(until)
+		for _, row := range pendingRows(account, id, record) {
+			a.row(row)
+		}
+		return save(a, key(kindCertificate, account, id), record)
+	})
+}
+
 // ErrNotOwned is a certificate that does not wait for the device with the proof,
 // whatever the reason; test with errors.Is.
 var ErrNotOwned = errors.New("the certificate does not wait for this device")

@@ -113,6 +113,16 @@ func (s *Service) makeAll(ctx context.Context, a *attempt, c *ProvisionCommand, 
 	return s.provisionAttachment(ctx, a, c, made)
 }
 
+// ActsAs reports whether a certificate is attached to a thing.
+func (s *Service) ActsAs(ctx context.Context, account fleet.Account, certificateID, thing string) (bool, error) {
+	if certificateID == "" || thing == "" {
+		return false, nil
+	}
+	of := reference{kind: fleet.ARNCertificate, name: certificateID}
+	row, _, err := get[rowRecord](ctx, s.store, key(kindThingPrincipal, account, thing, of.ref()))
+	return row != nil, storageFault(err)
+}
+
 // add takes the batch of another domain into the attempt's own.
 func (a *attempt) add(more store.Batch) {
 	for _, e := range more.Expect {

@@ -26,8 +26,8 @@ func TestProvisioningPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	blocks := regexp.MustCompile("(?ms)^```sh\n(.*?)^```$").FindAllStringSubmatch(string(page), -1)
-	if len(blocks) != 12 {
-		t.Fatalf("the page has %d blocks of commands, want 12", len(blocks))
+	if len(blocks) != 13 {
+		t.Fatalf("the page has %d blocks of commands, want 13", len(blocks))
 	}
 	dir := t.TempDir()
 	gate, sign := filepath.Join(dir, "gate"), filepath.Join(dir, "sign")

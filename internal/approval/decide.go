@@ -1,0 +1,340 @@
+package approval
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/muster-iot/muster/internal/fault"
+	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/fleetquery"
+	"github.com/muster-iot/muster/internal/provisioning"
+	"github.com/muster-iot/muster/internal/store"
+)
+
+var _ provisioning.Gate = (*Service)(nil)
+
+// Decide implements provisioning.Gate.
+func (s *Service) Decide(ctx context.Context, c provisioning.Candidate) (provisioning.Pass, error) {
+	pass, err := s.decide(ctx, c)
+	switch {
+	case err == nil:
+		s.decisions.WithLabelValues("passed").Inc()
+	case errors.Is(err, provisioning.ErrPending):
+		s.decisions.WithLabelValues("waits").Inc()
+	case fault.CodeOf(err) == fault.Forbidden:
+		s.decisions.WithLabelValues("refused").Inc()
+	default:
+		s.decisions.WithLabelValues("failed").Inc()
+	}
+	return pass, err
+}
+
+func (s *Service) decide(ctx context.Context, c provisioning.Candidate) (provisioning.Pass, error) {
+	var binding bindingRecord
+	version, err := read(ctx, s.o.Store, bindingKey(c.Account, c.Template), &binding)
+	if err != nil {
+		return provisioning.Pass{}, err
+	}
+	if version == 0 {
+		if s.o.RequireBinding {
+			return provisioning.Pass{}, refusal("nobody is bound to decide about devices of template %q, and provisioning.require-binding is on", c.Template)
+		}
+		return provisioning.Pass{}, nil
+	}
+	binding.version = version
+	if err := s.admissible(&binding, &c); err != nil {
+		return provisioning.Pass{}, err
+	}
+	var of ofRecord
+	if _, err := read(ctx, s.o.Store, ofKey(c.Account, c.CertificateID, c.Template), &of); err != nil {
+		return provisioning.Pass{}, err
+	}
+	if of.ID != "" {
+		earlier, err := s.Request(ctx, c.Account, of.ID)
+		if err != nil && fault.CodeOf(err) != fault.ResourceNotFound {
+			return provisioning.Pass{}, err
+		}
+		if err == nil {
+			if pass, decided, err := s.remembered(&binding, &c, &earlier); decided {
+				return pass, err
+			}
+		}
+	}
+	return s.ask(ctx, &binding, &c)
+}
+
+// refusal is the fault for a device that may not join.
+func refusal(format string, args ...any) error {
+	return fault.New(fault.Forbidden, format, args...)
+}
+
+// admissible refuses what no authority can let in.
+func (s *Service) admissible(binding *bindingRecord, c *provisioning.Candidate) error {
+	if len(binding.Claims) > 0 && !slices.Contains(binding.Claims, c.ClaimID) {
+		return refusal("the claim is not one of those that template %q is bound to", c.Template)
+	}
+	if len(binding.Networks) > 0 && !within(binding.Networks, c.Address) {
+		return refusal("devices of template %q do not come from this network", c.Template)
+	}
+	if binding.From != binding.Until {
+		now := s.o.Now().UTC()
+		minute := now.Hour()*60 + now.Minute()
+		inside := minute >= binding.From && minute < binding.Until
+		if binding.Until < binding.From {
+			inside = minute >= binding.From || minute < binding.Until
+		}
+		if !inside {
+			return refusal("devices of template %q do not join at this time of the day", c.Template)
+		}
+	}
+	return nil
+}
+
+// within reports whether an address, with or without port, is in a network.
+func within(networks []string, address string) bool {
+	if host, _, err := net.SplitHostPort(address); err == nil {
+		address = host
+	}
+	ip, err := netip.ParseAddr(address)
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(networks, func(text string) bool {
+		network, err := netip.ParsePrefix(text)
+		return err == nil && network.Contains(ip.Unmap())
+	})
+}
+
+// remembered goes by an earlier request of the same certificate; decided is false
+// when it says nothing any more.
+func (s *Service) remembered(binding *bindingRecord, c *provisioning.Candidate, r *Request) (pass provisioning.Pass, decided bool, err error) {
+	if !s.o.Now().Before(r.Expires) || r.State == Expired || r.State == Used || r.Version != c.Version {
+		return pass, false, nil
+	}
+	if r.Thing != c.Thing || !maps.Equal(r.Parameters, c.Parameters) {
+		// Nobody has said yes to this one, and it is not asked about beside the other.
+		return pass, true, refusal("request %s of the certificate is about another thing or other parameters", r.ID)
+	}
+	switch r.State {
+	case Pending:
+		return pass, true, provisioning.Waits(r.ID)
+	case Approved:
+		return s.pass(binding, c, r.ID), true, nil
+	case Denied:
+		return pass, true, refusal("request %s was denied", r.ID)
+	case Expired, Used:
+	}
+	return pass, false, nil
+}
+
+// ask collects the verdicts that come at once, and leaves a request when people have
+// to speak.
+func (s *Service) ask(ctx context.Context, binding *bindingRecord, c *provisioning.Candidate) (provisioning.Pass, error) {
+	if binding.AutoIf != "" && holds(binding.AutoIf, c) {
+		return s.pass(binding, c, ""), nil
+	}
+	people, err := s.people(ctx, c.Account, binding)
+	if err != nil {
+		return provisioning.Pass{}, err
+	}
+	request := Request{
+		ID: "apr_" + s.o.NewID(), Template: c.Template, Version: c.Version, Method: string(c.Method), CertificateID: c.CertificateID, ClaimID: c.ClaimID, ClientID: c.ClientID,
+		Address: c.Address, Thing: c.Thing, Parameters: c.Parameters, Received: s.o.Now(), Votes: []Vote{},
+	}
+	request.Expires = request.Received.Add(time.Duration(binding.Patience) * time.Millisecond)
+	if request.Votes, err = s.verdicts(ctx, binding, c, &request); err != nil {
+		return provisioning.Pass{}, err
+	}
+	author, err := s.o.Templates.Author(ctx, c.Account, c.Template)
+	if err != nil {
+		return provisioning.Pass{}, err //nolint:wrapcheck // coded
+	}
+	switch tally(binding, request.Votes, people, author) {
+	case Yes:
+		return s.pass(binding, c, ""), nil
+	case No:
+		return provisioning.Pass{}, fault.Wrap(fault.Forbidden, errors.New(reasons(request.Votes)), "The authorities do not let the device in")
+	case Abstain:
+	}
+	if err := s.wait(ctx, c, &request); err != nil {
+		return provisioning.Pass{}, err
+	}
+	return provisioning.Pass{}, provisioning.Waits(request.ID)
+}
+
+// reasons are the words of those who did not say yes; the device is not told.
+func reasons(votes []Vote) string {
+	var words []string
+	for _, v := range votes {
+		if v.Verdict != Yes {
+			words = append(words, fmt.Sprintf("%s: %s %s", v.Authority, v.Verdict, v.Reason))
+		}
+	}
+	return strings.Join(words, "; ")
+}
+
+// wait keeps a request, and its certificate for as long.
+func (s *Service) wait(ctx context.Context, c *provisioning.Candidate, r *Request) error {
+	b := &batch{reader: s.o.Store}
+	var of ofRecord
+	if _, err := b.load(ctx, ofKey(c.Account, c.CertificateID, c.Template), &of); err != nil {
+		return err
+	}
+	b.move(c.Account, r, Pending)
+	if err := b.save(c.Account, r, nil); err != nil {
+		return err
+	}
+	if err := b.put(ofKey(c.Account, c.CertificateID, c.Template), ofRecord{Schema: schemaVersion, ID: r.ID}); err != nil {
+		return err
+	}
+	return s.o.Certificates.Prolong(ctx, c.Account, c.CertificateID, r.Expires, b.Batch) //nolint:wrapcheck // coded
+}
+
+// pass lets a device in: its place in the day's quota is taken, and its request used
+// up, in the commit of the registration.
+func (s *Service) pass(binding *bindingRecord, c *provisioning.Candidate, request string) provisioning.Pass {
+	return provisioning.Pass{Join: func(ctx context.Context) (store.Batch, error) {
+		b := &batch{reader: s.o.Store}
+		var now bindingRecord
+		if _, err := b.load(ctx, bindingKey(c.Account, c.Template), &now); err != nil {
+			return store.Batch{}, err
+		}
+		if b.Expect[0].Version != binding.version {
+			return store.Batch{}, fault.New(fault.Throttling, "Others decide about the devices of template %q now; try again", c.Template)
+		}
+		if binding.Quota > 0 {
+			k := quotaKey(c.Account, c.Template, s.o.Now())
+			var quota quotaRecord
+			if _, err := b.load(ctx, k, &quota); err != nil {
+				return store.Batch{}, err
+			}
+			if quota.Joined >= binding.Quota {
+				return store.Batch{}, refusal("%d devices of template %q have joined today, the most allowed", quota.Joined, c.Template)
+			}
+			if err := b.put(k, quotaRecord{Schema: schemaVersion, Joined: quota.Joined + 1}); err != nil {
+				return store.Batch{}, err
+			}
+		}
+		if request == "" {
+			return b.Batch, nil
+		}
+		var r requestRecord
+		if _, err := b.load(ctx, requestKey(c.Account, request), &r); err != nil {
+			return store.Batch{}, err
+		}
+		if r.State != Approved {
+			return store.Batch{}, refusal("request %s is %s", request, r.State)
+		}
+		b.move(c.Account, &r.Request, Used)
+		return b.Batch, b.save(c.Account, &r.Request, nil)
+	}}
+}
+
+// holds decides a binding's query about a candidate.
+func holds(query string, c *provisioning.Candidate) bool {
+	parsed, err := fleetquery.Parse(query)
+	if err != nil {
+		return false // it was checked when it was bound
+	}
+	fields := map[string][]fleetquery.Value{
+		"template": {fleetquery.Text(c.Template)}, "method": {fleetquery.Text(string(c.Method))}, "claim": {fleetquery.Text(c.ClaimID)},
+		"clientId": {fleetquery.Text(c.ClientID)}, "address": {fleetquery.Text(c.Address)}, "thing": {fleetquery.Text(c.Thing)},
+	}
+	for name, value := range c.Parameters {
+		fields["parameters."+name] = fleetquery.Attribute(value)
+	}
+	return fleetquery.Eval(parsed.Root, fleetquery.Document{Fields: fields})
+}
+
+// verdicts asks all functions of a binding at once.
+func (s *Service) verdicts(ctx context.Context, binding *bindingRecord, c *provisioning.Candidate, r *Request) ([]Vote, error) {
+	asked := make([]Authority, 0, len(binding.Asked))
+	for _, id := range binding.Asked {
+		authority, err := s.Authority(ctx, c.Account, id)
+		if err != nil {
+			return nil, err
+		}
+		if authority.Kind == Webhook {
+			asked = append(asked, authority)
+		}
+	}
+	if len(asked) == 0 {
+		return []Vote{}, nil
+	}
+	input, err := json.Marshal(question{
+		RequestID: r.ID, State: Pending, Account: c.Account, TemplateName: c.Template, Method: r.Method, CertificateID: c.CertificateID, ClaimCertificateID: c.ClaimID,
+		ClientID: c.ClientID, SourceIP: c.Address, ThingName: c.Thing, Parameters: c.Parameters, ReceivedAt: r.Received, ExpiresAt: r.Expires,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("encode the question to authorities: %w", err)
+	}
+	votes := make([]Vote, len(asked))
+	var all sync.WaitGroup
+	for i, authority := range asked {
+		all.Go(func() { votes[i] = s.verdict(ctx, authority, input) })
+	}
+	all.Wait()
+	return votes, nil
+}
+
+// question is what a function is told.
+type question struct {
+	RequestID          string            `json:"requestId"`
+	State              State             `json:"state"`
+	Account            fleet.Account     `json:"account"`
+	TemplateName       string            `json:"templateName"`
+	Method             string            `json:"method"`
+	CertificateID      string            `json:"certificateId"`
+	ClaimCertificateID string            `json:"claimCertificateId,omitempty"`
+	ClientID           string            `json:"clientId,omitempty"`
+	SourceIP           string            `json:"sourceIp,omitempty"`
+	ThingName          string            `json:"thingName,omitempty"`
+	Parameters         map[string]string `json:"parameters"`
+	ReceivedAt         time.Time         `json:"receivedAt"`
+	ExpiresAt          time.Time         `json:"expiresAt"`
+}
+
+// verdict asks one function. What is no clear answer is no.
+func (s *Service) verdict(ctx context.Context, authority Authority, input []byte) Vote {
+	vote := Vote{Authority: authority.ID, Verdict: No, At: s.o.Now()}
+	answer, err := s.o.Functions.Invoke(ctx, authority.Function, input, AskLimit)
+	if err != nil {
+		s.o.Logger.WarnContext(ctx, "authority gave no verdict", slog.String("authority", authority.ID), slog.Any("err", err))
+		vote.Reason = "it gave no verdict"
+		return vote
+	}
+	var out struct {
+		Verdict Verdict `json:"verdict"`
+		Reason  string  `json:"reason"`
+	}
+	if err := json.Unmarshal(answer, &out); err != nil || out.Verdict != Yes && out.Verdict != No && out.Verdict != Abstain {
+		s.o.Logger.WarnContext(ctx, "authority gave no verdict", slog.String("authority", authority.ID), slog.Any("err", err))
+		vote.Reason = "its answer is no verdict"
+		return vote
+	}
+	vote.Verdict, vote.Reason = out.Verdict, clip(out.Reason)
+	return vote
+}
+
+// clip bounds what a function says.
+func clip(text string) string {
+	if len(text) <= maxReason {
+		return text
+	}
+	for i := maxReason; i > 0; i-- {
+		if text[i]&0xc0 != 0x80 {
+			return text[:i]
+		}
+	}
+	return ""
+}
