@@ -51,7 +51,9 @@ func TestApprovalOfNewcomers(t *testing.T) {
 		s.need(err)
 		return len(waiting) == 1
 	})
-	s.eventually("what the operator is told", func() bool { return strings.Contains(s.told(s.account, b.id), "waits for approval: request "+waiting[0].ID) })
+	s.eventually("what the operator is told", func() bool {
+		return strings.Contains(s.told(s.account, b.id), "waits for approval: request "+waiting[0].ID)
+	})
 	if tries() || waiting[0].Thing != "pump-1" || waiting[0].Method != string(event.ProvisioningJITP) {
 		t.Errorf("let in, or the request is %+v", waiting[0])
 	}
