@@ -136,6 +136,10 @@ func resourcesOfEvent(scope fleet.Scope, e event.Event) []string { //nolint:gocy
 			scope.ARN(fleet.ARNThing, v.Thing),
 			scope.ARN(fleet.ARNCertificate, v.OldCertificateID), scope.ARN(fleet.ARNCertificate, v.NewCertificateID),
 		}
+	case event.OnboardingChanged:
+		return named(scope, map[string]string{fleet.ARNThing: v.Thing})
+	case event.OnboardingCriteriaFailed:
+		return named(scope, map[string]string{fleet.ARNThing: v.Thing, fleet.ARNCertificate: v.CertificateID})
 	case event.OperatorChanged:
 		if v.Kind == event.OperatorSession {
 			return nil
@@ -147,7 +151,7 @@ func resourcesOfEvent(scope fleet.Scope, e event.Event) []string { //nolint:gocy
 		event.DeviceConnected, event.DeviceDisconnected, event.ConnectRefused, event.SubscriptionsChanged,
 		event.APICalled, event.ConfigurationChanged, event.IndexingConfigurationChanged,
 		event.ConnectivityStateChanged, event.ConnectivitySettingsChanged, event.LatencyMeasured, event.BulkEditChanged,
-		event.RegistrationTaskChanged:
+		event.RegistrationTaskChanged, event.ProvisioningPlanChanged:
 		// They are about the account, or about a connection.
 	}
 	return nil

@@ -81,6 +81,9 @@ func kinds() []Event {
 		RegistrationTaskChanged{},
 		CertificateProviderChanged{},
 		CertificateRenewalChanged{},
+		ProvisioningPlanChanged{},
+		OnboardingChanged{},
+		OnboardingCriteriaFailed{},
 	}
 }
 
