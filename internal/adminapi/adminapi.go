@@ -116,6 +116,9 @@ type Options struct {
 	Templates Templates
 	// Renewals answers about exchanged certificates.
 	Renewals Renewals
+	// Plans are how devices come into service, Onboarding how far each is.
+	Plans      Plans
+	Onboarding Onboarding
 	// BulkEdits changes what a query finds.
 	BulkEdits BulkEdits
 	// Importer makes and changes things in bulk.
@@ -177,6 +180,8 @@ func (h *handler) routes() *routes {
 	h.routeIndex(mux)
 	h.routeBulkEdits(mux)
 	h.routeTemplateTest(mux)
+	h.routePlans(mux)
+	h.routeOnboarding(mux)
 	mux.HandleFunc(Prefix, func(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, fault.New(fault.ResourceNotFound, "%s %s is no operation of %s", r.Method, r.URL.Path, Prefix))
 	})

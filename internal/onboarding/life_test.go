@@ -516,7 +516,10 @@ func TestStuck(t *testing.T) {
 	if d := r.device("S-1"); !d.Stuck || !d.StuckAt.Equal(start.Add(240*time.Hour)) {
 		t.Errorf("it is %+v", d)
 	}
-	metric := func() int { r.need(r.count(t.Context())); return value(t, r.stuck.WithLabelValues(string(acct), "make")) }
+	metric := func() int {
+		r.need(r.count(t.Context()))
+		return value(t, r.stuck.WithLabelValues(string(acct), "make"))
+	}
 	wantEqual(t, metric(), 1)
 	r.pass(24 * time.Hour)
 	wantEqual(t, names(Query{Stuck: true}), "S-1 S-2")

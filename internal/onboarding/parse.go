@@ -54,6 +54,9 @@ func Parse(body []byte) (*Plan, error) {
 	if len(body) > maxBody {
 		return nil, &InvalidPlanError{[]Problem{{Rule: fmt.Sprintf("a plan has %d bytes at most", maxBody)}}}
 	}
+	if deep(body) {
+		return nil, &InvalidPlanError{[]Problem{{Rule: fmt.Sprintf("more than %d brackets are open at a time", maxOpen)}}}
+	}
 	file, err := parser.ParseBytes(body, 0)
 	if err != nil {
 		return nil, unreadable(err)
@@ -84,6 +87,27 @@ func Parse(body []byte) (*Plan, error) {
 	}
 	p.normalize()
 	return &p, nil
+}
+
+// maxOpen bounds the brackets that are open at a time, in text as well: the time
+// that the parser takes grows with their square.
+const maxOpen = 64
+
+// deep reports more of them.
+func deep(body []byte) bool {
+	open := 0
+	for _, c := range body {
+		switch c {
+		case '[', '{':
+			open++
+		case ']', '}':
+			open = max(open-1, 0)
+		}
+		if open > maxOpen {
+			return true
+		}
+	}
+	return false
 }
 
 // isMapping tells what a plan is: a mapping of one key is a node of another kind.
