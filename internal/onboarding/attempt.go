@@ -61,6 +61,9 @@ func (a *attempt) load(ctx context.Context, at place) (*slot, error) {
 		if err := decode(found, &now, &now.Schema); err != nil {
 			return nil, err
 		}
+		if now.Steps == nil {
+			now.Steps = map[string]int64{} // an empty one is not stored
+		}
 		made.before, made.now = &before, &now
 	}
 	a.slots[at] = made
@@ -89,7 +92,11 @@ func (a *attempt) act(ctx context.Context, one *slot, by fleet.Actor, at time.Ti
 	if err != nil {
 		return err
 	}
-	l := &life{record: one.now, key: one.at.key, plan: plan, at: at, by: by.Principal, evidence: a.evidence}
+	evidence := a.evidence
+	if evidence == "" && by.RequestID != "" {
+		evidence = "call " + by.RequestID
+	}
+	l := &life{record: one.now, key: one.at.key, plan: plan, at: at, by: by.Principal, evidence: evidence}
 	var before State
 	if one.now.Life > 0 {
 		before = one.now.state()

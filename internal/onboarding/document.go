@@ -201,9 +201,9 @@ func (a *AppliesTo) words() string {
 		}
 	}
 	if len(parts) == 0 {
-		return "Devices follow it that were announced for it."
+		return "It holds for devices that were announced for it."
 	}
-	return "Devices follow it that were announced for it, or " + strings.Join(parts, ", or ") + "."
+	return "It holds for devices that were announced for it, and for those " + strings.Join(parts, ", or ") + "."
 }
 
 // words say by what devices are known.
@@ -239,7 +239,7 @@ func (s *Step) proof() string {
 	case s.EvidenceRequired:
 		return "required"
 	case s.Mode == Programmatic && s.State != "":
-		return "the event in the log"
+		return "the event or call in the log"
 	}
 	return "not required"
 }

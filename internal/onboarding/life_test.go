@@ -214,6 +214,16 @@ func TestStepsKeepTheirOrder(t *testing.T) {
 	wantEqual(t, r.device("S-1").Stage, "join")
 }
 
+// A device of which nothing is done has a record that can be gone on with.
+func TestTheFirstStepOfAll(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.publish(strings.Replace(small, "mode: PROGRAMMATIC, state: EXPECTED}", "mode: MANUAL, instruction: Do it.}", 1))
+	r.expect("S-1")
+	r.need(r.complete("S-1", "announce", ""))
+	wantEqual(t, r.device("S-1").State, StateExpected)
+}
+
 // Of many that report a step at the same moment, one is taken.
 func TestOneOfManyCompletesAStep(t *testing.T) {
 	t.Parallel()
