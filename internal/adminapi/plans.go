@@ -219,20 +219,3 @@ func planAnswer(v onboarding.Version, err error) (any, error) {
 	}
 	return out, nil
 }
-
-// operateUpTo is operate for a body of another size.
-func (h *handler) operateUpTo(limit int64, action string, do func(ctx context.Context, r *http.Request, body []byte) (any, error)) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		r, body, err := h.enterUpTo(w, r, action, limit)
-		if err != nil {
-			h.fail(w, r, err)
-			return
-		}
-		out, err := do(r.Context(), r, body) //nolint:contextcheck // enter returned the same request with the actor
-		if err != nil {
-			h.fail(w, r, err)
-			return
-		}
-		h.answer(w, r, out)
-	}
-}
