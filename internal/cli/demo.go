@@ -22,8 +22,8 @@ import (
 func (c *command) demo() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "demo", Short: "Run a server and a simulated fleet, and show what to try", Args: cobra.NoArgs,
-		Long: `Start a server on the data folder, let a simulated fleet register and connect
-to it over mutual TLS, and print commands worth typing. Ctrl-C ends both; the
+		Long: `Start a server on the data folder, let a simulated fleet join by claim and
+connect over mutual TLS, and print commands worth typing. Ctrl-C ends both; the
 next run continues with the same data.
 
 All settings of muster serve apply. The server's log is in

@@ -52,7 +52,7 @@ func (c *command) simOptions(f *simFlags, api *apiclient.Client, bars *progress)
 func (c *command) sim() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "sim", Short: "Run a fleet of simulated devices against a server", Args: cobra.NoArgs,
-		Long: `Register devices with certificates of their own and let them live over mutual
+		Long: `Let devices join by claim, with certificates of their own, and live over mutual
 TLS until interrupted: they report, drain and charge batteries, obey what their
 shadows desire, drop off with and without a word, and come back.
 

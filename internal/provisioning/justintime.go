@@ -145,7 +145,7 @@ func (s *Service) notRegistered(ctx context.Context, account fleet.Account, n re
 }
 
 // refusedOnce is refused, once a minute for the same certificate and reason: a
-// device that is refused comes back, often at once.
+// device that is refused tries again, often at once.
 func (s *Service) refusedOnce(ctx context.Context, account fleet.Account, e event.ProvisioningRefused) {
 	if _, ok := s.newcomers.records.Take(string(account)+e.CertificateID+e.Code+e.Reason, s.o.Now()); ok {
 		s.refused(ctx, account, e)

@@ -150,7 +150,7 @@ func (s *Service) Provision(ctx context.Context, r Requester, c ProvisionCommand
 	code := codeOf(err)
 	s.metrics.requests.WithLabelValues("RegisterThing", code).Inc()
 	if err != nil && report.CertificateID != "" && code != string(fault.Unavailable) {
-		s.refused(ctx, r.Account, event.ProvisioningRefused{
+		s.refusedOnce(ctx, r.Account, event.ProvisioningRefused{
 			Method: report.Method, Template: report.Template, CertificateID: report.CertificateID,
 			ClaimID: report.ClaimID, ClientID: report.ClientID, Code: code, Reason: reasonOf(err),
 		})

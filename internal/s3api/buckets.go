@@ -67,7 +67,7 @@ func (c *call) location() error {
 	if place == "us-east-1" {
 		place = ""
 	}
-	return c.answer(http.StatusOK, struct {
+	return c.answer(struct {
 		XMLName xml.Name `xml:"LocationConstraint"`
 		Space   string   `xml:"xmlns,attr"`
 		Place   string   `xml:",chardata"`
@@ -97,7 +97,7 @@ func (c *call) listBuckets() error {
 	for _, b := range found {
 		out.Buckets = append(out.Buckets, bucket{b.Name, stamp(b.Created)})
 	}
-	return c.answer(http.StatusOK, out)
+	return c.answer(out)
 }
 
 // listed is one object of a list.
@@ -175,7 +175,7 @@ func (c *call) listObjects() error {
 	if out.EncodingType != "" {
 		out.escape()
 	}
-	return c.answer(http.StatusOK, out)
+	return c.answer(out)
 }
 
 // fill takes the first page behind after and returns the place that it ends at.

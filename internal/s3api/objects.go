@@ -135,7 +135,7 @@ func (c *call) deleteObjects() error {
 			out.Deleted = append(out.Deleted, deleted{o.Key})
 		}
 	}
-	return c.answer(http.StatusOK, out)
+	return c.answer(out)
 }
 
 // Objects that come in parts.
@@ -145,7 +145,7 @@ func (c *call) begin() error {
 	if err != nil {
 		return err
 	}
-	return c.answer(http.StatusOK, struct {
+	return c.answer(struct {
 		XMLName  xml.Name `xml:"InitiateMultipartUploadResult"`
 		Space    string   `xml:"xmlns,attr"`
 		Bucket   string
@@ -200,7 +200,7 @@ func (c *call) complete() error {
 	if err != nil {
 		return err
 	}
-	return c.answer(http.StatusOK, struct {
+	return c.answer(struct {
 		XMLName  xml.Name `xml:"CompleteMultipartUploadResult"`
 		Space    string   `xml:"xmlns,attr"`
 		Location string

@@ -3,6 +3,7 @@ package s3api
 import (
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -36,21 +37,12 @@ func (c *call) operation() (operation, error) {
 	for name := range query {
 		// x-id is the operation's name, which some clients add for proxies; a presigned
 		// request has its signature in the query.
-		if known(name, op.query) || name == "x-id" || strings.HasPrefix(name, "X-Amz-") {
+		if slices.Contains(op.query, name) || name == "x-id" || strings.HasPrefix(name, "X-Amz-") {
 			continue
 		}
 		return op, problemf(http.StatusNotImplemented, "NotImplemented", "The parameter %.64q of %s is not offered", name, op.name)
 	}
 	return op, c.refuseHeaders(op)
-}
-
-func known(name string, names []string) bool {
-	for _, n := range names {
-		if n == name {
-			return true
-		}
-	}
-	return false
 }
 
 // candidate is the operation of method, address and the parameters that tell some

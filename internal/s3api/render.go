@@ -30,10 +30,10 @@ func problemf(status int, code, format string, args ...any) error {
 // errorBody is S3's document of an error.
 type errorBody struct {
 	XMLName   xml.Name `xml:"Error"`
-	Code      string
-	Message   string
-	Resource  string
-	RequestID string `xml:"RequestId"`
+	Code      string   `xml:"Code"`
+	Message   string   `xml:"Message"`
+	Resource  string   `xml:"Resource"`
+	RequestID string   `xml:"RequestId"`
 }
 
 // fail answers an error, unless an answer is under way.
@@ -104,14 +104,14 @@ func (c *call) problemOf(err error) *problem {
 }
 
 // answer writes a document.
-func (c *call) answer(status int, document any) error {
+func (c *call) answer(document any) error {
 	text, err := xml.Marshal(document)
 	if err != nil {
 		return fmt.Errorf("encode answer: %w", err)
 	}
 	c.trail.Finish()
 	c.w.Header().Set("Content-Type", "application/xml")
-	c.w.WriteHeader(status)
+	c.w.WriteHeader(http.StatusOK)
 	_, _ = c.w.Write(append([]byte(xml.Header), text...)) // the caller may have left
 	return nil
 }

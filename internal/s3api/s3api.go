@@ -89,13 +89,17 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	c.trail.Ask(map[string]any{"bucketName": c.bucket, "key": c.key})
 	defer c.trail.Finish()
+	if err := c.carryOut(op, refused); err != nil { //nolint:contextcheck // as below
+		c.fail(err) //nolint:contextcheck // the request in the call has it
+	}
+}
+
+// carryOut does what is asked for, if the caller may.
+func (c *call) carryOut(op operation, refused error) error {
 	if err := c.enter(op, refused); err != nil {
-		c.fail(err)
-		return
+		return err
 	}
-	if err := op.do(c); err != nil {
-		c.fail(err)
-	}
+	return op.do(c)
 }
 
 // enter proves the caller and asks for its permission, whatever else is wrong with

@@ -102,6 +102,8 @@ try {
   say('provisioned', shown(await provision(certificateOwnershipToken, { SerialNumber: env.SERIAL, Site: 'york' })));
   say('provisioned', shown(await provision(certificateOwnershipToken, { SerialNumber: env.SERIAL, Site: 'leeds' })));
   say('provisioned', shown(await provision(certificateOwnershipToken, { SerialNumber: env.SERIAL, Site: 'leeds' })));
+  // The SDK does not stop while a delivery is between arrival and acknowledgement.
+  await new Promise((resolve) => setTimeout(resolve, 500));
   await device.close();
   const own = await connect(env.THING, cert, key);
   say('connected');

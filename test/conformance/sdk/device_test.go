@@ -36,7 +36,7 @@ var needDevice = sync.OnceValue(func() error {
 	if !missing {
 		return nil
 	}
-	cmd := exec.Command("npm", "ci", "--no-audit", "--no-fund") //nolint:noctx // it belongs to no single test.
+	cmd := exec.Command("npm", "ci", "--no-audit", "--no-fund")
 	cmd.Dir = javascriptDir
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("npm ci in %s: %w\n%s", javascriptDir, err, out)
@@ -207,6 +207,7 @@ func (p *tap) listen(t *testing.T, target string) (addr string) {
 
 // forward copies in both directions until one side ends.
 func (p *tap) forward(t *testing.T, client net.Conn, target string) {
+	t.Helper()
 	defer client.Close()
 	server, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", target)
 	if err != nil {

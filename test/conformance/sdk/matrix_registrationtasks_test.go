@@ -103,7 +103,7 @@ func (o *operator) reportPart(link string) []bulkReport {
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	defer answer.Body.Close() //nolint:errcheck // it is read
+	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusOK || answer.Header.Get("Cache-Control") != "no-store" {
 		o.t.Fatalf("report: %s %v", answer.Status, answer.Header)
 	}

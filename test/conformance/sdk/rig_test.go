@@ -49,7 +49,7 @@ var built = sync.OnceValue(func() error {
 		return err
 	}
 	path := filepath.Join(root, ".build", "muster-sdk-test")
-	cmd := exec.Command("go", "build", "-o", path, "./cmd/muster") //nolint:noctx // it belongs to no single test.
+	cmd := exec.Command("go", "build", "-o", path, "./cmd/muster")
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the server: %w\n%s", err, out)
