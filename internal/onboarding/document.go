@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,22 +15,22 @@ import (
 // document writes Markdown.
 type document struct{ strings.Builder }
 
-func (d *document) line(format string, args ...any) { fmt.Fprintf(d, format+"\n", args...) }
+func (w *document) line(format string, args ...any) { _, _ = fmt.Fprintf(w, format+"\n", args...) }
 
 // row writes a row of a table. What is in it comes from people and devices, and
 // stays in its cell.
-func (d *document) row(cells ...string) {
+func (w *document) row(cells ...string) {
 	for i, c := range cells {
 		cells[i] = cell(c)
 	}
-	d.line("| %s |", strings.Join(cells, " | "))
+	w.line("| %s |", strings.Join(cells, " | "))
 }
 
 // head writes the head of a table.
-func (d *document) head(names ...string) {
-	d.line("")
-	d.line("| %s |", strings.Join(names, " | "))
-	d.line("|%s", strings.Repeat("---|", len(names)))
+func (w *document) head(names ...string) {
+	w.line("")
+	w.line("| %s |", strings.Join(names, " | "))
+	w.line("|%s", strings.Repeat("---|", len(names)))
 }
 
 // cell is text that cannot leave its cell, nor be taken for markup.
@@ -68,88 +69,88 @@ func whom(p fleet.Principal) string {
 
 // quote writes longer text that somebody has written as Markdown, as what somebody
 // has written: headings in it are not headings of the document.
-func (d *document) quote(text string) {
+func (w *document) quote(text string) {
 	for line := range strings.SplitSeq(strings.TrimSpace(text), "\n") {
-		d.line("%s", strings.TrimRight("> "+strings.ReplaceAll(line, "<", "&lt;"), " \r"))
+		w.line("%s", strings.TrimRight("> "+strings.ReplaceAll(line, "<", "&lt;"), " \r"))
 	}
 }
 
 // Markdown is the plan as a document for people.
 func (v *Version) Markdown() string {
-	d := &document{}
-	d.line("# Provisioning plan: %s", inline(v.Plan.Name))
-	d.line("")
-	d.plan(v, "##")
-	return d.String()
+	w := &document{}
+	w.line("# Provisioning plan: %s", inline(v.Plan.Name))
+	w.line("")
+	w.plan(v, "##")
+	return w.String()
 }
 
 // plan writes what a plan says, under headings of a level.
-func (d *document) plan(v *Version, level string) {
+func (w *document) plan(v *Version, level string) {
 	p := &v.Plan
-	d.line("This plan, `%s`, version %d, says how devices%s come into service: who does what, in which order, and what is kept as evidence. %s",
+	w.line("This plan, `%s`, version %d, says how devices%s come into service: who does what, in which order, and what is kept as evidence. %s",
 		p.ID, v.Number, of(p.ProductLine), v.standing())
-	d.line("")
+	w.line("")
 	if p.SelfProvisioned {
-		d.line("Devices provision themselves: no user takes part when they join.")
+		w.line("Devices provision themselves: no user takes part when they join.")
 	} else {
-		d.line("Devices do not provision themselves: somebody takes part when they join.")
+		w.line("Devices do not provision themselves: somebody takes part when they join.")
 	}
-	d.line("%s %s", p.AppliesTo.words(), p.DeviceKey.words(&p.Metadata))
+	w.line("%s %s", p.AppliesTo.words(), p.DeviceKey.words(&p.Metadata))
 	if p.OwnershipCheck != "" {
-		d.line("")
-		d.line("%s How it is made sure that a new device is ours", level)
-		d.line("")
-		d.quote(p.OwnershipCheck)
+		w.line("")
+		w.line("%s How it is made sure that a new device is ours", level)
+		w.line("")
+		w.quote(p.OwnershipCheck)
 	}
 	if facts := p.Metadata.facts(); len(facts) > 0 {
-		d.line("")
-		d.line("%s What is known from manufacture", level)
-		d.head("Fact", "Thing attribute", "Required", "Thing types by model")
+		w.line("")
+		w.line("%s What is known from manufacture", level)
+		w.head("Fact", "Thing attribute", "Required", "Thing types by model")
 		for _, f := range facts {
 			var types []string
 			for _, model := range slices.Sorted(maps.Keys(f.ThingTypes)) {
 				types = append(types, model+": "+f.ThingTypes[model])
 			}
-			d.row(f.name, f.Attribute, yes(f.Required), strings.Join(types, ", "))
+			w.row(f.name, f.Attribute, yes(f.Required), strings.Join(types, ", "))
 		}
 	}
-	d.line("")
-	d.line("%s Stages and actors", level)
-	d.head("No.", "Stage", "Kind", "Actor", "Contact", "Time limit")
+	w.line("")
+	w.line("%s Stages and actors", level)
+	w.head("No.", "Stage", "Kind", "Actor", "Contact", "Time limit")
 	for i := range p.Stages {
 		s := &p.Stages[i]
-		d.row(fmt.Sprint(s.Order), s.Title, strings.ToLower(string(s.Kind)), s.Actor.who(), s.Actor.Contact, string(s.Limit))
+		w.row(strconv.Itoa(s.Order), s.Title, strings.ToLower(string(s.Kind)), s.Actor.who(), s.Actor.Contact, string(s.Limit))
 	}
 	for i := range p.Stages {
-		d.stage(&p.Stages[i], level)
+		w.stage(&p.Stages[i], level)
 	}
 }
 
 // stage writes one stage.
-func (d *document) stage(s *Stage, level string) {
-	d.line("")
-	d.line("%s Stage %d: %s", level, s.Order, inline(s.Title))
-	d.line("")
-	d.line("%s is answerable for this stage.", inline(s.Actor.who()))
-	d.head("Step", "What is done", "How", "Evidence", "Comes after")
+func (w *document) stage(s *Stage, level string) {
+	w.line("")
+	w.line("%s Stage %d: %s", level, s.Order, inline(s.Title))
+	w.line("")
+	w.line("%s is answerable for this stage.", inline(s.Actor.who()))
+	w.head("Step", "What is done", "How", "Evidence", "Comes after")
 	for j := range s.Steps {
 		step := &s.Steps[j]
-		d.row(fmt.Sprintf("%d.%d %s", s.Order, step.Order, step.ID), step.Title, step.how(), step.proof(), strings.Join(step.DependsOn, ", "))
+		w.row(fmt.Sprintf("%d.%d %s", s.Order, step.Order, step.ID), step.Title, step.how(), step.proof(), strings.Join(step.DependsOn, ", "))
 	}
 	for j := range s.Steps {
 		if step := &s.Steps[j]; step.Instruction != "" {
-			d.line("")
-			d.line("%s# Step %d.%d: %s", level, s.Order, step.Order, inline(step.Title))
-			d.line("")
-			d.quote(step.Instruction)
+			w.line("")
+			w.line("%s# Step %d.%d: %s", level, s.Order, step.Order, inline(step.Title))
+			w.line("")
+			w.quote(step.Instruction)
 		}
 	}
 	if len(s.ExitCriteria) > 0 {
-		d.line("")
-		d.line("After its activation, the device has to meet these criteria in the time given:")
-		d.head("Fleet query", "Within")
+		w.line("")
+		w.line("After its activation, the device has to meet these criteria in the time given:")
+		w.head("Fleet query", "Within")
 		for _, c := range s.ExitCriteria {
-			d.row(c.Predicate, string(c.Within))
+			w.row(c.Predicate, string(c.Within))
 		}
 	}
 }

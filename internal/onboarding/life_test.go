@@ -649,7 +649,8 @@ func TestRebuild(t *testing.T) {
 	r.happens(joins("S-1", first))
 	r.expect("S-2")
 	r.connections = []Seen{
-		{Account: acct, CertificateID: first, ClientID: "S-1", At: start}, {Account: acct, CertificateID: claim, ClientID: "S-2", At: start},
+		{Account: acct, CertificateID: first, ClientID: "S-1", At: start},
+		{Account: acct, CertificateID: claim, ClientID: "S-2", At: start},
 		{Account: acct, CertificateID: second, ClientID: "S-3", At: start},
 	}
 	head, err := r.store.Head(t.Context())

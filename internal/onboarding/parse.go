@@ -118,15 +118,13 @@ func isMapping(n ast.Node) bool {
 // unreadable is the error for text that is no YAML or does not have a plan's form.
 func unreadable(err error) error {
 	p := Problem{Rule: err.Error()}
-	var kind *yaml.TypeError
-	var at yaml.Error
-	if errors.As(err, &at) {
+	if at, ok := errors.AsType[yaml.Error](err); ok {
 		p.Rule = at.GetMessage()
 		if t := at.GetToken(); t != nil && t.Position != nil {
 			p.Line, p.Column = t.Position.Line, t.Position.Column
 		}
 	}
-	if errors.As(err, &kind) {
+	if kind, ok := errors.AsType[*yaml.TypeError](err); ok {
 		p.Rule = "a value of another kind belongs here: " + kindOf(kind.DstType)
 	}
 	return &InvalidPlanError{[]Problem{p}}

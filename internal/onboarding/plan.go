@@ -206,8 +206,11 @@ type fact struct {
 func (m *Metadata) facts() []fact {
 	var out []fact
 	for _, f := range []fact{
-		{factUniqueID, m.UniqueID}, {factManufacturer, m.Manufacturer}, {factModel, m.ModelNumber},
-		{factGeneration, m.Generation}, {factDate, m.ManufacturingDate},
+		{factUniqueID, m.UniqueID},
+		{factManufacturer, m.Manufacturer},
+		{factModel, m.ModelNumber},
+		{factGeneration, m.Generation},
+		{factDate, m.ManufacturingDate},
 	} {
 		if f.Field != nil {
 			out = append(out, f)

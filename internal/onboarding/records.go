@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"time"
 
 	"github.com/muster-iot/muster/internal/fault"
@@ -169,9 +168,6 @@ func (r *record) rows(at place) (map[store.Key]string, error) {
 
 // rising renders a time so that text order is time order.
 func rising(ms int64) string { return fmt.Sprintf("%019d", max(ms, 0)) }
-
-// falling renders it so that text order is reverse time order.
-func falling(n int64) string { return fmt.Sprintf("%019d", math.MaxInt64-n) }
 
 // moment is the time of a record, zero for 0.
 func moment(ms int64) time.Time {

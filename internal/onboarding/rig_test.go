@@ -223,6 +223,8 @@ func (r *rig) events() []event.Event {
 		switch e := env.Event.(type) {
 		case event.OnboardingChanged, event.OnboardingCriteriaFailed, event.ProvisioningPlanChanged:
 			out = append(out, e)
+		default:
+			// The rest is of others.
 		}
 	}
 	return out
