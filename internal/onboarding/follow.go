@@ -45,11 +45,13 @@ type follower struct {
 	*attempt
 
 	known map[store.Key]string
+	// active are certificates with which devices need not be seen any more.
+	active map[store.Key]bool
 }
 
 // find reads which devices events may be about.
 func (f *follower) find(ctx context.Context, r store.Reader, events []event.Envelope) error {
-	f.known = map[store.Key]string{}
+	f.known, f.active = map[store.Key]string{}, map[store.Key]bool{}
 	var keys []store.Key
 	met := map[store.Key]bool{}
 	ask := func(k store.Key) {
@@ -103,7 +105,7 @@ func (f *follower) find(ctx context.Context, r store.Reader, events []event.Enve
 			if err := decode(row, &name, &name.Schema); err != nil {
 				return err
 			}
-			f.known[keys[i]] = name.Name
+			f.known[keys[i]], f.active[keys[i]] = name.Name, name.Active
 		}
 	}
 	return nil
@@ -198,6 +200,7 @@ func (f *follower) hold(account fleet.Account, l *life, thing, certificate strin
 	if certificate != "" {
 		l.Certificate = certificate
 		f.known[certificateKey(account, certificate)] = l.key
+		delete(f.active, certificateKey(account, certificate))
 	}
 	l.changed = true
 }
@@ -206,6 +209,9 @@ func (f *follower) hold(account fleet.Account, l *life, thing, certificate strin
 // one by the device's own name with another certificate, as a claim is, for its
 // arrival.
 func (f *follower) connected(ctx context.Context, by fleet.Actor, c Seen) error {
+	if f.active[certificateKey(c.Account, c.CertificateID)] {
+		return nil
+	}
 	one, err := f.device1(ctx, c.Account, certificateKey(c.Account, c.CertificateID), place{account: c.Account, key: c.ClientID}.record())
 	if err != nil || one == nil {
 		return err

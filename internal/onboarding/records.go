@@ -84,6 +84,9 @@ type versionRecord struct {
 type nameRow struct {
 	Schema int    `json:"v"`
 	Name   string `json:"name"`
+	// Active says of a certificate's row that the device has been ACTIVE: further
+	// connections tell nothing, and cost no look at its record.
+	Active bool `json:"active,omitempty"`
 }
 
 // plansRecord counts the plans of an account.
@@ -143,7 +146,7 @@ func placeIn(k store.Key) place {
 // rows are what finds a device, with their values.
 func (r *record) rows(at place) (map[store.Key]string, error) {
 	a := string(at.account)
-	name, err := json.Marshal(nameRow{Schema: schemaVersion, Name: at.key})
+	name, err := json.Marshal(nameRow{Schema: schemaVersion, Name: at.key, Active: r.Reached[StateActive] != 0})
 	if err != nil {
 		return nil, fmt.Errorf("encode row: %w", err)
 	}
