@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"slices"
 
 	"github.com/muster-iot/muster/internal/eventlog"
 	"github.com/muster-iot/muster/internal/fault"
@@ -58,13 +59,8 @@ func (a *App) thingMatches(ctx context.Context, account fleet.Account, thing, qu
 		if err != nil {
 			return false, err
 		}
-		for _, name := range found {
-			if name == thing {
-				return true, nil
-			}
-		}
-		if next == "" {
-			return false, nil
+		if slices.Contains(found, thing) || next == "" {
+			return slices.Contains(found, thing), nil
 		}
 		after = next
 	}

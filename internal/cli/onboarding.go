@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -41,7 +42,7 @@ manufacturingDate.`,
 	return c.answer(cmd, func(cmd *cobra.Command, api *apiclient.Client, args []string) (table, error) {
 		facts, err := parsePairs(*metadata)
 		if err == nil && *plan == "" {
-			err = fmt.Errorf("--plan is missing")
+			err = errors.New("--plan is missing")
 		}
 		if err != nil {
 			return table{}, mistake(cmd, err)

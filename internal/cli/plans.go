@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -41,10 +42,10 @@ const maxPlanFile = 64 << 10
 
 // readPlan reads the file of a plan.
 func readPlan(cmd *cobra.Command, file string) (string, error) {
-	var in io.Reader = cmd.InOrStdin()
+	in := cmd.InOrStdin()
 	switch file {
 	case "":
-		return "", mistake(cmd, fmt.Errorf("--file is missing"))
+		return "", mistake(cmd, errors.New("--file is missing"))
 	case "-":
 	default:
 		f, err := os.Open(file)
