@@ -118,6 +118,9 @@ type Options struct {
 	Renewals Renewals
 	// Approvals decides who joins.
 	Approvals Approvals
+	// Plans are how devices come into service, Onboarding how far each is.
+	Plans      Plans
+	Onboarding Onboarding
 	// BulkEdits changes what a query finds.
 	BulkEdits BulkEdits
 	// Importer makes and changes things in bulk.
@@ -179,6 +182,8 @@ func (h *handler) routes() *routes {
 	h.routeIndex(mux)
 	h.routeBulkEdits(mux)
 	h.routeTemplateTest(mux)
+	h.routePlans(mux)
+	h.routeOnboarding(mux)
 	mux.HandleFunc(Prefix, func(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, fault.New(fault.ResourceNotFound, "%s %s is no operation of %s", r.Method, r.URL.Path, Prefix))
 	})

@@ -139,8 +139,13 @@ func (h *handler) pastThings(ctx context.Context, r *http.Request) (any, error) 
 // operate wraps an operation that takes a body and answers JSON; an answer of
 // nil is an empty object.
 func (h *handler) operate(action string, do func(ctx context.Context, r *http.Request, body []byte) (any, error)) http.HandlerFunc {
+	return h.operateUpTo(maxBody, action, do)
+}
+
+// operateUpTo is operate for a body of another size.
+func (h *handler) operateUpTo(limit int64, action string, do func(ctx context.Context, r *http.Request, body []byte) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		r, body, err := h.enter(w, r, action)
+		r, body, err := h.enterUpTo(w, r, action, limit)
 		if err != nil {
 			h.fail(w, r, err)
 			return

@@ -40,6 +40,7 @@ import (
 	"github.com/muster-iot/muster/internal/mqttapi"
 	"github.com/muster-iot/muster/internal/mqttstore"
 	"github.com/muster-iot/muster/internal/objectstore"
+	"github.com/muster-iot/muster/internal/onboarding"
 	"github.com/muster-iot/muster/internal/pagetoken"
 	"github.com/muster-iot/muster/internal/pki"
 	"github.com/muster-iot/muster/internal/presence"
@@ -116,6 +117,8 @@ type App struct {
 	renewals *renewal.Service
 	// approvals lets authorities decide who joins.
 	approvals *approval.Service
+	// onboarding keeps plans, and what devices have come to by them.
+	onboarding *onboarding.Service
 	// tasks registers devices from files, which are among objects; reports serves what became of them.
 	tasks   *registrationtask.Service
 	objects objectstore.Store
@@ -172,6 +175,8 @@ type followers struct {
 	audit    *eventlog.Runner
 	// renewals sees connections with new certificates.
 	renewals *eventlog.Runner
+	// onboarding sees how devices come into service.
+	onboarding *eventlog.Runner
 	// connectivity follows connections, attachments and certificates.
 	connectivity *eventlog.Runner
 }
@@ -190,7 +195,7 @@ func New(ctx context.Context, o Options) (*App, error) {
 	a.cleanups = &cleanups{log: log.Logger}
 	steps := []func(context.Context) error{
 		a.openFolder, a.openStore, a.recordCalls, a.openKeys, a.joinDomains, a.joinRevocations, a.joinAudit,
-		a.joinSignIn, a.joinFunctions, a.joinRenewals, a.joinProvisioning, a.joinRegistrationTasks, a.joinDevicePlane, a.joinFollowers, a.joinAPI,
+		a.joinSignIn, a.joinFunctions, a.joinRenewals, a.joinOnboarding, a.joinProvisioning, a.joinRegistrationTasks, a.joinDevicePlane, a.joinFollowers, a.joinAPI,
 	}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {

@@ -188,6 +188,7 @@ func (a *App) joinFollowers(context.Context) error {
 		{&a.followers.audit, a.auditConsumer()},
 		{&a.followers.connectivity, a.connectivityConsumer()},
 		{&a.followers.renewals, a.renewalConsumer()},
+		{&a.followers.onboarding, a.onboardingConsumer()},
 	}
 	for _, c := range consumers {
 		runner, err := eventlog.NewRunner(c.consumer, eventlog.Options{Store: a.store, Now: now, Logger: a.component("eventlog"), Registerer: a.metrics})
@@ -225,6 +226,8 @@ func (a *App) Start(ctx context.Context) error {
 		part{"connectivity", a.connectivity.Run},
 		part{"renewal follower", a.followers.renewals.Run},
 		part{"renewals", a.renewals.Run},
+		part{"onboarding follower", a.followers.onboarding.Run},
+		part{"onboarding", a.onboarding.Run},
 		part{"revocation list follower", a.followers.crl.Run},
 		part{"history retention", a.history.Run},
 		part{"cut connections", endCut},

@@ -142,6 +142,10 @@ func resourcesOfEvent(scope fleet.Scope, e event.Event) []string { //nolint:gocy
 		})
 	case event.ApprovalBindingChanged:
 		return []string{scope.ARN(fleet.ARNProvisioningTemplate, v.Template)}
+	case event.OnboardingChanged:
+		return named(scope, map[string]string{fleet.ARNThing: v.Thing})
+	case event.OnboardingCriteriaFailed:
+		return named(scope, map[string]string{fleet.ARNThing: v.Thing, fleet.ARNCertificate: v.CertificateID})
 	case event.OperatorChanged:
 		if v.Kind == event.OperatorSession {
 			return nil
@@ -153,7 +157,7 @@ func resourcesOfEvent(scope fleet.Scope, e event.Event) []string { //nolint:gocy
 		event.DeviceConnected, event.DeviceDisconnected, event.ConnectRefused, event.SubscriptionsChanged,
 		event.APICalled, event.ConfigurationChanged, event.IndexingConfigurationChanged,
 		event.ConnectivityStateChanged, event.ConnectivitySettingsChanged, event.LatencyMeasured, event.BulkEditChanged,
-		event.RegistrationTaskChanged, event.ApprovalAuthorityChanged:
+		event.RegistrationTaskChanged, event.ApprovalAuthorityChanged, event.ProvisioningPlanChanged:
 		// They are about the account, or about a connection.
 	}
 	return nil

@@ -80,7 +80,13 @@ func kinds() []Event {
 		ProvisioningClaimCreated{},
 		RegistrationTaskChanged{},
 		CertificateProviderChanged{},
-		CertificateRenewalChanged{}, ApprovalChanged{}, ApprovalAuthorityChanged{}, ApprovalBindingChanged{},
+		CertificateRenewalChanged{},
+		ApprovalChanged{},
+		ApprovalAuthorityChanged{},
+		ApprovalBindingChanged{},
+		ProvisioningPlanChanged{},
+		OnboardingChanged{},
+		OnboardingCriteriaFailed{},
 	}
 }
 

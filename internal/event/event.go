@@ -712,6 +712,11 @@ type DeviceProvisioned struct {
 	ClientID string `json:"clientId,omitempty"`
 	// Task is the id of the registration task.
 	Task string `json:"task,omitempty"`
+	// TypeName and Attributes are the thing's after it, CACertificateID the
+	// registered authority of the certificate; events of earlier programs lack them.
+	TypeName        string            `json:"typeName,omitempty"`
+	Attributes      map[string]string `json:"attributes,omitempty"`
+	CACertificateID string            `json:"caCertificateId,omitempty"`
 }
 
 // ProvisioningRefused reports a device that a template, a hook or a state has
@@ -846,6 +851,61 @@ const (
 	RenewalAbandoned CertificateRenewal = "ABANDONED"
 )
 
+// ProvisioningPlanChanged reports a provisioning plan, the document of how
+// devices of a product line come into service.
+type ProvisioningPlanChanged struct {
+	Plan   string     `json:"plan"`
+	Change PlanChange `json:"change"`
+	// Version is the version that was written, published or retired.
+	Version int64 `json:"version"`
+}
+
+// PlanChange says what happened to a provisioning plan.
+type PlanChange string
+
+// Changes of provisioning plans.
+const (
+	// PlanDrafted wrote the plan's draft.
+	PlanDrafted PlanChange = "DRAFTED"
+	// PlanPublished put the draft in force and froze it.
+	PlanPublished PlanChange = "PUBLISHED"
+	// PlanRetired lets no further device follow the plan.
+	PlanRetired PlanChange = "RETIRED"
+)
+
+// OnboardingChanged reports that a device came on along its provisioning plan: a
+// step of the plan, a state, or both.
+type OnboardingChanged struct {
+	// Device is the device's key: its serial, or the id of its certificate.
+	Device      string `json:"device"`
+	Plan        string `json:"plan"`
+	PlanVersion int64  `json:"planVersion"`
+	Thing       string `json:"thing,omitempty"`
+	// State is the device's after the change; PreviousState the one before, empty
+	// for a device that is new.
+	State         string `json:"state"`
+	PreviousState string `json:"previousState,omitempty"`
+	// Stage is the stage that it is in after the change; empty when all are done.
+	Stage string `json:"stage,omitempty"`
+	// Steps are the steps of the plan that were completed.
+	Steps []string `json:"steps,omitempty"`
+}
+
+// OnboardingCriteriaFailed reports an active device for which an exit criterion of
+// its plan did not come to hold in time.
+type OnboardingCriteriaFailed struct {
+	Device        string `json:"device"`
+	Plan          string `json:"plan"`
+	PlanVersion   int64  `json:"planVersion"`
+	Thing         string `json:"thing,omitempty"`
+	CertificateID string `json:"certificateId,omitempty"`
+	Stage         string `json:"stage"`
+	// Predicate is the fleet query that did not hold.
+	Predicate   string        `json:"predicate"`
+	Within      time.Duration `json:"within"`
+	ActivatedAt time.Time     `json:"activatedAt"`
+}
+
 func (ThingCreated) isEvent()                  {}
 func (ThingUpdated) isEvent()                  {}
 func (ThingDeleted) isEvent()                  {}
@@ -903,3 +963,6 @@ func (ApprovalChanged) isEvent()               {}
 func (ApprovalAuthorityChanged) isEvent()      {}
 func (ApprovalBindingChanged) isEvent()        {}
 func (CertificateRenewalChanged) isEvent()     {}
+func (ProvisioningPlanChanged) isEvent()       {}
+func (OnboardingChanged) isEvent()             {}
+func (OnboardingCriteriaFailed) isEvent()      {}

@@ -294,7 +294,10 @@ func TestJustInTime(t *testing.T) {
 		t.Errorf("policies %v", policies)
 	}
 	events := r.events(at)
-	want := []event.DeviceProvisioned{{Method: event.ProvisioningJITP, Thing: "pump-1", ThingCreated: true, CertificateID: found.CertificateID}}
+	want := []event.DeviceProvisioned{{
+		Method: event.ProvisioningJITP, Thing: "pump-1", ThingCreated: true, CertificateID: found.CertificateID,
+		Attributes: map[string]string{"site": "leeds"}, CACertificateID: found.CA,
+	}}
 	if got := only[event.DeviceProvisioned](events); !reflect.DeepEqual(got, want) {
 		t.Errorf("provisioned %+v", got)
 	}

@@ -39,6 +39,7 @@ func (s *Service) perform(ctx context.Context, account fleet.Account, p performa
 			var batch store.Batch
 			e := p.report
 			e.Thing, e.ThingCreated, e.CertificateID = made.Thing, made.ThingCreated, made.CertificateID
+			e.TypeName, e.Attributes, e.CACertificateID = made.TypeName, made.Attributes, made.CA
 			if made.Renews && p.asking != made.CertificateID {
 				e.Method = event.ProvisioningRenewal
 				if s.o.Renewals != nil {

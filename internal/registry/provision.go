@@ -36,6 +36,12 @@ type Provisioned struct {
 	// Thing is empty for a plan without one.
 	Thing        string
 	ThingCreated bool
+	// TypeName and Attributes are the thing's after the plan.
+	TypeName   string
+	Attributes map[string]string
+	// CA is the id of the registered authority of the certificate; empty for one
+	// issued here or registered without its authority.
+	CA string
 	// CertificateID and CertificatePEM are empty for a plan without one.
 	CertificateID, CertificatePEM string
 	// Renews says that the asking certificate may act as the thing already.
@@ -187,14 +193,17 @@ func (s *Service) provisionThing(ctx context.Context, a *attempt, t *provtemplat
 		if err := s.creation(a.account, c, attributes, &created)(ctx, a); err != nil {
 			return err
 		}
+		made.TypeName, made.Attributes = t.TypeName, attributes
 		return s.provisionGroups(ctx, a, t, nil)
 	}
 	if err := mayOverride(t); err != nil {
 		return err
 	}
-	if err := s.overrideThing(ctx, a, t, present); err != nil {
+	after, err := s.overrideThing(ctx, a, t, present)
+	if err != nil {
 		return err
 	}
+	made.TypeName, made.Attributes = after.TypeName, after.Attributes
 	switch t.OnGroups {
 	case provtemplate.Merge:
 		return s.provisionGroups(ctx, a, t, nil)
@@ -232,8 +241,9 @@ func mayOverride(t *provtemplate.Thing) error {
 	return nil
 }
 
-// overrideThing changes type and attributes of a thing where they differ.
-func (s *Service) overrideThing(ctx context.Context, a *attempt, t *provtemplate.Thing, present *thingRecord) error {
+// overrideThing changes type and attributes of a thing where they differ, and
+// returns it as it is then.
+func (s *Service) overrideThing(ctx context.Context, a *attempt, t *provtemplate.Thing, present *thingRecord) (*thingRecord, error) {
 	u := UpdateThingCommand{Name: t.Name}
 	if t.OnType == provtemplate.Replace && t.TypeName != "" && t.TypeName != present.TypeName {
 		u.TypeName = t.TypeName
@@ -249,12 +259,12 @@ func (s *Service) overrideThing(ctx context.Context, a *attempt, t *provtemplate
 	}
 	after, err := decideUpdateThing(present, u)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if after.TypeName == present.TypeName && maps.Equal(after.Attributes, present.Attributes) {
-		return nil
+		return present, nil
 	}
-	return s.updating(u)(ctx, a)
+	return after, s.updating(u)(ctx, a)
 }
 
 // provisionGroups lets the thing join the template's groups and leave others.
@@ -309,7 +319,7 @@ func (s *Service) certifying(ctx context.Context, account fleet.Account, c *Prov
 		case err != nil:
 			return err
 		case present != nil:
-			made.CertificatePEM = present.PEM
+			made.CertificatePEM, made.CA = present.PEM, present.CA
 			return provisionStatus(a, parsed.id, present, status, c)
 		case known && c.Proof != nil:
 			return notOwned(parsed.id)
@@ -318,7 +328,9 @@ func (s *Service) certifying(ctx context.Context, account fleet.Account, c *Prov
 		}
 		made.CertificatePEM = parsed.pem
 		var created Certificate
-		return s.registering(account, parsed, status, stand, &created)(ctx, a)
+		err = s.registering(account, parsed, status, stand, &created)(ctx, a)
+		made.CA = created.CA
+		return err
 	}, nil
 }
 

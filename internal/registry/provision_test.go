@@ -76,7 +76,8 @@ func TestProvisionIsOneCommit(t *testing.T) {
 	wantEqual(t, commits, 1)
 	scope := r.scope(acct)
 	wantEqual(t, made, Provisioned{
-		Thing: "pump-1", ThingCreated: true, CertificateID: c.ID, CertificatePEM: c.PEM,
+		Thing: "pump-1", ThingCreated: true, TypeName: "pump", Attributes: map[string]string{"serial": "1", "site": "leeds"},
+		CertificateID: c.ID, CertificatePEM: c.PEM,
 		ResourceARNs: map[string]string{
 			"thing": scope.ARN("thing", "pump-1"), "certificate": scope.ARN("cert", c.ID),
 			"policy": scope.ARN("policy", "pump-device"), "inline": scope.ARN("policy", "inline"),

@@ -709,10 +709,30 @@ func opsCases(of *neighbour) map[string][]opsCase {
 				`\"Properties\":{\"ThingName\":\"pump\",\"ThingGroups\":[\"site\"]}}}}"}`},
 		},
 		"GET shadows/drift": {{path: "shadows/drift"}, {path: "shadows/drift?thing=pump"}},
+		// Plans and their devices are the neighbour's only, until the caller makes one.
+		"GET plans":                                      {{path: "plans"}},
+		"GET plans/{plan}":                               {{path: "plans/line", refused: "ResourceNotFound"}},
+		"GET plans/{plan}/diff":                          {{path: "plans/line/diff?from=1&to=1", refused: "ResourceNotFound"}},
+		"GET plans/{plan}/document":                      {{path: "plans/line/document", refused: "ResourceNotFound"}},
+		"PUT plans/{plan}":                               {{path: "plans/line", body: `{"planBody":` + linePlan("x") + `}`, refused: "ResourceNotFound"}},
+		"POST plans/{plan}/publish":                      {{path: "plans/line/publish", refused: "ResourceNotFound"}},
+		"POST plans/{plan}/retire":                       {{path: "plans/line/retire", refused: "ResourceNotFound"}},
+		"POST plans":                                     {{path: "plans", body: `{"planBody":` + strings.Replace(linePlan("x"), "id: line", "id: own", 1) + `}`}},
+		"POST onboarding":                                {{path: "onboarding", body: `{"deviceKey":"S-2","planId":"line"}`, refused: "ResourceNotFound"}},
+		"GET onboarding":                                 {{path: "onboarding"}, {path: "onboarding?stage=make"}, {path: "onboarding?state=EXPECTED"}, {path: "onboarding?stuck=true"}},
+		"GET onboarding/{device}":                        {{path: "onboarding/S-1", refused: "ResourceNotFound"}},
+		"GET onboarding/{device}/document":               {{path: "onboarding/S-1/document", refused: "ResourceNotFound"}},
+		"POST onboarding/{device}/steps/{step}/complete": {{path: "onboarding/S-1/steps/test/complete", refused: "ResourceNotFound"}},
 	}
 }
 
-// hire gives an account operators.
+// linePlan is a provisioning plan, as JSON text.
+func linePlan(check string) string {
+	return `"id: line\nname: Line\nownershipCheck: ` + check + `\nstages:\n- {id: make, kind: MANUFACTURE, limit: 1s, actor: {role: Maker}, ` +
+		`steps: [{id: test, title: Test, mode: MANUAL, instruction: Test it}]}\n"`
+}
+
+// hire gives an account operators, and a plan that a device follows.
 func (n *neighbour) hire() {
 	n.t.Helper()
 	trust := `"trustPolicy":"{\"Version\":\"2012-10-17\",\"Statement\":{\"Effect\":\"Allow\",\"Principal\":\"*\",\"Action\":\"sts:AssumeRole\"}}"`
@@ -725,6 +745,9 @@ func (n *neighbour) hire() {
 		{http.MethodPut, "approval-authorities/own", `{"kind":"USER_GROUP","userGroup":"crew"}`},
 		{http.MethodPut, "approval-bindings/joins", `{"rule":"ANY_OF","authorities":["own"],"autoApproveIf":"parameters.kept:` + n.secret + `"}`},
 		{http.MethodPost, "users/alice/access-keys", ""},
+		{http.MethodPost, "plans", `{"planBody":` + linePlan(n.secret) + `}`},
+		{http.MethodPost, "plans/line/publish", ""},
+		{http.MethodPost, "onboarding", `{"deviceKey":"S-1","planId":"line"}`},
 	} {
 		answer, err := n.raw(n.t.Context(), apiclient.Request{Service: "iot", Method: step[0], Path: "/ops/v1/" + step[1], Body: []byte(step[2])})
 		if err != nil {
