@@ -266,7 +266,8 @@ func unasked(env *event.Envelope) bool {
 		event.OperatorChanged, event.AccountChanged, event.BulkEditChanged,
 		event.ProvisioningTemplateChanged, event.DeviceProvisioned, event.ProvisioningRefused, event.CertificateAutoRegistered,
 		event.ProvisioningClaimCreated, event.RegistrationTaskChanged, event.CertificateProviderChanged, event.CertificateRenewalChanged,
-		event.ApprovalChanged, event.ApprovalAuthorityChanged, event.ApprovalBindingChanged:
+		event.ApprovalChanged, event.ApprovalAuthorityChanged, event.ApprovalBindingChanged,
+		event.ProvisioningPlanChanged, event.OnboardingChanged, event.OnboardingCriteriaFailed:
 		return true
 	default:
 		// Devices and the server itself change the rest all the time.

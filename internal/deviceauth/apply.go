@@ -65,7 +65,8 @@ func (s *Service) apply(account fleet.Account, fact event.Event) {
 		event.ConnectivityStateChanged, event.ConnectivitySettingsChanged, event.LatencyMeasured, event.BulkEditChanged,
 		event.ProvisioningTemplateChanged, event.DeviceProvisioned, event.ProvisioningRefused, event.CertificateAutoRegistered,
 		event.ProvisioningClaimCreated, event.RegistrationTaskChanged, event.CertificateProviderChanged, event.CertificateRenewalChanged,
-		event.ApprovalChanged, event.ApprovalAuthorityChanged, event.ApprovalBindingChanged:
+		event.ApprovalChanged, event.ApprovalAuthorityChanged, event.ApprovalBindingChanged,
+		event.ProvisioningPlanChanged, event.OnboardingChanged, event.OnboardingCriteriaFailed:
 		// Nothing that a permission depends on: a new thing, group or
 		// certificate is attached to nothing, and parents of groups never
 		// change. Custom authorizers are asked again when their answer is old.

@@ -209,7 +209,8 @@ func (x *Index) applyOne(s *shard, e event.Envelope, from sources) error {
 		event.APICalled, event.ConfigurationChanged, event.ConnectivitySettingsChanged, event.BulkEditChanged,
 		event.ProvisioningTemplateChanged, event.DeviceProvisioned, event.ProvisioningRefused, event.CertificateAutoRegistered,
 		event.ProvisioningClaimCreated, event.RegistrationTaskChanged, event.CertificateProviderChanged, event.CertificateRenewalChanged,
-		event.ApprovalChanged, event.ApprovalAuthorityChanged, event.ApprovalBindingChanged:
+		event.ApprovalChanged, event.ApprovalAuthorityChanged, event.ApprovalBindingChanged,
+		event.ProvisioningPlanChanged, event.OnboardingChanged, event.OnboardingCriteriaFailed:
 		// Nothing of these is searchable.
 	}
 	return nil

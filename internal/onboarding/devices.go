@@ -119,29 +119,6 @@ func (s *Service) Complete(ctx context.Context, account fleet.Account, c Complet
 	return s.Device(ctx, account, c.Device)
 }
 
-// Approved is what has to be committed with the approval of a device: nothing for
-// one that has no record, or was approved before.
-func (s *Service) Approved(ctx context.Context, account fleet.Account, device, note string) (store.Batch, error) {
-	if !keyPattern.MatchString(device) {
-		return store.Batch{}, nil
-	}
-	a := s.attempt()
-	one, err := a.load(ctx, place{account: account, key: device})
-	if err != nil || one.now == nil {
-		return store.Batch{}, err
-	}
-	err = a.act(ctx, one, fleet.ActorFrom(ctx), s.o.Now(), func(l *life) error {
-		if !l.Decommissioned {
-			l.reach(StateApproved, note)
-		}
-		return nil
-	})
-	if err != nil {
-		return store.Batch{}, err
-	}
-	return a.batch()
-}
-
 // Device is how far a device is.
 type Device struct {
 	Key         string

@@ -20,6 +20,8 @@ const (
 	certificatePending = "PENDING_ACTIVATION"
 	// codePending is a device that waits for somebody's approval; it is not refused.
 	codePending = "ApprovalPending"
+	// approvalUsed is an approval that has let its device in.
+	approvalUsed = "USED"
 )
 
 // Apply takes what the platform saw of devices from the event log: it is a durable
@@ -72,6 +74,9 @@ func (f *follower) find(ctx context.Context, r store.Reader, events []event.Enve
 		case event.ProvisioningRefused:
 			ask(certificateKey(account, e.CertificateID))
 			ask(place{account: account, key: e.ClientID}.record())
+		case event.ApprovalChanged:
+			ask(certificateKey(account, e.CertificateID))
+			ask(thingKey(account, e.Thing))
 		case event.CertificateAutoRegistered:
 			ask(certificateKey(account, e.CertificateID))
 		case event.CertificateStatusChanged:
@@ -154,6 +159,15 @@ func (f *follower) apply(ctx context.Context, env *event.Envelope) error {
 				l.refuse(e.Code + ": " + e.Reason)
 			}
 		}, certificateKey(account, e.CertificateID), place{account: account, key: e.ClientID}.record())
+	case event.ApprovalChanged:
+		if e.State != approvalUsed {
+			return nil
+		}
+		return on(func(l *life) {
+			if !l.Decommissioned {
+				l.reach(StateApproved, "request "+e.Request+" for template "+e.Template)
+			}
+		}, certificateKey(account, e.CertificateID), thingKey(account, e.Thing))
 	case event.CertificateStatusChanged:
 		return on(func(l *life) {
 			switch {

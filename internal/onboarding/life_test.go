@@ -454,24 +454,21 @@ func TestRefused(t *testing.T) {
 	wantEqual(t, r.device("S-1").State, StateRegistered)
 }
 
-// The gate commits the approval with the batch of Approved.
+// An approval that lets a device in comes with its registration.
 func TestApproved(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.publish(small)
 	r.expect("S-1")
-	b, err := r.Approved(as(t, "boss"), acct, "S-1", "request 7")
-	r.need(err)
-	_, err = r.store.Commit(t.Context(), b)
-	r.need(err)
+	voted := event.ApprovalChanged{Request: "apr_7", State: "APPROVED", Template: "pumps", CertificateID: first, Thing: "pump-1"}
+	r.happens(voted)
+	wantEqual(t, r.device("S-1").State, StateExpected)
+	used := voted
+	used.State = "USED"
+	r.happens(joins("S-1", first), used)
 	wantEqual(t, r.device("S-1").State, StateApproved)
-	r.happens(joins("S-1", first))
+	r.happens(used)
 	wantEqual(t, r.device("S-1").State, StateApproved)
-	for _, key := range []string{"S-1", "S-9", "no key/"} {
-		b, err := r.Approved(t.Context(), acct, key, "again")
-		r.need(err)
-		wantEqual(t, len(b.Writes), 0)
-	}
 }
 
 // The batch of Expected makes the announcement part of another commit.

@@ -36,20 +36,23 @@ func (s *Service) perform(ctx context.Context, account fleet.Account, p performa
 	made, err := s.o.Registry.Provision(ctx, account, registry.ProvisionCommand{
 		Plan: p.plan, Proof: p.proof, Asking: p.asking, Waiting: p.waiting,
 		Joined: func(made registry.Provisioned) (store.Batch, error) {
-			var batch store.Batch
 			e := p.report
 			e.Thing, e.ThingCreated, e.CertificateID = made.Thing, made.ThingCreated, made.CertificateID
 			e.TypeName, e.Attributes, e.CACertificateID = made.TypeName, made.Attributes, made.CA
-			if made.Renews && p.asking != made.CertificateID {
+			renews := made.Renews && p.asking != made.CertificateID
+			if renews {
 				e.Method = event.ProvisioningRenewal
-				if s.o.Renewals != nil {
-					var err error
-					if batch, err = s.o.Renewals.Begin(ctx, account, made.Thing, p.asking, made.CertificateID); err != nil {
-						return store.Batch{}, err
-					}
-				}
 			}
 			method = e.Method
+			// What follows from it comes behind it.
+			batch := store.Batch{Events: []event.Envelope{{Event: e}}}
+			if renews && s.o.Renewals != nil {
+				more, err := s.o.Renewals.Begin(ctx, account, made.Thing, p.asking, made.CertificateID)
+				if err != nil {
+					return store.Batch{}, err
+				}
+				batch = both(batch, more)
+			}
 			if p.pass.Join != nil {
 				more, err := p.pass.Join(ctx)
 				if err != nil {
@@ -64,7 +67,6 @@ func (s *Service) perform(ctx context.Context, account fleet.Account, p performa
 				}
 				batch = both(batch, more)
 			}
-			batch.Events = append(batch.Events, event.Envelope{Event: e})
 			return batch, nil
 		},
 	})
