@@ -268,7 +268,7 @@ func (s *Service) open(ctx context.Context, id string) (string, accessKeyRecord,
 	var stored accessKeyRecord
 	record, err := s.options.Store.Get(ctx, store.K(keyAccessKey, id))
 	if err != nil {
-		return "", stored, storageFault(fmt.Errorf("read access key: %w", err))
+		return "", stored, store.Fault(fmt.Errorf("read access key: %w", err))
 	}
 	if err := decode(record.Value, &stored, &stored.Schema); err != nil {
 		return "", stored, fmt.Errorf("read access key: %w", err)

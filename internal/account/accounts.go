@@ -141,7 +141,7 @@ func (s *Service) CreateAccount(ctx context.Context, by fleet.Account, in NewAcc
 			_ = s.awaitApplied(ctx, position)
 			return s.public(id, record), key, nil
 		case !errors.Is(err, store.ErrConflict):
-			return Account{}, AccessKey{}, storageFault(fmt.Errorf("create account %s: %w", id, err))
+			return Account{}, AccessKey{}, store.Fault(fmt.Errorf("create account %s: %w", id, err))
 		case in.ID != "":
 			taken := fault.New(fault.ResourceAlreadyExists, "account %s exists already", id)
 			taken.ResourceID = string(id)
@@ -185,7 +185,7 @@ func (s *Service) load(ctx context.Context, id fleet.Account) (*accountRecord, u
 		return nil, 0, unknown
 	}
 	if err != nil {
-		return nil, 0, storageFault(fmt.Errorf("read account %s: %w", id, err))
+		return nil, 0, store.Fault(fmt.Errorf("read account %s: %w", id, err))
 	}
 	var stored accountRecord
 	if err := decode(found.Value, &stored, &stored.Schema); err != nil {
@@ -258,7 +258,7 @@ func (s *Service) ListAccounts(ctx context.Context, by fleet.Account, after stri
 		return nil
 	})
 	if err != nil {
-		return AccountPage{}, storageFault(fmt.Errorf("list accounts: %w", err))
+		return AccountPage{}, store.Fault(fmt.Errorf("list accounts: %w", err))
 	}
 	return page, nil
 }
@@ -322,7 +322,7 @@ func (s *Service) setStatus(ctx context.Context, id fleet.Account, status string
 			continue
 		}
 		if err != nil {
-			return Account{}, storageFault(fmt.Errorf("change account %s: %w", id, err))
+			return Account{}, store.Fault(fmt.Errorf("change account %s: %w", id, err))
 		}
 		return s.public(id, stored), s.awaitApplied(ctx, position)
 	}

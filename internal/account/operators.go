@@ -162,7 +162,7 @@ func (s *Service) change(ctx context.Context, account fleet.Account, command fun
 		}
 		a.batch.Expect = append(a.batch.Expect, store.Expect{Key: guard, Version: record.Version})
 		if err := command(ctx, a); err != nil {
-			return storageFault(err)
+			return store.Fault(err)
 		}
 		if len(a.batch.Writes) == 0 {
 			return nil
@@ -173,7 +173,7 @@ func (s *Service) change(ctx context.Context, account fleet.Account, command fun
 			continue
 		}
 		if err != nil {
-			return storageFault(fmt.Errorf("change the operators of account %s: %w", account, err))
+			return store.Fault(fmt.Errorf("change the operators of account %s: %w", account, err))
 		}
 		s.forget(account)
 		s.await(ctx, position)
@@ -208,24 +208,11 @@ func (s *Service) await(ctx context.Context, position store.Position) {
 	}
 }
 
-// storageFault gives the store's own errors a code; others pass.
-func storageFault(err error) error {
-	switch {
-	case errors.Is(err, store.ErrDiskFull):
-		return fault.Wrap(fault.Unavailable, err, "The server's storage is full")
-	case errors.Is(err, store.ErrClosed):
-		return fault.Wrap(fault.Unavailable, err, "The server is shutting down")
-	case errors.Is(err, store.ErrUnavailable):
-		return fault.Wrap(fault.Unavailable, err, "The server's storage cannot be reached")
-	}
-	return err
-}
-
 // read loads a record; store.ErrNotFound when there is none.
 func read[T stored](ctx context.Context, r store.Reader, key store.Key) (*T, error) {
 	record, err := r.Get(ctx, key)
 	if err != nil {
-		return nil, storageFault(err) // callers test for absence and say what they wanted
+		return nil, store.Fault(err) // callers test for absence and say what they wanted
 	}
 	return parse[T](record)
 }

@@ -198,7 +198,7 @@ func (s *Service) identity(ctx context.Context, principal fleet.Principal, proof
 	}
 	loaded, err := s.loadIdentity(ctx, account, principal, proof)
 	if err != nil {
-		return nil, storageFault(fmt.Errorf("read the permissions of %s: %w", principal.ARN, err))
+		return nil, store.Fault(fmt.Errorf("read the permissions of %s: %w", principal.ARN, err))
 	}
 	loaded.epoch, loaded.root = epoch, root
 	s.permissions.mu.Lock()

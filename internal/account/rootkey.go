@@ -63,7 +63,7 @@ func (s *Service) ResetRoot(ctx context.Context, account fleet.Account) (AccessK
 		Events: []event.Envelope{fact(old, "DELETED"), fact(key.ID, "CREATED")},
 	})
 	if err != nil {
-		return AccessKey{}, storageFault(fmt.Errorf("replace the root access key: %w", err))
+		return AccessKey{}, store.Fault(fmt.Errorf("replace the root access key: %w", err))
 	}
 	return key, nil
 }

@@ -12,11 +12,11 @@ import (
 func TestStorageFaults(t *testing.T) {
 	t.Parallel()
 	for _, err := range []error{store.ErrDiskFull, store.ErrClosed, store.ErrUnavailable} {
-		if got := fault.CodeOf(storageFault(fmt.Errorf("commit: %w", err))); got != fault.Unavailable {
+		if got := fault.CodeOf(store.Fault(fmt.Errorf("commit: %w", err))); got != fault.Unavailable {
 			t.Errorf("%v is %s", err, got)
 		}
 	}
-	if err := errors.New("broken"); !errors.Is(storageFault(err), err) || fault.CodeOf(storageFault(err)) != fault.Internal {
+	if err := errors.New("broken"); !errors.Is(store.Fault(err), err) || fault.CodeOf(store.Fault(err)) != fault.Internal {
 		t.Error("an unknown error is not passed on")
 	}
 }

@@ -139,7 +139,7 @@ func (s *Service) DeleteAuthority(ctx context.Context, account fleet.Account, id
 			return nil
 		})
 		if err != nil {
-			return storageFault(err)
+			return store.Fault(err)
 		}
 		if len(users) > 0 {
 			return fault.New(fault.DeleteConflict, "authority %s is asked by the bindings of %s", id, strings.Join(users, ", "))
@@ -172,5 +172,5 @@ func (s *Service) list(ctx context.Context, within store.Range, after string, li
 		}
 		return err
 	})
-	return next, storageFault(err)
+	return next, store.Fault(err)
 }

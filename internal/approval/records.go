@@ -130,7 +130,7 @@ func read(ctx context.Context, r store.Reader, k store.Key, v any) (uint64, erro
 		return 0, nil
 	}
 	if err != nil {
-		return 0, storageFault(fmt.Errorf("read %s: %w", k, err))
+		return 0, store.Fault(fmt.Errorf("read %s: %w", k, err))
 	}
 	if err := json.Unmarshal(found.Value, v); err != nil {
 		return 0, fmt.Errorf("decode record %s: %w", k, err)
@@ -187,20 +187,7 @@ func (s *Service) change(ctx context.Context, account fleet.Account, command fun
 		if errors.Is(err, store.ErrConflict) {
 			continue
 		}
-		return storageFault(err)
+		return store.Fault(err)
 	}
 	return fault.New(fault.Throttling, "Too many concurrent changes of the same resource; try again")
-}
-
-// storageFault gives the store's own errors a code; others pass.
-func storageFault(err error) error {
-	switch {
-	case errors.Is(err, store.ErrDiskFull):
-		return fault.Wrap(fault.Unavailable, err, "The server's storage is full")
-	case errors.Is(err, store.ErrClosed):
-		return fault.Wrap(fault.Unavailable, err, "The server is shutting down")
-	case errors.Is(err, store.ErrUnavailable):
-		return fault.Wrap(fault.Unavailable, err, "The server's storage cannot be reached")
-	}
-	return err
 }

@@ -303,7 +303,7 @@ func (s *Service) Sweep(ctx context.Context) error {
 		return nil
 	})
 	if err != nil {
-		return storageFault(err)
+		return store.Fault(err)
 	}
 	for _, row := range over {
 		account := fleet.Account(row.Parts()[2])

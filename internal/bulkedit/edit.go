@@ -152,7 +152,7 @@ func (s *Service) step(ctx context.Context, account fleet.Account, id string, de
 			return r, nil
 		}
 		if !errors.Is(err, store.ErrConflict) {
-			return nil, storageFault(err)
+			return nil, store.Fault(err)
 		}
 	}
 	return nil, fault.New(fault.Throttling, "Too many concurrent changes of bulk edit %s; try again", id)

@@ -98,5 +98,5 @@ func (s *Service) page(ctx context.Context, within store.Range, after string, li
 		rows = append(rows, r)
 		return nil
 	})
-	return rows, next, storageFault(err)
+	return rows, next, store.Fault(err)
 }

@@ -112,7 +112,7 @@ func (j *job) fail(ctx context.Context, t target, cause error) (outcome, error) 
 		b.Writes = append(b.Writes, store.Write{Key: changedKey(j.account, j.id, t.Name), Delete: true})
 	}
 	_, err := j.s.o.Store.Commit(ctx, b)
-	return f.outcome(), storageFault(err)
+	return f.outcome(), store.Fault(err)
 }
 
 // attempt does what the edit is for.
@@ -304,7 +304,7 @@ func (j *job) decommission(ctx context.Context, t target, d *Deletion, pending *
 			return "", err
 		}
 		if _, err := j.s.o.Store.Commit(ctx, b); err != nil {
-			return "", storageFault(err)
+			return "", store.Fault(err)
 		}
 	}
 	_, err := j.s.o.Decommissioner.Decommission(ctx, j.account, registry.DecommissionCommand{

@@ -131,7 +131,7 @@ func read(ctx context.Context, r store.Reader, key store.Key, v any) (version ui
 		return 0, nil
 	}
 	if err != nil {
-		return 0, storageFault(fmt.Errorf("read %s: %w", key, err))
+		return 0, store.Fault(fmt.Errorf("read %s: %w", key, err))
 	}
 	return stored.Version, decode(stored, v)
 }
@@ -151,19 +151,6 @@ func put(b *store.Batch, key store.Key, v any) error {
 	}
 	b.Writes = append(b.Writes, store.Write{Key: key, Value: value})
 	return nil
-}
-
-// storageFault gives the store's own errors a code; others pass.
-func storageFault(err error) error {
-	switch {
-	case errors.Is(err, store.ErrDiskFull):
-		return fault.Wrap(fault.Unavailable, err, "The server's storage is full")
-	case errors.Is(err, store.ErrClosed):
-		return fault.Wrap(fault.Unavailable, err, "The server is shutting down")
-	case errors.Is(err, store.ErrUnavailable):
-		return fault.Wrap(fault.Unavailable, err, "The server's storage cannot be reached")
-	}
-	return err
 }
 
 func millis(t time.Time) int64 { return t.UnixMilli() }

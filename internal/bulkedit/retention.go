@@ -69,7 +69,7 @@ func (s *Service) remove(ctx context.Context, account fleet.Account, id string, 
 				b.Writes = append(b.Writes, store.Write{Key: row.Key, Delete: true})
 			}
 			if _, err := s.o.Store.Commit(ctx, b); err != nil {
-				return storageFault(err)
+				return store.Fault(err)
 			}
 			if next == "" {
 				break
@@ -81,7 +81,7 @@ func (s *Service) remove(ctx context.Context, account fleet.Account, id string, 
 		{Key: newestKey(account, id, r.Created), Delete: true},
 		{Key: editKey(account, id), Delete: true},
 	}})
-	return storageFault(err)
+	return store.Fault(err)
 }
 
 // discard removes an edit that did not begin, and gives up its place.
@@ -109,7 +109,7 @@ func (s *Service) discard(ctx context.Context, account fleet.Account, id string)
 			return s.remove(ctx, account, id, r)
 		}
 		if !errors.Is(err, store.ErrConflict) {
-			return storageFault(err)
+			return store.Fault(err)
 		}
 	}
 	return errors.New("discard a bulk edit: too many others change theirs")

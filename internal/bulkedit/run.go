@@ -111,7 +111,7 @@ func (s *Service) active(ctx context.Context) ([]place, error) {
 		}
 		return nil
 	})
-	return places, storageFault(err)
+	return places, store.Fault(err)
 }
 
 // clear removes what was being selected when a process died: nobody has an answer
@@ -279,7 +279,7 @@ func (j *job) rest(ctx context.Context, things []target, run *runner) ([]target,
 	}
 	known, err := j.s.o.Store.GetMany(ctx, keys)
 	if err != nil {
-		return nil, storageFault(err)
+		return nil, store.Fault(err)
 	}
 	left := make([]target, 0, len(things))
 	before := Counts{}

@@ -174,7 +174,7 @@ func (s *Service) begin(ctx context.Context, account fleet.Account, id string, r
 		}
 		_, err := s.o.Store.Commit(ctx, b)
 		b = store.Batch{}
-		return storageFault(err)
+		return store.Fault(err)
 	}
 	latest := s.o.Now().Add(selectWithin)
 	err := find(func(targets []target) error {
@@ -252,7 +252,7 @@ func (s *Service) create(ctx context.Context, account fleet.Account, id string, 
 			return nil
 		}
 		if !errors.Is(err, store.ErrConflict) {
-			return storageFault(err)
+			return store.Fault(err)
 		}
 		if _, _, err := s.find(ctx, account, id); err == nil {
 			return fault.New(fault.Conflict, "bulk edit %s is being started by another call", id)
@@ -322,7 +322,7 @@ func (s *Service) receipts(ctx context.Context, account fleet.Account, id, after
 		targets = append(targets, target{Name: name, ID: of.Before.ThingID})
 		return nil
 	})
-	return targets, next, storageFault(err)
+	return targets, next, store.Fault(err)
 }
 
 // mark notes at the edit that an undo takes back which one that is, and refuses

@@ -59,7 +59,7 @@ func (s *Service) read(ctx context.Context, account fleet.Account) (*record, uin
 		return nil, 0, nil
 	}
 	if err != nil {
-		return nil, 0, storageFault(fmt.Errorf("read %s: %w", k, err))
+		return nil, 0, store.Fault(fmt.Errorf("read %s: %w", k, err))
 	}
 	var r record
 	if err := json.Unmarshal(found.Value, &r); err != nil {
@@ -106,7 +106,7 @@ func (s *Service) change(ctx context.Context, account fleet.Account, command fun
 		if errors.Is(err, store.ErrConflict) {
 			continue
 		}
-		return storageFault(err)
+		return store.Fault(err)
 	}
 	return fault.New(fault.Throttling, "Too many concurrent changes of the same resource; try again")
 }
@@ -127,17 +127,4 @@ func (a *attempt) save(change event.CertificateProviderChange) error {
 // emit appends the event to the batch.
 func (a *attempt) emit(change event.CertificateProviderChange) {
 	a.batch.Events = append(a.batch.Events, event.Envelope{Event: event.CertificateProviderChanged{Provider: a.one.Name, Change: change}})
-}
-
-// storageFault gives the store's own errors a code; others pass.
-func storageFault(err error) error {
-	switch {
-	case errors.Is(err, store.ErrDiskFull):
-		return fault.Wrap(fault.Unavailable, err, "The server's storage is full")
-	case errors.Is(err, store.ErrClosed):
-		return fault.Wrap(fault.Unavailable, err, "The server is shutting down")
-	case errors.Is(err, store.ErrUnavailable):
-		return fault.Wrap(fault.Unavailable, err, "The server's storage cannot be reached")
-	}
-	return err
 }

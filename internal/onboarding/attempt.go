@@ -49,7 +49,7 @@ func (a *attempt) load(ctx context.Context, at place) (*slot, error) {
 	}
 	found, err := a.s.o.Store.Get(ctx, at.record())
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return nil, storageFault(fmt.Errorf("read device %s: %w", at.key, err))
+		return nil, store.Fault(fmt.Errorf("read device %s: %w", at.key, err))
 	}
 	made := &slot{at: at, version: found.Version}
 	if found.Version != 0 {

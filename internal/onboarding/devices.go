@@ -297,7 +297,7 @@ func (s *Service) Devices(ctx context.Context, account fleet.Account, q Query) (
 	}
 	found, err := s.o.Store.GetMany(ctx, keys)
 	if err != nil {
-		return nil, "", storageFault(fmt.Errorf("list devices: %w", err))
+		return nil, "", store.Fault(fmt.Errorf("list devices: %w", err))
 	}
 	for _, row := range found {
 		if row.Version == 0 {

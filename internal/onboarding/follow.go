@@ -98,7 +98,7 @@ func (f *follower) find(ctx context.Context, r store.Reader, events []event.Enve
 	}
 	found, err := r.GetMany(ctx, keys)
 	if err != nil {
-		return storageFault(fmt.Errorf("find devices of events: %w", err))
+		return store.Fault(fmt.Errorf("find devices of events: %w", err))
 	}
 	for i, row := range found {
 		switch {
@@ -434,7 +434,7 @@ func (f *follower) binding(ctx context.Context, account fleet.Account, from [][2
 	}
 	found, err := f.s.o.Store.GetMany(ctx, keys)
 	if err != nil {
-		return "", 0, storageFault(fmt.Errorf("read bindings of plans: %w", err))
+		return "", 0, store.Fault(fmt.Errorf("read bindings of plans: %w", err))
 	}
 	for _, row := range found {
 		if row.Version == 0 {
@@ -464,7 +464,7 @@ const rebuildBatch = 512
 func (s *Service) Rebuild(ctx context.Context) (store.Cursor, error) {
 	state, err := s.o.Store.Snapshot(ctx)
 	if err != nil {
-		return store.Cursor{}, storageFault(fmt.Errorf("rebuild onboarding: %w", err))
+		return store.Cursor{}, store.Fault(fmt.Errorf("rebuild onboarding: %w", err))
 	}
 	defer state.Close() //nolint:errcheck // it was only read
 	var all []Seen

@@ -62,7 +62,7 @@ func (s *Service) plan(ctx context.Context, r store.Reader, account fleet.Accoun
 		return nil, fault.New(fault.ResourceNotFound, "provisioning plan %s does not exist", id)
 	}
 	if err != nil {
-		return nil, storageFault(fmt.Errorf("read plan: %w", err))
+		return nil, store.Fault(fmt.Errorf("read plan: %w", err))
 	}
 	p := &known{key: found.Key, version: found.Version}
 	return p, decode(found, &p.planRecord, &p.Schema)
@@ -75,7 +75,7 @@ func (s *Service) version(ctx context.Context, r store.Reader, account fleet.Acc
 		return nil, 0, fault.New(fault.ResourceNotFound, "provisioning plan %s has no version %d", id, number)
 	}
 	if err != nil {
-		return nil, 0, storageFault(fmt.Errorf("read version of plan: %w", err))
+		return nil, 0, store.Fault(fmt.Errorf("read version of plan: %w", err))
 	}
 	var v versionRecord
 	return &v, found.Version, decode(found, &v, &v.Schema)
@@ -117,7 +117,7 @@ func (s *Service) countPlan(ctx context.Context, b *store.Batch, account fleet.A
 		err = decode(found, &plans, &plans.Schema)
 	}
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return storageFault(err)
+		return store.Fault(err)
 	}
 	if plans.Count >= maxPlans {
 		return fault.New(fault.LimitExceeded, "an account has %d provisioning plans at most", maxPlans)
@@ -221,7 +221,7 @@ func (s *Service) bind(ctx context.Context, b *store.Batch, id string, keys []st
 	}
 	found, err := s.o.Store.GetMany(ctx, keys)
 	if err != nil {
-		return storageFault(fmt.Errorf("read bindings of plans: %w", err))
+		return store.Fault(fmt.Errorf("read bindings of plans: %w", err))
 	}
 	for i, row := range found {
 		if row.Version != 0 {
@@ -382,7 +382,7 @@ func (s *Service) page(ctx context.Context, within store.Range, after string, li
 		return nil
 	})
 	if err != nil {
-		return nil, "", storageFault(fmt.Errorf("read list: %w", err))
+		return nil, "", store.Fault(fmt.Errorf("read list: %w", err))
 	}
 	return rows, next, nil
 }

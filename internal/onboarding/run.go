@@ -62,7 +62,7 @@ func (s *Service) until(ctx context.Context, kind string, fn func(store.Key) err
 			return fn(row.Key)
 		})
 		if err != nil || over {
-			return storageFault(err)
+			return store.Fault(err)
 		}
 	}
 }

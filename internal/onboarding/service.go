@@ -98,13 +98,13 @@ func (s *Service) commit(ctx context.Context, decide func() (store.Batch, error)
 	for range maxAttempts {
 		b, err := decide()
 		if err != nil || len(b.Writes) == 0 {
-			return storageFault(err)
+			return store.Fault(err)
 		}
 		_, err = s.o.Store.Commit(ctx, b)
 		if errors.Is(err, store.ErrConflict) {
 			continue
 		}
-		return storageFault(err)
+		return store.Fault(err)
 	}
 	return errContention()
 }

@@ -94,7 +94,7 @@ func (s *Service) inForce(ctx context.Context, account fleet.Account, name strin
 		return templateInForce{}, noTemplate(name)
 	}
 	if err != nil {
-		return templateInForce{}, storageFault(fmt.Errorf("read %s: %w", k, err))
+		return templateInForce{}, store.Fault(fmt.Errorf("read %s: %w", k, err))
 	}
 	template, known := s.parsed.get(k, found.Version)
 	if !known {

@@ -102,7 +102,7 @@ func (s *Service) ListTemplates(ctx context.Context, account fleet.Account, afte
 		return nil
 	})
 	if err != nil {
-		return nil, "", storageFault(fmt.Errorf("list provisioning templates: %w", err))
+		return nil, "", store.Fault(fmt.Errorf("list provisioning templates: %w", err))
 	}
 	return page, next, nil
 }

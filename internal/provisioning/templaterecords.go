@@ -136,7 +136,7 @@ func (s *Service) readTemplate(ctx context.Context, account fleet.Account, name 
 		return nil, 0, nil
 	}
 	if err != nil {
-		return nil, 0, storageFault(fmt.Errorf("read %s: %w", k, err))
+		return nil, 0, store.Fault(fmt.Errorf("read %s: %w", k, err))
 	}
 	r, err := decodeTemplate(found)
 	return r, found.Version, err
@@ -195,7 +195,7 @@ func (s *Service) changeTemplate(ctx context.Context, account fleet.Account, nam
 		if errors.Is(err, store.ErrConflict) {
 			continue
 		}
-		return storageFault(err)
+		return store.Fault(err)
 	}
 	return fault.New(fault.Throttling, "Too many concurrent changes of the same resource; try again")
 }
@@ -229,17 +229,4 @@ func (a *templateAttempt) save(account fleet.Account, r *templateRecord, change 
 // emit appends an event to the batch.
 func (a *templateAttempt) emit(e event.Event) {
 	a.batch.Events = append(a.batch.Events, event.Envelope{Event: e})
-}
-
-// storageFault gives the store's own errors a code; others pass.
-func storageFault(err error) error {
-	switch {
-	case errors.Is(err, store.ErrDiskFull):
-		return fault.Wrap(fault.Unavailable, err, "The server's storage is full")
-	case errors.Is(err, store.ErrClosed):
-		return fault.Wrap(fault.Unavailable, err, "The server is shutting down")
-	case errors.Is(err, store.ErrUnavailable):
-		return fault.Wrap(fault.Unavailable, err, "The server's storage cannot be reached")
-	}
-	return err
 }

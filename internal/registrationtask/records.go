@@ -101,7 +101,7 @@ func read(ctx context.Context, r store.Reader, k store.Key, v any) (version uint
 		return 0, nil
 	}
 	if err != nil {
-		return 0, storageFault(fmt.Errorf("read %s: %w", k, err))
+		return 0, store.Fault(fmt.Errorf("read %s: %w", k, err))
 	}
 	return found.Version, decode(found, v)
 }
@@ -166,7 +166,7 @@ func (s *Service) step(ctx context.Context, at place, decide func(r *taskRecord)
 		if errors.Is(err, store.ErrConflict) {
 			continue
 		}
-		return r, storageFault(err)
+		return r, store.Fault(err)
 	}
 	return nil, fault.New(fault.Throttling, "Too many concurrent changes of the same resource; try again")
 }
@@ -198,19 +198,6 @@ func (s *Service) changed(ctx context.Context, at place, r *taskRecord) event.En
 	return event.Envelope{Account: at.account, At: s.o.Now(), Actor: actor, Event: event.RegistrationTaskChanged{
 		Task: at.id, Status: string(r.Status), Succeeded: r.Succeeded, Failed: r.Failed, Message: r.Message,
 	}}
-}
-
-// storageFault gives the store's own errors a code; others pass.
-func storageFault(err error) error {
-	switch {
-	case errors.Is(err, store.ErrDiskFull):
-		return fault.Wrap(fault.Unavailable, err, "The server's storage is full")
-	case errors.Is(err, store.ErrClosed):
-		return fault.Wrap(fault.Unavailable, err, "The server is shutting down")
-	case errors.Is(err, store.ErrUnavailable):
-		return fault.Wrap(fault.Unavailable, err, "The server's storage cannot be reached")
-	}
-	return err
 }
 
 func moment(ms int64) time.Time { return time.UnixMilli(ms).UTC() }

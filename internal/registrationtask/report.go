@@ -82,5 +82,5 @@ func (s *Service) WriteReport(ctx context.Context, w io.Writer, account fleet.Ac
 		}
 		return out.Encode(l) //nolint:wrapcheck // the reader has left
 	})
-	return storageFault(err)
+	return store.Fault(err)
 }

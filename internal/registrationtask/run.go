@@ -74,7 +74,7 @@ func (s *Service) look(ctx context.Context, under *sync.WaitGroup) error {
 		return nil
 	})
 	if err != nil {
-		return storageFault(err)
+		return store.Fault(err)
 	}
 	for _, at := range places {
 		s.start(ctx, under, at)
@@ -174,7 +174,7 @@ func (s *Service) countRest(ctx context.Context, at place, r *taskRecord) error 
 		r.Line = number + 1
 		return err
 	})
-	return storageFault(err)
+	return store.Fault(err)
 }
 
 // workThrough reads the file from the task's place, chunk by chunk.
@@ -269,7 +269,7 @@ func (s *Service) workOn(ctx context.Context, at place, r *taskRecord, batch []l
 	}
 	known, err := s.o.Store.GetMany(ctx, keys)
 	if err != nil {
-		return storageFault(fmt.Errorf("read receipts: %w", err))
+		return store.Fault(fmt.Errorf("read receipts: %w", err))
 	}
 	var mu sync.Mutex
 	var failed error
@@ -397,7 +397,7 @@ func (s *Service) fail(ctx context.Context, at place, l *line, why string) error
 		return err
 	}
 	_, err = s.o.Store.Commit(ctx, b)
-	return storageFault(err)
+	return store.Fault(err)
 }
 
 // Trim removes tasks that ended too long ago, with their receipts.
@@ -417,7 +417,7 @@ func (s *Service) Trim(ctx context.Context) error {
 		return nil
 	})
 	if err != nil {
-		return storageFault(err)
+		return store.Fault(err)
 	}
 	for i, at := range old {
 		if err := s.remove(ctx, at, created[i]); err != nil {
@@ -441,18 +441,18 @@ func (s *Service) remove(ctx context.Context, at place, created int64) error {
 			return nil
 		})
 		if err != nil {
-			return storageFault(err)
+			return store.Fault(err)
 		}
 		if len(b.Writes) == 0 {
 			break
 		}
 		within = within.After(b.Writes[len(b.Writes)-1].Key)
 		if _, err := s.o.Store.Commit(ctx, b); err != nil {
-			return storageFault(err)
+			return store.Fault(err)
 		}
 	}
 	_, err := s.o.Store.Commit(ctx, store.Batch{Writes: []store.Write{
 		{Key: newestKey(at.account, at.id, created), Delete: true}, {Key: taskKey(at.account, at.id), Delete: true},
 	}})
-	return storageFault(err)
+	return store.Fault(err)
 }

@@ -103,7 +103,7 @@ func (s *Service) Start(ctx context.Context, account fleet.Account, c StartComma
 			continue
 		}
 		if err != nil {
-			return Task{}, storageFault(err)
+			return Task{}, store.Fault(err)
 		}
 		s.rouse()
 		return taskOf(at.id, r), nil
@@ -198,7 +198,7 @@ func (s *Service) List(ctx context.Context, account fleet.Account, status Status
 		ids, last = append(ids, id), string(row.Key)
 		return nil
 	})
-	return ids, next, storageFault(err)
+	return ids, next, store.Fault(err)
 }
 
 // errStopped ends the work on a task that is to be stopped.

@@ -88,14 +88,14 @@ func (s *Service) AttachedCertificates(ctx context.Context, account fleet.Accoun
 		return nil
 	})
 	if err != nil {
-		return nil, storageFault(fmt.Errorf("list the principals of a thing: %w", err))
+		return nil, store.Fault(fmt.Errorf("list the principals of a thing: %w", err))
 	}
 	var found []AttachedCertificate
 	err = eachAttached(ctx, s.store, rows, func(_ store.Key, c AttachedCertificate) error {
 		found = append(found, c)
 		return nil
 	})
-	return found, storageFault(err)
+	return found, store.Fault(err)
 }
 
 // CertificateThings returns all things that a certificate acts as.
@@ -107,7 +107,7 @@ func (s *Service) CertificateThings(ctx context.Context, account fleet.Account, 
 		return nil
 	})
 	if err != nil {
-		return nil, storageFault(fmt.Errorf("list the things of a certificate: %w", err))
+		return nil, store.Fault(fmt.Errorf("list the things of a certificate: %w", err))
 	}
 	return things, nil
 }

@@ -148,7 +148,7 @@ func (s *Service) ListTargetsForPolicy(ctx context.Context, account fleet.Accoun
 	listed, err := listKeys(ctx, s.store, under(kindPolicyTarget, account, name), p, func(k store.Key) string {
 		return parseRef(k.Last()).arn(scope)
 	})
-	return listed, storageFault(err)
+	return listed, store.Fault(err)
 }
 
 // ListAttachedPolicies returns one page of the names of a target's policies in
@@ -172,5 +172,5 @@ func (s *Service) groupRecords(ctx context.Context, account fleet.Account, group
 		keys[i] = key(kindGroup, account, group)
 	}
 	records, _, err := getMany[groupRecord](ctx, s.store, keys)
-	return records, storageFault(err)
+	return records, store.Fault(err)
 }

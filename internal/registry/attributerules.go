@@ -315,7 +315,7 @@ func (s *Service) findType(ctx context.Context, account fleet.Account, name stri
 	}
 	record, _, err := get[typeRecord](ctx, s.store, key(kindThingType, account, name))
 	if err != nil {
-		return nil, storageFault(err)
+		return nil, store.Fault(err)
 	}
 	if record == nil {
 		return nil, notFound("thing type", name)
@@ -390,5 +390,5 @@ func (s *Service) CheckAttributeRules(
 			found := set.violations(r.Attributes)
 			return Violations{Thing: k.Last(), Violations: found}, len(found) > 0
 		})
-	return listed, storageFault(err)
+	return listed, store.Fault(err)
 }

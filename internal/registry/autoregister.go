@@ -13,6 +13,7 @@ import (
 	"github.com/muster-iot/muster/internal/event"
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/store"
 )
 
 const (
@@ -58,7 +59,7 @@ var errKnown = errors.New("the certificate is registered by now")
 // nothing.
 func (s *Service) KnownIssuer(ctx context.Context, account fleet.Account, c *x509.Certificate) (bool, error) {
 	ids, _, err := get[caSubjectRecord](ctx, s.store, key(kindCASubject, account, subjectHash(c.RawIssuer)))
-	return ids != nil && len(ids.IDs) > 0, storageFault(err)
+	return ids != nil && len(ids.IDs) > 0, store.Fault(err)
 }
 
 // AutoRegister takes up a certificate that has connected and is not known: if
@@ -72,7 +73,7 @@ func (s *Service) AutoRegister(ctx context.Context, account fleet.Account, n New
 	for {
 		record, _, err := get[certificateRecord](ctx, s.store, key(kindCertificate, account, id))
 		if err != nil {
-			return Introduction{}, storageFault(err)
+			return Introduction{}, store.Fault(err)
 		}
 		if record != nil {
 			return s.announceAgain(ctx, account, id, n)
@@ -180,7 +181,7 @@ func (s *Service) automaticIssuer(ctx context.Context, account fleet.Account, n 
 	}
 	candidates, err := loadAuthorities(ctx, s.attempt(ctx, account), subjectHash(n.Certificate.RawIssuer))
 	if err != nil {
-		return "", storageFault(err)
+		return "", store.Fault(err)
 	}
 	candidates = slices.DeleteFunc(candidates, func(c authority) bool { return !hinted(n.Certificate, c.x509) })
 	if len(candidates) == 0 {

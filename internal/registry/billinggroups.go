@@ -162,7 +162,7 @@ func (s *Service) DescribeBillingGroup(ctx context.Context, account fleet.Accoun
 	}
 	record, _, err := get[billingGroupRecord](ctx, s.store, key(kindBillingGroup, account, name))
 	if err != nil {
-		return BillingGroup{}, storageFault(err)
+		return BillingGroup{}, store.Fault(err)
 	}
 	if record == nil {
 		return BillingGroup{}, notFound("billing group", name)
@@ -179,7 +179,7 @@ func (s *Service) ListBillingGroups(ctx context.Context, account fleet.Account, 
 		}
 	}
 	listed, err := listKeys(ctx, s.store, withPrefix(kindBillingGroup, account, prefix), p, store.Key.Last)
-	return listed, storageFault(err)
+	return listed, store.Fault(err)
 }
 
 // ListThingsInBillingGroup returns one page of a billing group's things in
@@ -189,7 +189,7 @@ func (s *Service) ListThingsInBillingGroup(ctx context.Context, account fleet.Ac
 		return Listed[string]{}, err
 	}
 	listed, err := listKeys(ctx, s.store, under(kindBillingGroupThing, account, name), p, store.Key.Last)
-	return listed, storageFault(err)
+	return listed, store.Fault(err)
 }
 
 // resolveBilling returns the two names that a request means.

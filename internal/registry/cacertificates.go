@@ -227,7 +227,7 @@ func (s *Service) checkRegistrationConfig(ctx context.Context, account fleet.Acc
 	case utf8.RuneCountInString(c.TemplateBody) > maxTemplateBody:
 		return fault.New(fault.InvalidRequest, "registrationConfig: templateBody must have at most %d characters", maxTemplateBody)
 	case c.TemplateName != "":
-		return storageFault(s.checkRegistrationTemplate(ctx, account, c.TemplateName))
+		return store.Fault(s.checkRegistrationTemplate(ctx, account, c.TemplateName))
 	}
 	if _, err := provtemplate.Parse([]byte(c.TemplateBody), provtemplate.JITP, provtemplate.DefaultLimits()); err != nil {
 		return fault.Wrap(fault.InvalidRequest, err, "registrationConfig: templateBody: %v", err)
@@ -330,7 +330,7 @@ func (s *Service) DescribeCACertificate(ctx context.Context, account fleet.Accou
 	}
 	record, _, err := get[caRecord](ctx, s.store, key(kindCACertificate, account, id))
 	if err != nil {
-		return CACertificate{}, storageFault(err)
+		return CACertificate{}, store.Fault(err)
 	}
 	if record == nil {
 		return CACertificate{}, notFound("CA certificate", id)
@@ -351,7 +351,7 @@ func (s *Service) ListCACertificates(ctx context.Context, account fleet.Account,
 			wanted := template == "" || r.Registration != nil && r.Registration.TemplateName == template
 			return s.caCertificate(account, k.Last(), r), wanted
 		})
-	return listed, storageFault(err)
+	return listed, store.Fault(err)
 }
 
 // UpdateCACommand changes an authority; nil and empty members change nothing.

@@ -243,7 +243,7 @@ func (s *Service) DescribeCertificate(ctx context.Context, account fleet.Account
 func (s *Service) findCertificate(ctx context.Context, account fleet.Account, id string) (*certificateRecord, error) {
 	record, _, err := get[certificateRecord](ctx, s.store, key(kindCertificate, account, id))
 	if err != nil {
-		return nil, storageFault(err)
+		return nil, store.Fault(err)
 	}
 	if record == nil {
 		return nil, notFound("certificate", id)
@@ -272,7 +272,7 @@ func (s *Service) ListCertificates(ctx context.Context, account fleet.Account, a
 		func(k store.Key, r *certificateRecord) (Certificate, bool) {
 			return s.certificate(account, k.Last(), r), true
 		})
-	return listed, storageFault(err)
+	return listed, store.Fault(err)
 }
 
 // UpdateCertificate sets a certificate's state. Setting the state that it has

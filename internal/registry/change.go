@@ -78,7 +78,7 @@ func (s *Service) commit(
 			continue
 		}
 		if err != nil {
-			return store.Position{}, false, storageFault(err)
+			return store.Position{}, false, store.Fault(err)
 		}
 		if a.empty() {
 			return store.Position{}, false, nil
@@ -87,7 +87,7 @@ func (s *Service) commit(
 		if errors.Is(err, store.ErrConflict) {
 			continue
 		}
-		return position, a.devices, storageFault(err)
+		return position, a.devices, store.Fault(err)
 	}
 	return store.Position{}, false, fault.New(fault.Throttling, "Too many concurrent changes of the same resource; try again")
 }
@@ -143,19 +143,6 @@ func (s *Service) awaitDevices(ctx context.Context, position store.Position) {
 		s.log.WarnContext(ctx, "answered before connected devices saw the change",
 			slog.Uint64("seq", position.Seq), slog.Any("err", err))
 	}
-}
-
-// storageFault gives the store's own errors a code; others pass.
-func storageFault(err error) error {
-	switch {
-	case errors.Is(err, store.ErrDiskFull):
-		return fault.Wrap(fault.Unavailable, err, "The server's storage is full")
-	case errors.Is(err, store.ErrClosed):
-		return fault.Wrap(fault.Unavailable, err, "The server is shutting down")
-	case errors.Is(err, store.ErrUnavailable):
-		return fault.Wrap(fault.Unavailable, err, "The server's storage cannot be reached")
-	}
-	return err
 }
 
 // expect adds the version seen at a key to the batch, once.

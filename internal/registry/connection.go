@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/store"
 )
 
 // CertificateInfo is what admission of a connection needs of a certificate.
@@ -62,13 +63,13 @@ func (s *Service) ConnectionThing(ctx context.Context, account fleet.Account, pr
 		}
 		row, _, err := get[rowRecord](ctx, s.store, key(kindThingPrincipal, account, clientID, of.ref()))
 		if err != nil || row == nil {
-			return ThingInfo{}, false, storageFault(err)
+			return ThingInfo{}, false, store.Fault(err)
 		}
 		name = clientID
 	}
 	thing, _, err := get[thingRecord](ctx, s.store, key(kindThing, account, name))
 	if err != nil || thing == nil {
-		return ThingInfo{}, false, storageFault(err)
+		return ThingInfo{}, false, store.Fault(err)
 	}
 	info = ThingInfo{
 		Name: name, TypeName: thing.TypeName, Attributes: thing.Attributes,
@@ -77,7 +78,7 @@ func (s *Service) ConnectionThing(ctx context.Context, account fleet.Account, pr
 	if thing.TypeName != "" {
 		of, _, err := get[typeRecord](ctx, s.store, key(kindThingType, account, thing.TypeName))
 		if err != nil {
-			return ThingInfo{}, false, storageFault(err)
+			return ThingInfo{}, false, store.Fault(err)
 		}
 		if of != nil {
 			info.Propagating = of.Propagating

@@ -263,5 +263,5 @@ func (s *Service) PastThings(ctx context.Context, account fleet.Account, name st
 	self := func(k store.Key) store.Key { return k }
 	listed, err := listRecords[tombstoneRecord](ctx, s.store, under(kindThingTombstone, account, name), p, self,
 		func(k store.Key, r *tombstoneRecord) (PastThing, bool) { return pastThing(k, r), true })
-	return listed, storageFault(err)
+	return listed, store.Fault(err)
 }

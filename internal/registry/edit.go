@@ -53,7 +53,7 @@ func (s *Service) EditThing(ctx context.Context, account fleet.Account, c EditCo
 	var edited Edited
 	command := s.editing(account, c, &edited)
 	if c.DryRun {
-		err := storageFault(command(ctx, s.attempt(ctx, account)))
+		err := store.Fault(command(ctx, s.attempt(ctx, account)))
 		return edited, err
 	}
 	err := s.change(ctx, account, command)
@@ -202,7 +202,7 @@ func (s *Service) RemoveThing(ctx context.Context, account fleet.Account, c Remo
 		return a.join(c.Joined, Edited{Before: gone})
 	}
 	if c.DryRun {
-		err := storageFault(command(ctx, s.attempt(ctx, account)))
+		err := store.Fault(command(ctx, s.attempt(ctx, account)))
 		return gone, err
 	}
 	err := s.change(ctx, account, command)

@@ -109,7 +109,7 @@ func (s *Service) grantsOn(ctx context.Context, account fleet.Account, of refere
 func (s *Service) grantsOfThing(ctx context.Context, account fleet.Account, name string, found grants) error {
 	thing, _, err := get[thingRecord](ctx, s.store, key(kindThing, account, name))
 	if err != nil {
-		return storageFault(err)
+		return store.Fault(err)
 	}
 	if thing == nil {
 		return notFound("thing", name)
@@ -166,7 +166,7 @@ func (s *Service) inForce(ctx context.Context, account fleet.Account, found gran
 	}
 	records, _, err := getMany[policyRecord](ctx, s.store, keys)
 	if err != nil {
-		return nil, storageFault(err)
+		return nil, store.Fault(err)
 	}
 	policies := make([]EffectivePolicy, 0, len(names))
 	for i, record := range records {

@@ -86,7 +86,7 @@ func (s *Service) UpdateEventConfigurations(ctx context.Context, account fleet.A
 func (s *Service) DescribeEventConfigurations(ctx context.Context, account fleet.Account) (EventConfigurations, error) {
 	record, _, err := get[eventConfigRecord](ctx, s.store, key(kindEventConfig, account))
 	if err != nil {
-		return EventConfigurations{}, storageFault(err)
+		return EventConfigurations{}, store.Fault(err)
 	}
 	c := EventConfigurations{Enabled: map[string]bool{}}
 	for kind := range eventKinds() {

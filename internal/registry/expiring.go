@@ -35,7 +35,7 @@ func (s *Service) ListExpiring(ctx context.Context, account fleet.Account, until
 	if !strings.HasPrefix(p.After, kindCertificateExpiry+"\x00") {
 		var err error
 		if listed, err = s.expiringAuthorities(ctx, account, until, p); err != nil || listed.Next != "" {
-			return listed, storageFault(err)
+			return listed, store.Fault(err)
 		}
 		p.After = ""
 		if len(listed.Items) == p.size() {
@@ -47,7 +47,7 @@ func (s *Service) ListExpiring(ctx context.Context, account fleet.Account, until
 	p.Limit = p.size() - len(listed.Items)
 	rest, err := s.expiringCertificates(ctx, account, until, p)
 	if err != nil {
-		return listed, storageFault(err)
+		return listed, store.Fault(err)
 	}
 	return Listed[Expiring]{Items: append(listed.Items, rest.Items...), Next: rest.Next}, nil
 }

@@ -33,7 +33,7 @@ func (s *Service) ListThingGroups(ctx context.Context, account fleet.Account, f 
 			within = withPrefix(kindGroupChild, account, f.NamePrefix, "")
 		}
 		listed, err := listKeys(ctx, s.store, within, p, store.Key.Last)
-		return listed, storageFault(err)
+		return listed, store.Fault(err)
 	}
 	if err := checkName("parentGroup", f.Parent); err != nil {
 		return Listed[string]{}, err
@@ -43,11 +43,11 @@ func (s *Service) ListThingGroups(ctx context.Context, account fleet.Account, f 
 	}
 	if f.Recursive == nil || !*f.Recursive {
 		listed, err := listKeys(ctx, s.store, withPrefix(kindGroupChild, account, f.NamePrefix, f.Parent), p, store.Key.Last)
-		return listed, storageFault(err)
+		return listed, store.Fault(err)
 	}
 	names, err := descendants(ctx, s.store, account, f.Parent)
 	if err != nil {
-		return Listed[string]{}, storageFault(err)
+		return Listed[string]{}, store.Fault(err)
 	}
 	names = slices.DeleteFunc(names, func(name string) bool { return !strings.HasPrefix(name, f.NamePrefix) })
 	return listNames(names, p), nil

@@ -342,7 +342,7 @@ func (s *Service) DescribeThingGroup(ctx context.Context, account fleet.Account,
 func (s *Service) findGroup(ctx context.Context, account fleet.Account, name string) (*groupRecord, error) {
 	record, _, err := get[groupRecord](ctx, s.store, key(kindGroup, account, name))
 	if err != nil {
-		return nil, storageFault(err)
+		return nil, store.Fault(err)
 	}
 	if record == nil {
 		return nil, notFound("thing group", name)
@@ -358,7 +358,7 @@ func (s *Service) Groups(ctx context.Context, account fleet.Account, names []str
 	}
 	records, _, err := getMany[groupRecord](ctx, s.store, keys)
 	if err != nil {
-		return nil, storageFault(err)
+		return nil, store.Fault(err)
 	}
 	groups := make([]Group, 0, len(names))
 	for i, record := range records {

@@ -93,7 +93,7 @@ func (s *Service) ImportThings(ctx context.Context, account fleet.Account, c Imp
 	}
 	first, err := s.prefetch(ctx, account, c.Things)
 	if err != nil {
-		return nil, storageFault(err)
+		return nil, store.Fault(err)
 	}
 	answers := make([]ThingImported, len(c.Things))
 	chains := sameName(c.Things)
@@ -156,7 +156,7 @@ func (s *Service) importThing(
 	if err == nil {
 		command := s.importing(account, c.Mode, line, &answer.Result)
 		if c.DryRun {
-			err = storageFault(command(ctx, s.dryAttempt(ctx, account, first)))
+			err = store.Fault(command(ctx, s.dryAttempt(ctx, account, first)))
 		} else {
 			position, devices, err = s.commit(ctx, account, first, command)
 		}

@@ -62,7 +62,7 @@ func keySocketSetting(account fleet.Account) store.Key {
 // IndexingConfiguration returns what the fleet index of an account holds.
 func (s *Service) IndexingConfiguration(ctx context.Context, account fleet.Account) (fleet.Indexing, error) {
 	config, _, _, err := s.readIndexing(ctx, s.store, account)
-	return config, storageFault(err)
+	return config, store.Fault(err)
 }
 
 // readIndexing reads the configuration with the versions of its two records.

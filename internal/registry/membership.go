@@ -302,13 +302,13 @@ func (s *Service) ListThingsInThingGroup(ctx context.Context, account fleet.Acco
 	if recursive {
 		below, err := descendants(ctx, s.store, account, group)
 		if err != nil {
-			return Listed[string]{}, storageFault(err)
+			return Listed[string]{}, store.Fault(err)
 		}
 		groups = append(groups, below...)
 		slices.Sort(groups)
 	}
 	listed, err := s.listMembers(ctx, account, groups, p)
-	return listed, storageFault(err)
+	return listed, store.Fault(err)
 }
 
 // listMembers pages through the members of several groups in order.

@@ -213,7 +213,7 @@ func (s *Service) Owned(ctx context.Context, account fleet.Account, id string, p
 // at most a number.
 func (s *Service) CountPending(ctx context.Context, account fleet.Account, claim string, most int) (int, error) {
 	rows, _, err := keysOf(ctx, s.store, under(kindCertificatePendingClaim, account, claimPart(claim)), "", most)
-	return len(rows), storageFault(err)
+	return len(rows), store.Fault(err)
 }
 
 // SweepPending deletes what has waited too long and was used for nothing, and
@@ -225,7 +225,7 @@ func (s *Service) SweepPending(ctx context.Context) (int, error) {
 	for after := ""; ; {
 		rows, _, err := keysOf(ctx, s.store, within, after, batch)
 		if err != nil || len(rows) == 0 {
-			return deleted, storageFault(err)
+			return deleted, store.Fault(err)
 		}
 		for _, row := range rows {
 			parts := row.Parts()

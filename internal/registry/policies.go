@@ -168,7 +168,7 @@ func (s *Service) findPolicy(ctx context.Context, account fleet.Account, name st
 	}
 	record, _, err := get[policyRecord](ctx, s.store, key(kindPolicy, account, name))
 	if err != nil {
-		return nil, storageFault(err)
+		return nil, store.Fault(err)
 	}
 	if record == nil {
 		return nil, notFound("policy", name)
@@ -196,7 +196,7 @@ func (s *Service) ListPolicies(ctx context.Context, account fleet.Account, ascen
 	owner := func(k store.Key) store.Key { return key(kindPolicy, account, k.Last()) }
 	listed, err := listRecords[policyRecord](ctx, s.store, under(kind, account), p, owner,
 		func(k store.Key, r *policyRecord) (Policy, bool) { return s.policy(account, k.Last(), r), true })
-	return listed, storageFault(err)
+	return listed, store.Fault(err)
 }
 
 // DeletePolicy removes a policy that has one version and no targets.

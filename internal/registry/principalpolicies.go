@@ -55,5 +55,5 @@ func (s *Service) ListPolicyPrincipals(ctx context.Context, account fleet.Accoun
 	scope := s.scope(account)
 	certificates := withPrefix(kindPolicyTarget, account, reference{kind: fleet.ARNCertificate}.ref(), name)
 	listed, err := listKeys(ctx, s.store, certificates, p, func(k store.Key) string { return parseRef(k.Last()).arn(scope) })
-	return listed, storageFault(err)
+	return listed, store.Fault(err)
 }

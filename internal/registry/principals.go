@@ -205,7 +205,7 @@ func (s *Service) listAttachments(
 		return made, kind == "" || kind == made.Kind
 	})
 	if err != nil {
-		return Listed[Attachment]{}, storageFault(fmt.Errorf("list attachments: %w", err))
+		return Listed[Attachment]{}, store.Fault(fmt.Errorf("list attachments: %w", err))
 	}
 	return listed, nil
 }

@@ -126,7 +126,7 @@ func (s *Service) ActsAs(ctx context.Context, account fleet.Account, certificate
 	}
 	of := reference{kind: fleet.ARNCertificate, name: certificateID}
 	row, _, err := get[rowRecord](ctx, s.store, key(kindThingPrincipal, account, thing, of.ref()))
-	return row != nil, storageFault(err)
+	return row != nil, store.Fault(err)
 }
 
 // add takes the batch of another domain into the attempt's own.

@@ -77,7 +77,7 @@ func (s *Service) Vouched(ctx context.Context, account fleet.Account, certificat
 	}
 	under, err := stand(ctx, s.attempt(ctx, account))
 	if err != nil {
-		return nil, "", storageFault(err)
+		return nil, "", store.Fault(err)
 	}
 	return parsed.x509, under.ca, nil
 }
@@ -202,5 +202,5 @@ func (s *Service) ListCertificatesByCA(ctx context.Context, account fleet.Accoun
 		func(k store.Key, r *certificateRecord) (Certificate, bool) {
 			return s.certificate(account, k.Last(), r), true
 		})
-	return listed, storageFault(err)
+	return listed, store.Fault(err)
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/provtemplate"
+	"github.com/muster-iot/muster/internal/store"
 )
 
 // Rehearsal is what a plan would meet.
@@ -28,13 +29,13 @@ func (s *Service) Rehearse(ctx context.Context, account fleet.Account, plan *pro
 	r := Rehearsal{PolicyExists: map[string]bool{}}
 	a := s.attempt(ctx, account)
 	if err := lookAhead(ctx, a, plan, &r); err != nil {
-		return Rehearsal{}, storageFault(err)
+		return Rehearsal{}, store.Fault(err)
 	}
 	rehearsed := *plan
 	if c := plan.Certificate; c != nil && (c.CSR != "" || c.ID == standIn) {
 		rehearsed.Certificate = nil
 	}
-	r.Refusal = storageFault(s.rehearse(ctx, a, &rehearsed))
+	r.Refusal = store.Fault(s.rehearse(ctx, a, &rehearsed))
 	switch fault.CodeOf(r.Refusal) { //nolint:exhaustive // the others are about the plan
 	case fault.Internal, fault.Unavailable:
 		return Rehearsal{}, r.Refusal

@@ -135,5 +135,5 @@ func replace(ctx context.Context, a *attempt, thing string, record *thingRecord,
 // NotReplacedError.
 func (s *Service) CanReplace(ctx context.Context, account fleet.Account, thing, id string) error {
 	_, err := mustReplace(ctx, s.attempt(ctx, account), &ReplaceCommand{Thing: thing, By: id})
-	return storageFault(err)
+	return store.Fault(err)
 }

@@ -247,7 +247,7 @@ func (i *listImport) revokeListed(ctx context.Context, chunk []crl.Entry) error 
 			return nil
 		})
 		if err != nil {
-			return storageFault(fmt.Errorf("look for serial number %s: %w", entry.Serial, err))
+			return store.Fault(fmt.Errorf("look for serial number %s: %w", entry.Serial, err))
 		}
 	}
 	for len(ids) > 0 {
@@ -333,7 +333,7 @@ func (i *listImport) sweep(ctx context.Context) (removed int, err error) {
 			return nil
 		})
 		if err != nil {
-			return removed, storageFault(fmt.Errorf("look for entries of earlier lists: %w", err))
+			return removed, store.Fault(fmt.Errorf("look for entries of earlier lists: %w", err))
 		}
 		if last == "" {
 			return removed, nil
@@ -412,7 +412,7 @@ const kindRevokedComplete = "certificate-revoked-complete"
 func (s *Service) RecordRevoked(ctx context.Context) error {
 	done, _, err := get[rowRecord](ctx, s.store, store.K(kindRevokedComplete))
 	if err != nil || done != nil {
-		return storageFault(err)
+		return store.Fault(err)
 	}
 	var found []func(*attempt) error
 	flush := func() error {
@@ -427,7 +427,7 @@ func (s *Service) RecordRevoked(ctx context.Context) error {
 			return nil
 		}
 		_, err := s.store.Commit(ctx, a.batch)
-		return storageFault(err)
+		return store.Fault(err)
 	}
 	err = each[certificateRecord](ctx, s.store, kindCertificate, func(account fleet.Account, id string, r *certificateRecord) error {
 		if r.Status != StatusRevoked || !issuedHere(r) {
@@ -443,7 +443,7 @@ func (s *Service) RecordRevoked(ctx context.Context) error {
 		return flush()
 	})
 	if err != nil {
-		return storageFault(fmt.Errorf("look for revoked certificates: %w", err))
+		return store.Fault(fmt.Errorf("look for revoked certificates: %w", err))
 	}
 	found = append(found, func(a *attempt) error {
 		a.row(store.K(kindRevokedComplete))

@@ -53,7 +53,7 @@ func (s *Service) finder(kind, word string, valid func(string) bool) tag.Finder 
 		k := key(kind, account, name)
 		found, err := s.store.GetMany(ctx, []store.Key{k})
 		if err != nil {
-			return store.Expect{}, storageFault(err)
+			return store.Expect{}, store.Fault(err)
 		}
 		if found[0].Version == 0 {
 			return store.Expect{}, notFound(word, name)

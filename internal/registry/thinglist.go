@@ -38,10 +38,10 @@ func (s *Service) ListThings(ctx context.Context, account fleet.Account, f ListT
 	owner := func(k store.Key) store.Key { return key(kindThing, account, k.Last()) }
 	within, err := f.narrowest(ctx, s.store, account, p)
 	if err != nil {
-		return Listed[Thing]{}, storageFault(err)
+		return Listed[Thing]{}, store.Fault(err)
 	}
 	listed, err := listRecords[thingRecord](ctx, s.store, within, p, owner, item)
-	return listed, storageFault(err)
+	return listed, store.Fault(err)
 }
 
 // narrowProbe and narrowProbes are how many rows are counted at first, and at

@@ -362,7 +362,7 @@ func (s *Service) DescribeThing(ctx context.Context, account fleet.Account, name
 	}
 	record, _, err := get[thingRecord](ctx, s.store, key(kindThing, account, name))
 	if err != nil {
-		return Thing{}, storageFault(err)
+		return Thing{}, store.Fault(err)
 	}
 	if record == nil {
 		return Thing{}, notFound("thing", name)
@@ -378,7 +378,7 @@ func (s *Service) Things(ctx context.Context, account fleet.Account, names []str
 	}
 	records, _, err := getMany[thingRecord](ctx, s.store, keys)
 	if err != nil {
-		return nil, storageFault(err)
+		return nil, store.Fault(err)
 	}
 	things := make([]Thing, 0, len(names))
 	for i, record := range records {
@@ -392,5 +392,5 @@ func (s *Service) Things(ctx context.Context, account fleet.Account, names []str
 // ThingExists tells whether a thing of this name is registered.
 func (s *Service) ThingExists(ctx context.Context, account fleet.Account, name string) (bool, error) {
 	record, _, err := get[thingRecord](ctx, s.store, key(kindThing, account, name))
-	return record != nil, storageFault(err)
+	return record != nil, store.Fault(err)
 }

@@ -270,5 +270,5 @@ func (s *Service) ListThingTypes(ctx context.Context, account fleet.Account, onl
 	listed, err := listRecords[typeRecord](ctx, s.store, within, p, self, func(k store.Key, r *typeRecord) (ThingType, bool) {
 		return s.thingType(account, k.Last(), r), true
 	})
-	return listed, storageFault(err)
+	return listed, store.Fault(err)
 }

@@ -126,7 +126,7 @@ func (s *Service) checkTransferTarget(ctx context.Context, account, to fleet.Acc
 	}
 	found, err := s.accountExists(ctx, to)
 	if err != nil {
-		return storageFault(err)
+		return store.Fault(err)
 	}
 	if !found {
 		return fault.New(fault.InvalidRequest, "targetAwsAccount: there is no account %s", to)
@@ -339,5 +339,5 @@ func (s *Service) ListOutgoingCertificates(ctx context.Context, account fleet.Ac
 		func(k store.Key, r *certificateRecord) (Certificate, bool) {
 			return s.certificate(account, k.Last(), r), r.Status == StatusPendingTransfer && r.Transfer != nil
 		})
-	return listed, storageFault(err)
+	return listed, store.Fault(err)
 }

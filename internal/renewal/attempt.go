@@ -70,7 +70,7 @@ func (a *attempt) load(ctx context.Context, at place) (*slot, error) {
 	}
 	found, err := a.s.o.Store.Get(ctx, at.key())
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return nil, storageFault(fmt.Errorf("read renewal %s: %w", at.key(), err))
+		return nil, store.Fault(fmt.Errorf("read renewal %s: %w", at.key(), err))
 	}
 	return a.add(at, found)
 }
@@ -83,7 +83,7 @@ func (a *attempt) loadAll(ctx context.Context, account fleet.Account, thing stri
 		return nil
 	})
 	if err != nil {
-		return nil, storageFault(fmt.Errorf("read the renewals of thing %s: %w", thing, err))
+		return nil, store.Fault(fmt.Errorf("read the renewals of thing %s: %w", thing, err))
 	}
 	all := make([]*slot, 0, len(found))
 	for _, r := range found {
@@ -203,7 +203,7 @@ func (s *Service) change(ctx context.Context, decide func(*attempt) error) error
 		if err == nil {
 			a.count()
 		}
-		return storageFault(err)
+		return store.Fault(err)
 	}
 	return fault.New(fault.Throttling, "Too many concurrent changes of the same resource; try again")
 }

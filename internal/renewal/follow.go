@@ -136,7 +136,7 @@ const rebuildBatch = 512
 func (s *Service) Rebuild(ctx context.Context) (store.Cursor, error) {
 	state, err := s.o.Store.Snapshot(ctx)
 	if err != nil {
-		return store.Cursor{}, storageFault(fmt.Errorf("rebuild renewals: %w", err))
+		return store.Cursor{}, store.Fault(fmt.Errorf("rebuild renewals: %w", err))
 	}
 	defer state.Close() //nolint:errcheck // it was only read
 	var proofs, batch []Seen

@@ -107,7 +107,7 @@ func (s *Service) page(ctx context.Context, within store.Range, q Query) (rows [
 		return nil
 	})
 	if err != nil {
-		return nil, "", storageFault(fmt.Errorf("list renewals: %w", err))
+		return nil, "", store.Fault(fmt.Errorf("list renewals: %w", err))
 	}
 	return rows, next, nil
 }
@@ -123,7 +123,7 @@ func (s *Service) behind(ctx context.Context, rows []store.Record) ([]store.Reco
 	}
 	found, err := s.o.Store.GetMany(ctx, keys)
 	if err != nil {
-		return nil, storageFault(fmt.Errorf("list renewals: %w", err))
+		return nil, store.Fault(fmt.Errorf("list renewals: %w", err))
 	}
 	return found, nil
 }

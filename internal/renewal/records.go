@@ -3,13 +3,11 @@ package renewal
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math"
 	"time"
 
 	"github.com/muster-iot/muster/internal/event"
-	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/store"
 )
@@ -136,19 +134,6 @@ func decode(found store.Record, v any, schema *int) error {
 	return nil
 }
 
-// storageFault gives the store's own errors a code; others pass.
-func storageFault(err error) error {
-	switch {
-	case errors.Is(err, store.ErrDiskFull):
-		return fault.Wrap(fault.Unavailable, err, "The server's storage is full")
-	case errors.Is(err, store.ErrClosed):
-		return fault.Wrap(fault.Unavailable, err, "The server is shutting down")
-	case errors.Is(err, store.ErrUnavailable):
-		return fault.Wrap(fault.Unavailable, err, "The server's storage cannot be reached")
-	}
-	return err
-}
-
 // thingsOf reads the thing of each certificate that a renewal is under way to; a
 // certificate without one is missing.
 func (s *Service) thingsOf(ctx context.Context, r store.Reader, keys []store.Key) (map[store.Key]string, error) {
@@ -158,7 +143,7 @@ func (s *Service) thingsOf(ctx context.Context, r store.Reader, keys []store.Key
 	}
 	found, err := r.GetMany(ctx, keys)
 	if err != nil {
-		return nil, storageFault(fmt.Errorf("read renewals by certificate: %w", err))
+		return nil, store.Fault(fmt.Errorf("read renewals by certificate: %w", err))
 	}
 	for _, one := range found {
 		if one.Version == 0 {

@@ -88,7 +88,7 @@ func (s *Service) due(ctx context.Context, failed map[place]error) ([]place, err
 			return nil
 		})
 		if err != nil || over {
-			return found, storageFault(err)
+			return found, store.Fault(err)
 		}
 	}
 }

@@ -122,7 +122,7 @@ func (s *Service) change(
 		}
 		present, version, err := Read(ctx, s.store, resource)
 		if err != nil {
-			return storageFault(err)
+			return store.Fault(err)
 		}
 		after, changed, err := decide(present)
 		if err != nil {
@@ -143,7 +143,7 @@ func (s *Service) change(
 		if errors.Is(err, store.ErrConflict) {
 			continue
 		}
-		return storageFault(err)
+		return store.Fault(err)
 	}
 	return fault.New(fault.Throttling, "Too many concurrent changes of the same resource; try again")
 }
@@ -160,7 +160,7 @@ func (s *Service) List(ctx context.Context, account fleet.Account, arn, after st
 	}
 	present, _, err := Read(ctx, s.store, resource)
 	if err != nil {
-		return nil, "", storageFault(err)
+		return nil, "", store.Fault(err)
 	}
 	for _, key := range slices.Sorted(maps.Keys(present)) {
 		if after != "" && key <= after {
@@ -185,17 +185,4 @@ func (s *Service) resolve(account fleet.Account, text string) (fleet.ARN, Finder
 		return fleet.ARN{}, nil, fault.New(fault.InvalidRequest, "resourceArn: a resource of kind %s has no tags; these have: %s", resource.Kind, s.kinds)
 	}
 	return resource, find, nil
-}
-
-// storageFault gives the store's own errors a code; others pass.
-func storageFault(err error) error {
-	switch {
-	case errors.Is(err, store.ErrDiskFull):
-		return fault.Wrap(fault.Unavailable, err, "The server's storage is full")
-	case errors.Is(err, store.ErrClosed):
-		return fault.Wrap(fault.Unavailable, err, "The server is shutting down")
-	case errors.Is(err, store.ErrUnavailable):
-		return fault.Wrap(fault.Unavailable, err, "The server's storage cannot be reached")
-	}
-	return err
 }
