@@ -197,15 +197,16 @@ func (s *Service) Vote(ctx context.Context, account fleet.Account, c VoteCommand
 		switch tally(&binding, r.Votes, people, author) {
 		case Yes:
 			b.move(account, &r.Request, Approved)
-			s.decisions.WithLabelValues("approved").Inc()
 		case No:
 			b.move(account, &r.Request, Denied)
-			s.decisions.WithLabelValues("denied").Inc()
 		case Abstain:
 		}
 		out = r.Request
 		return b.save(account, &r.Request, &vote)
 	})
+	if err == nil && out.State != Pending {
+		s.decisions.WithLabelValues(strings.ToLower(string(out.State))).Inc()
+	}
 	return out, err
 }
 
@@ -307,7 +308,9 @@ func (s *Service) Sweep(ctx context.Context) error {
 	}
 	for _, row := range over {
 		account := fleet.Account(row.Parts()[2])
+		ended := false
 		err := s.change(ctx, account, func(b *batch) error {
+			ended = false
 			var r requestRecord
 			found, err := b.load(ctx, requestKey(account, row.Last()), &r)
 			if err != nil {
@@ -317,12 +320,15 @@ func (s *Service) Sweep(ctx context.Context) error {
 				b.remove(row)
 				return nil
 			}
+			ended = true
 			b.move(account, &r.Request, Expired)
-			s.decisions.WithLabelValues("expired").Inc()
 			return b.save(account, &r.Request, nil)
 		})
 		if err != nil {
 			return err
+		}
+		if ended {
+			s.decisions.WithLabelValues("expired").Inc()
 		}
 	}
 	return nil

@@ -43,6 +43,7 @@ func (s *Service) Run(ctx context.Context) error {
 	look, trim := time.NewTicker(lookEvery), time.NewTicker(trimEvery)
 	defer look.Stop()
 	defer trim.Stop()
+	s.trim(ctx)
 	for {
 		if err := s.look(ctx, &under); err != nil && ctx.Err() == nil {
 			s.o.Logger.ErrorContext(ctx, "registration tasks are not looked after", slog.Any("err", err))
@@ -51,12 +52,17 @@ func (s *Service) Run(ctx context.Context) error {
 		case <-s.wake:
 		case <-look.C:
 		case <-trim.C:
-			if err := s.Trim(ctx); err != nil && ctx.Err() == nil {
-				s.o.Logger.ErrorContext(ctx, "old registration tasks are not removed", slog.Any("err", err))
-			}
+			s.trim(ctx)
 		case <-ctx.Done():
 			return nil
 		}
+	}
+}
+
+// trim is Trim, whose trouble is for the next time.
+func (s *Service) trim(ctx context.Context) {
+	if err := s.Trim(ctx); err != nil && ctx.Err() == nil {
+		s.o.Logger.ErrorContext(ctx, "old registration tasks are not removed", slog.Any("err", err))
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -573,159 +572,6 @@ func (h *neighbourhood) pageTokens(of *neighbour) {
 	}
 }
 
-// opsCase is a call of /ops/v1 on another account's resources by somebody who
-// has the same names.
-type opsCase struct {
-	path, body string
-	// refused is the fault's code, "" for an answer about the caller's own.
-	refused string
-}
-
-// opsCases has one or more for each operation of /ops/v1, by pattern.
-func opsCases(of *neighbour) map[string][]opsCase {
-	const installation = "Forbidden"
-	const onlyLooks = `{"policyDocument":"{\"Version\":\"2012-10-17\",\"Statement\":{\"Effect\":\"Allow\",\"Action\":\"iot:ListThings\",\"Resource\":\"*\"}}"}`
-	return map[string][]opsCase{
-		"POST backup":        {{path: "backup", body: `{"recipient":"age1x"}`, refused: installation}},
-		"GET doctor":         {{path: "doctor", refused: installation}},
-		"POST doctor/repair": {{path: "doctor/repair", refused: installation}},
-		"POST drain":         {{path: "drain", refused: installation}},
-		"GET drain":          {{path: "drain", refused: installation}},
-		"DELETE drain":       {{path: "drain", refused: installation}},
-		"POST accounts":      {{path: "accounts", body: `{"name":"x"}`, refused: installation}, {path: "accounts", body: `{"name":"x","id":"` + of.account + `"}`, refused: installation}},
-		"GET accounts":       {{path: "accounts"}},
-		"GET accounts/{account}": {
-			{path: "accounts/" + of.account, refused: "ResourceNotFound"},
-			{path: "accounts/000000000000", refused: "ResourceNotFound"},
-			{path: "accounts/999999999999", refused: "ResourceNotFound"},
-		},
-		// The caller's own trail holds what it asked for before, names of others
-		// among it: those records are not asked for.
-		"GET audit/records":                                      {{path: "audit/records?name=CreateThing"}, {path: "audit/records?resource=arn:aws:iot:us-east-1:" + of.account + ":thing/pump"}},
-		"GET audit/export":                                       {{path: "audit/export?to=2020-01-01T00:00:00Z"}},
-		"GET audit/follow":                                       {{path: "audit/follow?after=none", refused: "InvalidRequest"}},
-		"GET audit/verify":                                       {{path: "audit/verify"}},
-		"GET audit/head":                                         {{path: "audit/head"}},
-		"POST accounts/{account}/close":                          {{path: "accounts/" + of.account + "/close", refused: installation}},
-		"POST accounts/{account}/reopen":                         {{path: "accounts/" + of.account + "/reopen", refused: installation}},
-		"GET connections/{clientId}/denials":                     {{path: "connections/pump/denials"}},
-		"GET principals/{certificateId}/denials":                 {{path: "principals/" + of.certID + "/denials"}},
-		"POST connections/{clientId}/explain":                    {{path: "connections/pump/explain", body: `{"action":"iot:Publish","topic":"t","certificateId":"` + of.certID + `"}`, refused: "ResourceNotFound"}},
-		"GET things/{thing}/connections":                         {{path: "things/pump/connections"}},
-		"PUT connectivity/settings":                              {{path: "connectivity/settings", body: `{"waitSeconds":7}`}},
-		"PUT connectivity/settings/{group}":                      {{path: "connectivity/settings/site", body: `{"waitSeconds":7}`}},
-		"PUT things/{thing}/gateway":                             {{path: "things/pump/gateway", body: `{"gateway":"nobodys"}`, refused: "ResourceNotFound"}},
-		"GET connections/{clientId}/history":                     {{path: "connections/pump/history"}},
-		"GET groups/{group}/history":                             {{path: "groups/site/history"}, {path: "groups/low/history"}},
-		"GET things/{thing}/group-history":                       {{path: "things/pump/group-history"}},
-		"GET groups/{group}/things/{thing}/why":                  {{path: "groups/site/things/pump/why"}, {path: "groups/low/things/pump/why"}},
-		"GET certificates/expiring":                              {{path: "certificates/expiring?within=720h"}},
-		"GET approvals":                                          {{path: "approvals"}, {path: "approvals?state=USED"}},
-		"GET approvals/{approval}":                               {{path: "approvals/apr_none", refused: "ResourceNotFound"}},
-		"POST approvals/{approval}/approve":                      {{path: "approvals/apr_none/approve", body: `{}`, refused: "ResourceNotFound"}},
-		"POST approvals/{approval}/deny":                         {{path: "approvals/apr_none/deny", body: `{"reason":"x"}`, refused: "ResourceNotFound"}},
-		"POST approvals/{approval}/withdraw":                     {{path: "approvals/apr_none/withdraw", body: `{}`, refused: "ResourceNotFound"}},
-		"GET approval-authorities":                               {{path: "approval-authorities"}},
-		"GET approval-authorities/{authority}":                   {{path: "approval-authorities/own", refused: "ResourceNotFound"}},
-		"PUT approval-authorities/{authority}":                   {{path: "approval-authorities/own", body: `{"kind":"USER_GROUP","userGroup":"keepers"}`, refused: "InvalidRequest"}},
-		"DELETE approval-authorities/{authority}":                {{path: "approval-authorities/own", refused: "ResourceNotFound"}},
-		"GET approval-bindings":                                  {{path: "approval-bindings"}},
-		"GET approval-bindings/{template}":                       {{path: "approval-bindings/joins", refused: "ResourceNotFound"}},
-		"PUT approval-bindings/{template}":                       {{path: "approval-bindings/joins", body: `{"rule":"ANY_OF","authorities":["own"]}`, refused: "InvalidRequest"}},
-		"DELETE approval-bindings/{template}":                    {{path: "approval-bindings/joins", refused: "ResourceNotFound"}},
-		"GET certificate-renewals":                               {{path: "certificate-renewals"}, {path: "certificate-renewals?thing=pump"}, {path: "certificate-renewals?step=BEGUN"}},
-		"PUT ca-certificates/{caCertificateId}/declaration":      {{path: "ca-certificates/" + of.caID + "/declaration", body: `{"statement":"ours"}`, refused: "ResourceNotFound"}},
-		"POST ca-certificates/{caCertificateId}/revocation-list": {{path: "ca-certificates/" + of.caID + "/revocation-list", body: "x", refused: "ResourceNotFound"}},
-		"POST policies/lint":                                     {{path: "policies/lint", body: `{"policyName":"may"}`}},
-		"PUT thing-types/{type}/attribute-rules":                 {{path: "thing-types/pumps/attribute-rules", body: `{}`}},
-		"POST thing-types/{type}/attribute-rules/check":          {{path: "thing-types/pumps/attribute-rules/check", body: `{}`}},
-		"POST things/import":                                     {{path: "things/import", body: `{"mode":"upsert","dryRun":true,"things":[{"name":"pump"}]}`}},
-		"POST things/{thing}/decommission":                       {{path: "things/pump/decommission", body: `{}`}},
-		// Operators: the names are the caller's own, or nobody's.
-		"POST users":                                         {{path: "users", body: `{"userName":"newcomer"}`}},
-		"PUT users/{name}/password":                          {{path: "users/alice/password", body: `{"password":"long enough for all"}`, refused: "ResourceNotFound"}},
-		"POST users/{name}/revoke-sessions":                  {{path: "users/alice/revoke-sessions", refused: "ResourceNotFound"}},
-		"POST users/{name}/access-keys":                      {{path: "users/alice/access-keys", refused: "ResourceNotFound"}},
-		"GET users/{name}":                                   {{path: "users/alice", refused: "ResourceNotFound"}},
-		"DELETE users/{name}":                                {{path: "users/alice", refused: "ResourceNotFound"}},
-		"DELETE users/{name}/password":                       {{path: "users/alice/password", refused: "ResourceNotFound"}},
-		"GET users/{name}/access-keys":                       {{path: "users/alice/access-keys", refused: "ResourceNotFound"}},
-		"PUT users/{name}/policies":                          {{path: "users/alice/policies?policy=MusterViewer", refused: "ResourceNotFound"}},
-		"DELETE users/{name}/policies":                       {{path: "users/alice/policies?policy=MusterViewer", refused: "ResourceNotFound"}},
-		"GET users/{name}/inline-policies/{policy}":          {{path: "users/alice/inline-policies/own", refused: "ResourceNotFound"}},
-		"PUT users/{name}/inline-policies/{policy}":          {{path: "users/alice/inline-policies/own", body: onlyLooks, refused: "ResourceNotFound"}},
-		"DELETE users/{name}/inline-policies/{policy}":       {{path: "users/alice/inline-policies/own", refused: "ResourceNotFound"}},
-		"PUT access-keys/{name}":                             {{path: "access-keys/" + of.operatorKey, body: `{"status":"INACTIVE"}`, refused: "ResourceNotFound"}},
-		"DELETE access-keys/{name}":                          {{path: "access-keys/" + of.operatorKey, refused: "ResourceNotFound"}},
-		"POST user-groups":                                   {{path: "user-groups", body: `{"groupName":"newcomers"}`}},
-		"GET user-groups/{name}":                             {{path: "user-groups/crew", refused: "ResourceNotFound"}},
-		"DELETE user-groups/{name}":                          {{path: "user-groups/crew", refused: "ResourceNotFound"}},
-		"PUT user-groups/{name}/users/{user}":                {{path: "user-groups/crew/users/alice", refused: "ResourceNotFound"}},
-		"DELETE user-groups/{name}/users/{user}":             {{path: "user-groups/crew/users/alice", refused: "ResourceNotFound"}},
-		"PUT user-groups/{name}/policies":                    {{path: "user-groups/crew/policies?policy=MusterViewer", refused: "ResourceNotFound"}},
-		"DELETE user-groups/{name}/policies":                 {{path: "user-groups/crew/policies?policy=MusterViewer", refused: "ResourceNotFound"}},
-		"GET user-groups/{name}/inline-policies/{policy}":    {{path: "user-groups/crew/inline-policies/own", refused: "ResourceNotFound"}},
-		"PUT user-groups/{name}/inline-policies/{policy}":    {{path: "user-groups/crew/inline-policies/own", body: onlyLooks, refused: "ResourceNotFound"}},
-		"DELETE user-groups/{name}/inline-policies/{policy}": {{path: "user-groups/crew/inline-policies/own", refused: "ResourceNotFound"}},
-		"POST roles":                                   {{path: "roles", body: `{"roleName":"r","trustPolicy":"{\"Version\":\"2012-10-17\",\"Statement\":{\"Effect\":\"Allow\",\"Principal\":\"*\",\"Action\":\"sts:AssumeRole\"}}"}`}},
-		"GET roles/{name}":                             {{path: "roles/fixer", refused: "ResourceNotFound"}},
-		"PATCH roles/{name}":                           {{path: "roles/fixer", body: `{"description":"x"}`, refused: "ResourceNotFound"}},
-		"DELETE roles/{name}":                          {{path: "roles/fixer", refused: "ResourceNotFound"}},
-		"POST roles/{name}/revoke-sessions":            {{path: "roles/fixer/revoke-sessions", refused: "ResourceNotFound"}},
-		"PUT roles/{name}/policies":                    {{path: "roles/fixer/policies?policy=arn:aws:iam::" + of.account + ":policy/own", refused: "ResourceNotFound"}},
-		"DELETE roles/{name}/policies":                 {{path: "roles/fixer/policies?policy=arn:aws:iam::" + of.account + ":policy/own", refused: "ResourceNotFound"}},
-		"GET roles/{name}/inline-policies/{policy}":    {{path: "roles/fixer/inline-policies/own", refused: "ResourceNotFound"}},
-		"PUT roles/{name}/inline-policies/{policy}":    {{path: "roles/fixer/inline-policies/own", body: onlyLooks, refused: "ResourceNotFound"}},
-		"DELETE roles/{name}/inline-policies/{policy}": {{path: "roles/fixer/inline-policies/own", refused: "ResourceNotFound"}},
-		"POST access-policies":                         {{path: "access-policies", body: `{"policyName":"p","policyDocument":"{}"}`, refused: "MalformedPolicy"}},
-		"GET access-policies/{name}":                   {{path: "access-policies/own", refused: "ResourceNotFound"}},
-		"PUT access-policies/{name}":                   {{path: "access-policies/own", body: onlyLooks, refused: "ResourceNotFound"}},
-		"DELETE access-policies/{name}":                {{path: "access-policies/own", refused: "ResourceNotFound"}},
-		"POST sign-in":                                 {{path: "sign-in", body: `{"account":"` + of.account + `","user":"alice","password":"guess"}`, refused: "Unauthorized"}},
-		"POST sign-in/oidc/token":                      {{path: "sign-in/oidc/token", body: `{"code":"a","secret":"b"}`, refused: "ResourceNotFound"}},
-		"POST sign-out":                                {{path: "sign-out"}},
-		"GET index":                                    {{path: "index"}},
-		"GET index/fields":                             {{path: "index/fields?prefix=attributes."}},
-		"GET index/stats":                              {{path: "index/stats?field=thingName"}},
-		"GET fleet/connections":                        {{path: "fleet/connections?at=2026-01-01T00:00:00Z"}},
-
-		"GET things/{thing}/shadows/{shadow}/history":            {{path: "things/pump/shadows/config/history"}, {path: "things/pump/shadows/.classic/history"}},
-		"GET things/{thing}/shadows/{shadow}/versions/{version}": {{path: "things/pump/shadows/config/versions/1"}},
-		"GET things/{thing}/shadows/{shadow}/diff":               {{path: "things/pump/shadows/config/diff?from=0&to=1"}},
-		"POST things/{thing}/shadows/{shadow}/restore":           {{path: "things/pump/shadows/extra/restore", body: `{"version":1}`}},
-		"POST bulk-edits/preview":                                {{path: "bulk-edits/preview", body: `{"queryString":"thingName:*","operation":{"setAttributes":{"kept":"x"}}}`}},
-		"POST bulk-edits":                                        {{path: "bulk-edits", body: `{"queryString":"thingName:*","operation":{"delete":{}},"confirmationToken":"` + of.bulkToken + `"}`, refused: "InvalidRequest"}},
-		"GET bulk-edits/{bulkEdit}":                              {{path: "bulk-edits/" + of.bulkEdit, refused: "ResourceNotFound"}},
-		"GET bulk-edits/{bulkEdit}/changes":                      {{path: "bulk-edits/" + of.bulkEdit + "/changes", refused: "ResourceNotFound"}},
-		"GET bulk-edits/{bulkEdit}/failures":                     {{path: "bulk-edits/" + of.bulkEdit + "/failures", refused: "ResourceNotFound"}},
-		"POST bulk-edits/{bulkEdit}/pause":                       {{path: "bulk-edits/" + of.bulkEdit + "/pause", refused: "ResourceNotFound"}},
-		"POST bulk-edits/{bulkEdit}/resume":                      {{path: "bulk-edits/" + of.bulkEdit + "/resume", refused: "ResourceNotFound"}},
-		"POST bulk-edits/{bulkEdit}/cancel":                      {{path: "bulk-edits/" + of.bulkEdit + "/cancel", refused: "ResourceNotFound"}},
-		"POST bulk-edits/{bulkEdit}/undo":                        {{path: "bulk-edits/" + of.bulkEdit + "/undo", refused: "ResourceNotFound"}},
-		// The caller meets its own template, things and groups.
-		"POST provisioning-templates:test": {
-			{path: "provisioning-templates:test", body: `{"templateName":"joins","parameters":{}}`},
-			{path: "provisioning-templates:test", body: `{"type":"BULK","templateBody":"{\"Resources\":{\"t\":{\"Type\":\"AWS::IoT::Thing\",` +
-				`\"Properties\":{\"ThingName\":\"pump\",\"ThingGroups\":[\"site\"]}}}}"}`},
-		},
-		"GET shadows/drift": {{path: "shadows/drift"}, {path: "shadows/drift?thing=pump"}},
-		// Plans and their devices are the neighbour's only, until the caller makes one.
-		"GET plans":                                      {{path: "plans"}},
-		"GET plans/{plan}":                               {{path: "plans/line", refused: "ResourceNotFound"}},
-		"GET plans/{plan}/diff":                          {{path: "plans/line/diff?from=1&to=1", refused: "ResourceNotFound"}},
-		"GET plans/{plan}/document":                      {{path: "plans/line/document", refused: "ResourceNotFound"}},
-		"PUT plans/{plan}":                               {{path: "plans/line", body: `{"planBody":` + linePlan("x") + `}`, refused: "ResourceNotFound"}},
-		"POST plans/{plan}/publish":                      {{path: "plans/line/publish", refused: "ResourceNotFound"}},
-		"POST plans/{plan}/retire":                       {{path: "plans/line/retire", refused: "ResourceNotFound"}},
-		"POST plans":                                     {{path: "plans", body: `{"planBody":` + strings.Replace(linePlan("x"), "id: line", "id: own", 1) + `}`}},
-		"POST onboarding":                                {{path: "onboarding", body: `{"deviceKey":"S-2","planId":"line"}`, refused: "ResourceNotFound"}},
-		"GET onboarding":                                 {{path: "onboarding"}, {path: "onboarding?stage=make"}, {path: "onboarding?state=EXPECTED"}, {path: "onboarding?stuck=true"}},
-		"GET onboarding/{device}":                        {{path: "onboarding/S-1", refused: "ResourceNotFound"}},
-		"GET onboarding/{device}/document":               {{path: "onboarding/S-1/document", refused: "ResourceNotFound"}},
-		"POST onboarding/{device}/steps/{step}/complete": {{path: "onboarding/S-1/steps/test/complete", refused: "ResourceNotFound"}},
-	}
-}
-
 // linePlan is a provisioning plan, as JSON text.
 func linePlan(check string) string {
 	return `"id: line\nname: Line\nownershipCheck: ` + check + `\nstages:\n- {id: make, kind: MANUFACTURE, limit: 1s, actor: {role: Maker}, ` +
@@ -760,29 +606,6 @@ func (n *neighbour) hire() {
 			n.operatorKey = key.AccessKeyID
 		}
 	}
-}
-
-// opsPatterns are the operations that the front end serves, without the prefix.
-func opsPatterns(t *testing.T) []string {
-	t.Helper()
-	text, err := os.ReadFile("../../../internal/adminapi/testdata/operations.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	found := strings.Split(strings.TrimSpace(strings.ReplaceAll(string(text), "/ops/v1/", "")), "\n")
-	if len(found) < 10 {
-		t.Fatalf("only %q are served", found)
-	}
-	return found
-}
-
-// fillIn puts the account's names into a path; false when one is not known.
-func (n *neighbour) fillIn(path string) (string, bool) {
-	path = strings.NewReplacer(
-		"{thing}", "pump", "{type}", "pumps", "{clientId}", "pump", "{account}", n.account, "{certificateId}", n.certID, "{caCertificateId}", n.caID,
-		"{name}", "keeper", "{user}", "keeper", "{group}", "keepers", "{policy}", "may",
-	).Replace(path)
-	return path, !strings.Contains(path, "{")
 }
 
 // keptBody makes one thing.
@@ -822,46 +645,4 @@ func (n *neighbour) edit() {
 		}
 		return err
 	})
-}
-
-// otherOperations calls every operation of /ops/v1.
-func (h *neighbourhood) otherOperations(of *neighbour, check func(pattern, answer, sent string)) {
-	h.t.Helper()
-	namesake := h.settle("betasecret")
-	namesake.build()
-	cases := opsCases(of)
-	for _, pattern := range opsPatterns(h.t) {
-		method, path, _ := strings.Cut(pattern, " ")
-		if named, ok := of.fillIn(path); ok && len(cases[pattern]) == 0 && (method == http.MethodGet || method == http.MethodDelete) {
-			// Whoever has the same names meets its own, or nothing.
-			answer, err := namesake.raw(h.t.Context(), apiclient.Request{Service: "iot", Method: method, Path: "/ops/v1/" + named})
-			if refusal, ok := errors.AsType[*apiclient.Error](err); ok {
-				if answer = refusal.Message; refusal.Status >= http.StatusInternalServerError {
-					h.t.Errorf("/ops/v1 %s: %v", pattern, err)
-				}
-			} else if err != nil {
-				h.t.Errorf("/ops/v1 %s: %v", pattern, err)
-			}
-			check(pattern, answer, named)
-			continue
-		}
-		if len(cases[pattern]) == 0 {
-			h.t.Errorf("/ops/v1 %s: no case in opsCases: how would somebody call it on another account's resources?", pattern)
-		}
-		for _, c := range cases[pattern] {
-			path, query, _ := strings.Cut(c.path, "?")
-			values, err := url.ParseQuery(query)
-			if err != nil {
-				h.t.Fatal(err)
-			}
-			answer, err := namesake.raw(h.t.Context(), apiclient.Request{Service: "iot", Method: method, Path: "/ops/v1/" + path, Query: values, Body: []byte(c.body)})
-			if refusal, ok := errors.AsType[*apiclient.Error](err); ok {
-				answer = refusal.Message
-			}
-			if code(err) != c.refused {
-				h.t.Errorf("/ops/v1 %s: got %v, want %q", pattern, err, c.refused)
-			}
-			check(pattern, answer, c.path+c.body)
-		}
-	}
 }
