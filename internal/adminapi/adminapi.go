@@ -118,6 +118,8 @@ type Options struct {
 	Renewals Renewals
 	// Approvals decides who joins.
 	Approvals Approvals
+	// ClaimUses is what claims are used for.
+	ClaimUses ClaimUses
 	// Plans are how devices come into service, Onboarding how far each is.
 	Plans      Plans
 	Onboarding Onboarding

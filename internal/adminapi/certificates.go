@@ -47,6 +47,7 @@ func (h *handler) handleCertificates(mux *routes) {
 	h.handleCADeclarations(mux)
 	h.handleRenewals(mux)
 	h.handleApprovals(mux)
+	h.handleClaimUses(mux)
 }
 
 // Kinds of certificates in expiringOutput.

@@ -27,6 +27,7 @@ import (
 	"github.com/muster-iot/muster/internal/broker"
 	"github.com/muster-iot/muster/internal/bulkedit"
 	"github.com/muster-iot/muster/internal/certprovider"
+	"github.com/muster-iot/muster/internal/claimwatch"
 	"github.com/muster-iot/muster/internal/config"
 	"github.com/muster-iot/muster/internal/connectivity"
 	"github.com/muster-iot/muster/internal/datadir"
@@ -117,6 +118,8 @@ type App struct {
 	renewals *renewal.Service
 	// approvals lets authorities decide who joins.
 	approvals *approval.Service
+	// claimUses watches what claims are used for.
+	claimUses *claimwatch.Service
 	// onboarding keeps plans, and what devices have come to by them.
 	onboarding *onboarding.Service
 	// tasks registers devices from files, which are among objects; reports serves what became of them.
@@ -177,6 +180,8 @@ type followers struct {
 	renewals *eventlog.Runner
 	// onboarding sees how devices come into service.
 	onboarding *eventlog.Runner
+	// claimUses sees what claims are used for.
+	claimUses *eventlog.Runner
 	// connectivity follows connections, attachments and certificates.
 	connectivity *eventlog.Runner
 }

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/muster-iot/muster/internal/event"
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/fleetquery"
@@ -81,10 +82,10 @@ func refusal(format string, args ...any) error {
 // admissible refuses what no authority can let in.
 func (s *Service) admissible(binding *bindingRecord, c *provisioning.Candidate) error {
 	if len(binding.Claims) > 0 && !slices.Contains(binding.Claims, c.ClaimID) {
-		return refusal("the claim is not one of those that template %q is bound to", c.Template)
+		return provisioning.Misused(event.ClaimOtherTemplate, "the claim is not one of those that template %q is bound to", c.Template)
 	}
 	if len(binding.Networks) > 0 && !within(binding.Networks, c.Address) {
-		return refusal("devices of template %q do not come from this network", c.Template)
+		return provisioning.Misused(event.ClaimOtherNetwork, "devices of template %q do not come from this network", c.Template)
 	}
 	if binding.From != binding.Until {
 		now := s.o.Now().UTC()
@@ -94,7 +95,7 @@ func (s *Service) admissible(binding *bindingRecord, c *provisioning.Candidate) 
 			inside = minute >= binding.From || minute < binding.Until
 		}
 		if !inside {
-			return refusal("devices of template %q do not join at this time of the day", c.Template)
+			return provisioning.Misused(event.ClaimAtOtherTime, "devices of template %q do not join at this time of the day", c.Template)
 		}
 	}
 	return nil
@@ -219,7 +220,7 @@ func (s *Service) pass(binding *bindingRecord, c *provisioning.Candidate, reques
 				return store.Batch{}, err
 			}
 			if quota.Joined >= binding.Quota {
-				return store.Batch{}, refusal("%d devices of template %q have joined today, the most allowed", quota.Joined, c.Template)
+				return store.Batch{}, provisioning.Misused(event.ClaimOverQuota, "%d devices of template %q have joined today, the most allowed", quota.Joined, c.Template)
 			}
 			if err := b.put(k, quotaRecord{Schema: schemaVersion, Joined: quota.Joined + 1}); err != nil {
 				return store.Batch{}, err

@@ -711,3 +711,5 @@ func (CertificateRenewalChanged) isEvent()     {}
 func (ProvisioningPlanChanged) isEvent()       {}
 func (OnboardingChanged) isEvent()             {}
 func (OnboardingCriteriaFailed) isEvent()      {}
+func (ClaimMisused) isEvent()                  {}
+func (ClaimMisuseSettled) isEvent()            {}

@@ -40,7 +40,7 @@ type Builtin struct {
 const look = `
   {"Sid":"Look","Effect":"Allow","Resource":"*","Action":["iot:Describe*","iot:Get*","iot:List*","iot:SearchIndex",
     "ops:Describe*","ops:Get*","ops:Check*","ops:ExportThings","ops:LintPolicy","ops:TestProvisioningTemplate","ops:ListFleet*","ops:ListPast*","ops:ListExpiring*","ops:ListCertificate*",
-    "ops:ListUser*","ops:ListBulkEdit*","ops:ListProvisioningPlans","ops:ListOnboarding","ops:ListRole*","ops:ListAccess*","ops:ListApproval*"]}`
+    "ops:ListUser*","ops:ListBulkEdit*","ops:ListProvisioningPlans","ops:ListOnboarding","ops:ListRole*","ops:ListAccess*","ops:ListApproval*","ops:ListClaimUses"]}`
 
 // Builtins returns the policies that come with Muster.
 func Builtins() []Builtin {
@@ -67,7 +67,7 @@ func Builtins() []Builtin {
     "iot:*Authorizer*","iot:*RegistrationCode","iot:*RoleAlias*","iot:TestAuthorization","iot:TestInvokeAuthorizer","iot:DeleteConnection",
     "iot:*ProvisioningTemplate*","iot:CreateProvisioningClaim"]},
   {"Sid":"Operators","Effect":"Allow","Resource":"*","Action":["ops:*User*","ops:*Group*","ops:*Role*","ops:*AccessKey*","ops:*AccessPolicy*","ops:*Session*",
-    "ops:*Audit*","ops:ImportRevocationList","ops:PutCADeclaration","ops:PutApproval*","ops:DeleteApproval*","ops:PutAllowList","ops:DeleteAllowList","ops:Backup","ops:Doctor"]}`),
+    "ops:*Audit*","ops:ImportRevocationList","ops:PutCADeclaration","ops:PutApproval*","ops:DeleteApproval*","ops:SettleClaimMisuse","ops:PutAllowList","ops:DeleteAllowList","ops:Backup","ops:Doctor"]}`),
 		of(ProvisioningApprover, "Approves or denies what is provisioned. Cannot be combined with permissions to supply allow lists or templates.", look+`,
   {"Sid":"Approve","Effect":"Allow","Resource":"*","Action":["ops:ApproveProvisioning","ops:DenyProvisioning"]}`),
 	}

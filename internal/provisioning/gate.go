@@ -49,6 +49,22 @@ func Waits(request string) error {
 	return fault.Wrap(fault.Forbidden, ErrPending, "request %s", request)
 }
 
+// Misused is the fault for a device whose claim is used in a way that it is not for.
+func Misused(how event.ClaimMisuse, format string, args ...any) error {
+	return fault.Wrap(fault.Forbidden, misuse(how), format, args...)
+}
+
+// misuse says in an error how a claim was misused.
+type misuse event.ClaimMisuse
+
+func (m misuse) Error() string { return "misuse of the claim, " + string(m) }
+
+// misuseOf is how a claim was misused, empty when it was not.
+func misuseOf(err error) event.ClaimMisuse {
+	m, _ := errors.AsType[misuse](err)
+	return event.ClaimMisuse(m)
+}
+
 // decide asks the gate, if there is one.
 func (s *Service) decide(ctx context.Context, c Candidate) (Pass, error) {
 	if s.o.Gate == nil {

@@ -152,7 +152,7 @@ func (s *Service) Provision(ctx context.Context, r Requester, c ProvisionCommand
 	if err != nil && report.CertificateID != "" && code != string(fault.Unavailable) && !errors.Is(err, ErrPending) {
 		s.refusedOnce(ctx, r.Account, event.ProvisioningRefused{
 			Method: report.Method, Template: report.Template, CertificateID: report.CertificateID,
-			ClaimID: report.ClaimID, ClientID: report.ClientID, Code: code, Reason: reasonOf(err),
+			ClaimID: report.ClaimID, ClientID: report.ClientID, Code: code, Reason: reasonOf(err), Misuse: misuseOf(err),
 		})
 	}
 	return provisioned, err
@@ -241,7 +241,7 @@ func (s *Service) methodOf(ctx context.Context, r Requester, template string) (e
 	case claim.ClaimTemplate == "":
 		return event.ProvisioningClaim, nil
 	case claim.ClaimTemplate != template:
-		return event.ProvisioningTrustedUser, fault.New(fault.Forbidden, "The claim is for another template")
+		return event.ProvisioningTrustedUser, Misused(event.ClaimOtherTemplate, "The claim is for another template")
 	}
 	return event.ProvisioningTrustedUser, nil
 }
