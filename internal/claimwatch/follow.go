@@ -74,12 +74,14 @@ func (f *follower) apply(ctx context.Context, env *event.Envelope) error {
 		if e.ClaimID == "" || e.Method != event.ProvisioningClaim {
 			return nil
 		}
-		return f.used(ctx, env, e.ClaimID, nil)
+		return f.used(ctx, env, &request{claim: e.ClaimID, template: e.Template, certificate: e.CertificateID, reason: "the claim was not used from this network before"})
 	case event.ProvisioningRefused:
 		if e.ClaimID == "" || e.Method != event.ProvisioningClaim && e.Misuse == "" {
 			return nil
 		}
-		return f.used(ctx, env, e.ClaimID, &e)
+		return f.used(ctx, env, &request{
+			claim: e.ClaimID, template: e.Template, certificate: e.CertificateID, reason: clip(e.Reason), refused: true, misuse: e.Misuse,
+		})
 	case event.CertificateDeleted:
 		u, err := f.load(ctx, env.Account, e.CertificateID)
 		if err != nil {
@@ -92,9 +94,16 @@ func (f *follower) apply(ctx context.Context, env *event.Envelope) error {
 	return nil
 }
 
-// used counts one request of a claim; refused is nil for one that was let in.
-func (f *follower) used(ctx context.Context, env *event.Envelope, claim string, refused *event.ProvisioningRefused) error {
-	u, err := f.load(ctx, env.Account, claim)
+// request is one use of a claim.
+type request struct {
+	claim, template, certificate, reason string
+	refused                              bool
+	misuse                               event.ClaimMisuse
+}
+
+// used counts a request.
+func (f *follower) used(ctx context.Context, env *event.Envelope, q *request) error {
+	u, err := f.load(ctx, env.Account, q.claim)
 	if err != nil {
 		return err
 	}
@@ -105,24 +114,16 @@ func (f *follower) used(ctx context.Context, env *event.Envelope, claim string, 
 	}
 	r.Last = max(r.Last, at)
 	network := networkOf(env.Actor.SourceAddress)
-	strange := r.count(network, at, refused != nil)
+	strange := r.count(network, at, q.refused)
 	if known := r.finding(event.ClaimOtherNetwork, network); known != nil && known.Network == network && known.SettledAt == 0 {
 		strange = true
 	}
-	switch {
-	case refused != nil && refused.Misuse != "":
-		f.find(env, u, findingRecord{
-			Kind: refused.Misuse, Network: network, Template: refused.Template, Certificate: refused.CertificateID, Reason: clip(refused.Reason),
-		})
-	case strange:
-		found := findingRecord{Kind: event.ClaimOtherNetwork, Network: network}
-		switch e := env.Event.(type) {
-		case event.DeviceProvisioned:
-			found.Template, found.Certificate, found.Reason = e.Template, e.CertificateID, "the claim was not used from this network before"
-		case event.ProvisioningRefused:
-			found.Template, found.Certificate, found.Reason = e.Template, e.CertificateID, clip(e.Reason)
-		}
-		f.find(env, u, found)
+	kind := q.misuse
+	if kind == "" && strange {
+		kind = event.ClaimOtherNetwork
+	}
+	if kind != "" {
+		f.find(env, u, findingRecord{Kind: kind, Network: network, Template: q.template, Certificate: q.certificate, Reason: q.reason})
 	}
 	return nil
 }
