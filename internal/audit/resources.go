@@ -152,6 +152,13 @@ func resourcesOfEvent(scope fleet.Scope, e event.Event) []string { //nolint:gocy
 		})
 	case event.ClaimMisuseSettled:
 		return []string{scope.ARN(fleet.ARNCertificate, v.ClaimID)}
+	case event.AllowListEntryChanged:
+		return named(scope, map[string]string{fleet.ARNThing: v.Thing, fleet.ARNCertificate: v.CertificateID})
+	case event.DuplicateSerial:
+		return append(
+			named(scope, map[string]string{fleet.ARNThing: v.OtherThing, fleet.ARNCertificate: v.OtherCertificateID}),
+			named(scope, map[string]string{fleet.ARNThing: v.Thing, fleet.ARNCertificate: v.CertificateID})...,
+		)
 	case event.OperatorChanged:
 		if v.Kind == event.OperatorSession {
 			return nil

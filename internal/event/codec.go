@@ -89,6 +89,11 @@ func kinds() []Event {
 		OnboardingCriteriaFailed{},
 		ClaimMisused{},
 		ClaimMisuseSettled{},
+		SupplierChanged{},
+		AllowListChanged{},
+		AllowListRead{},
+		AllowListEntryChanged{},
+		DuplicateSerial{},
 	}
 }
 

@@ -211,7 +211,8 @@ func (x *Index) applyOne(s *shard, e event.Envelope, from sources) error {
 		event.ProvisioningClaimCreated, event.RegistrationTaskChanged, event.CertificateProviderChanged, event.CertificateRenewalChanged,
 		event.ApprovalChanged, event.ApprovalAuthorityChanged, event.ApprovalBindingChanged,
 		event.ProvisioningPlanChanged, event.OnboardingChanged, event.OnboardingCriteriaFailed,
-		event.ClaimMisused, event.ClaimMisuseSettled:
+		event.ClaimMisused, event.ClaimMisuseSettled,
+		event.SupplierChanged, event.AllowListChanged, event.AllowListRead, event.AllowListEntryChanged, event.DuplicateSerial:
 		// Nothing of these is searchable.
 	}
 	return nil
