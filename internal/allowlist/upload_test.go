@@ -115,7 +115,9 @@ func TestRefusedUploads(t *testing.T) {
 	}
 	damaged := to(mine)
 	damaged[len(damaged)-3] ^= 1
-	later := func(entries ...Entry) []byte { return f.seal(written(t, "week-47", r.now.Add(3*time.Hour), entries...)) }
+	later := func(entries ...Entry) []byte {
+		return f.seal(written(t, "week-47", r.now.Add(3*time.Hour), entries...))
+	}
 	before := len(r.events())
 	refusals := 0
 	for name, c := range map[string]struct {

@@ -130,7 +130,7 @@ func (s *Service) remembered(binding *bindingRecord, c *provisioning.Candidate, 
 	case Pending:
 		return pass, true, provisioning.Waits(r.ID)
 	case Approved:
-		return s.pass(binding, c, r.ID), true, nil
+		return s.pass(binding, c, r.ID, r.Lists), true, nil
 	case Denied:
 		return pass, true, refusal("request %s was denied", r.ID)
 	case Expired, Used:
@@ -141,28 +141,40 @@ func (s *Service) remembered(binding *bindingRecord, c *provisioning.Candidate, 
 // ask collects the verdicts that come at once, and leaves a request when people have
 // to speak.
 func (s *Service) ask(ctx context.Context, binding *bindingRecord, c *provisioning.Candidate) (provisioning.Pass, error) {
-	if binding.AutoIf != "" && holds(binding.AutoIf, c) {
-		return s.pass(binding, c, ""), nil
-	}
-	people, err := s.people(ctx, c.Account, binding)
+	asked, err := s.asked(ctx, c.Account, binding)
 	if err != nil {
 		return provisioning.Pass{}, err
 	}
-	request := Request{
-		ID: "apr_" + s.o.NewID(), Template: c.Template, Version: c.Version, Method: string(c.Method), CertificateID: c.CertificateID, ClaimID: c.ClaimID, ClientID: c.ClientID,
-		Address: c.Address, Thing: c.Thing, Parameters: c.Parameters, Received: s.o.Now(), Votes: []Vote{},
-	}
-	request.Expires = request.Received.Add(time.Duration(binding.Patience) * time.Millisecond)
-	if request.Votes, err = s.verdicts(ctx, binding, c, &request); err != nil {
+	looked, listed, err := s.lookUp(ctx, asked, c)
+	if err != nil {
 		return provisioning.Pass{}, err
 	}
+	// A list is a check and nobody's word: where all must say yes, no query says it in
+	// the place of one.
+	if binding.AutoIf != "" && (binding.Rule != AllOf || len(listed) == len(looked)) && holds(binding.AutoIf, c, listed) {
+		return s.pass(binding, c, "", listed), nil
+	}
+	request := Request{
+		ID: "apr_" + s.o.NewID(), Template: c.Template, Version: c.Version, Method: string(c.Method), CertificateID: c.CertificateID, ClaimID: c.ClaimID, ClientID: c.ClientID,
+		Address: c.Address, Thing: c.Thing, Parameters: c.Parameters, Received: s.o.Now(), Lists: listed,
+	}
+	request.Expires = request.Received.Add(time.Duration(binding.Patience) * time.Millisecond)
 	author, err := s.o.Templates.Author(ctx, c.Account, c.Template)
 	if err != nil {
 		return provisioning.Pass{}, err //nolint:wrapcheck // coded
 	}
-	switch tally(binding, request.Votes, people, author) {
+	request.Votes = append([]Vote{}, looked...)
+	// Functions are not asked about a device that lists have refused whatever they say.
+	if tally(binding, request.Votes, notLists(asked), author) != No {
+		verdicts, err := s.verdicts(ctx, asked, c, &request)
+		if err != nil {
+			return provisioning.Pass{}, err
+		}
+		request.Votes = append(request.Votes, verdicts...)
+	}
+	switch tally(binding, request.Votes, people(asked), author) {
 	case Yes:
-		return s.pass(binding, c, ""), nil
+		return s.pass(binding, c, "", listed), nil
 	case No:
 		return provisioning.Pass{}, fault.Wrap(fault.Forbidden, errors.New(reasons(request.Votes)), "The authorities do not let the device in")
 	case Abstain:
@@ -202,8 +214,8 @@ func (s *Service) wait(ctx context.Context, c *provisioning.Candidate, r *Reques
 }
 
 // pass lets a device in: its place in the day's quota is taken, and its request used
-// up, in the commit of the registration.
-func (s *Service) pass(binding *bindingRecord, c *provisioning.Candidate, request string) provisioning.Pass {
+// up, in the commit of the registration, and so is its entry in lists.
+func (s *Service) pass(binding *bindingRecord, c *provisioning.Candidate, request string, listed []Listed) provisioning.Pass {
 	return provisioning.Pass{Join: func(ctx context.Context) (store.Batch, error) {
 		b := &batch{reader: s.o.Store}
 		var now bindingRecord
@@ -226,8 +238,8 @@ func (s *Service) pass(binding *bindingRecord, c *provisioning.Candidate, reques
 				return store.Batch{}, err
 			}
 		}
-		if request == "" {
-			return b.Batch, nil
+		if err := s.claim(ctx, b, c, listed); err != nil || request == "" {
+			return b.Batch, err
 		}
 		var r requestRecord
 		if _, err := b.load(ctx, requestKey(c.Account, request), &r); err != nil {
@@ -242,7 +254,7 @@ func (s *Service) pass(binding *bindingRecord, c *provisioning.Candidate, reques
 }
 
 // holds decides a binding's query about a candidate.
-func holds(query string, c *provisioning.Candidate) bool {
+func holds(query string, c *provisioning.Candidate, listed []Listed) bool {
 	parsed, err := fleetquery.Parse(query)
 	if err != nil {
 		return false // it was checked when it was bound
@@ -251,20 +263,44 @@ func holds(query string, c *provisioning.Candidate) bool {
 		"template": {fleetquery.Text(c.Template)}, "method": {fleetquery.Text(string(c.Method))}, "claim": {fleetquery.Text(c.ClaimID)},
 		"clientId": {fleetquery.Text(c.ClientID)}, "address": {fleetquery.Text(c.Address)}, "thing": {fleetquery.Text(c.Thing)},
 	}
+	for _, l := range listed {
+		fields["allowList.list"] = append(fields["allowList.list"], fleetquery.Text(l.List))
+		fields["allowList.supplier"] = append(fields["allowList.supplier"], fleetquery.Text(l.Supplier))
+		fields["allowList.match"] = append(fields["allowList.match"], fleetquery.Text(string(l.Match)))
+	}
 	for name, value := range c.Parameters {
 		fields["parameters."+name] = fleetquery.Attribute(value)
 	}
 	return fleetquery.Eval(parsed.Root, fleetquery.Document{Fields: fields})
 }
 
-// verdicts asks all functions of a binding at once.
-func (s *Service) verdicts(ctx context.Context, binding *bindingRecord, c *provisioning.Candidate, r *Request) ([]Vote, error) {
-	asked := make([]Authority, 0, len(binding.Asked))
-	for _, id := range binding.Asked {
-		authority, err := s.Authority(ctx, c.Account, id)
-		if err != nil {
+// asked are the authorities of a binding.
+func (s *Service) asked(ctx context.Context, account fleet.Account, binding *bindingRecord) ([]Authority, error) {
+	all := make([]Authority, len(binding.Asked))
+	for i, id := range binding.Asked {
+		var err error
+		if all[i], err = s.Authority(ctx, account, id); err != nil {
 			return nil, err
 		}
+	}
+	return all, nil
+}
+
+// notLists are the ids of authorities that are no lists.
+func notLists(asked []Authority) []string {
+	var ids []string
+	for _, authority := range asked {
+		if !authority.Kind.isList() {
+			ids = append(ids, authority.ID)
+		}
+	}
+	return ids
+}
+
+// verdicts asks all functions of a binding at once.
+func (s *Service) verdicts(ctx context.Context, all []Authority, c *provisioning.Candidate, r *Request) ([]Vote, error) {
+	var asked []Authority
+	for _, authority := range all {
 		if authority.Kind == Webhook {
 			asked = append(asked, authority)
 		}
@@ -274,17 +310,17 @@ func (s *Service) verdicts(ctx context.Context, binding *bindingRecord, c *provi
 	}
 	input, err := json.Marshal(question{
 		RequestID: r.ID, State: Pending, Account: c.Account, TemplateName: c.Template, Method: r.Method, CertificateID: c.CertificateID, ClaimCertificateID: c.ClaimID,
-		ClientID: c.ClientID, SourceIP: c.Address, ThingName: c.Thing, Parameters: c.Parameters, ReceivedAt: r.Received, ExpiresAt: r.Expires,
+		ClientID: c.ClientID, SourceIP: c.Address, ThingName: c.Thing, Parameters: c.Parameters, AllowLists: r.Lists, ReceivedAt: r.Received, ExpiresAt: r.Expires,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("encode the question to authorities: %w", err)
 	}
 	votes := make([]Vote, len(asked))
-	var all sync.WaitGroup
+	var running sync.WaitGroup
 	for i, authority := range asked {
-		all.Go(func() { votes[i] = s.verdict(ctx, authority, input) })
+		running.Go(func() { votes[i] = s.verdict(ctx, authority, input) })
 	}
-	all.Wait()
+	running.Wait()
 	return votes, nil
 }
 
@@ -301,6 +337,7 @@ type question struct {
 	SourceIP           string            `json:"sourceIp,omitempty"`
 	ThingName          string            `json:"thingName,omitempty"`
 	Parameters         map[string]string `json:"parameters"`
+	AllowLists         []Listed          `json:"allowLists,omitempty"`
 	ReceivedAt         time.Time         `json:"receivedAt"`
 	ExpiresAt          time.Time         `json:"expiresAt"`
 }

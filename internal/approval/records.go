@@ -47,6 +47,9 @@ type authorityRecord struct {
 	Kind     Kind   `json:"kind"`
 	Group    string `json:"group,omitempty"`
 	Function string `json:"function,omitempty"`
+	Supplier string `json:"supplier,omitempty"`
+	Serial   string `json:"serialParameter,omitempty"`
+	Model    string `json:"modelParameter,omitempty"`
 	Created  int64  `json:"created"`
 	Modified int64  `json:"modified"`
 }

@@ -49,6 +49,7 @@ type Options struct {
 	People       People
 	Certificates Certificates
 	Templates    Templates
+	Lists        Lists
 	// RequireBinding refuses devices of templates without a binding.
 	RequireBinding bool
 	// Patience is how long a request waits where the binding does not say.

@@ -19,9 +19,9 @@ type Candidate struct {
 	Version int64
 	// CertificateID and CertificatePEM are of the certificate that it would have.
 	CertificateID, CertificatePEM string
-	// ClaimID is the certificate with which it asks, CA the authority that it comes
-	// under; either is empty.
-	ClaimID, CA string
+	// ClaimID and ClaimPEM are of the certificate with which it asks, CA is the authority
+	// that it comes under; either is empty.
+	ClaimID, ClaimPEM, CA string
 	// ClientID and Address are of its connection; empty where there is none.
 	ClientID, Address string
 	Parameters        map[string]string
