@@ -21,6 +21,7 @@ const approvalSweepEvery = time.Minute
 func (a *App) newApprovals() *approval.Service {
 	return approval.New(approval.Options{
 		Store: a.store, Functions: a.functions, People: operatorGroups{a.accounts}, Certificates: a.registry, Templates: templateAuthors{a},
+		Lists:          a.allowLists,
 		RequireBinding: a.settings.Provisioning.RequireBinding, Patience: a.settings.Provisioning.ApprovalWindow,
 		Now: now, NewID: uuid.NewString, Logger: a.component("approval"), Registerer: a.metrics,
 	})

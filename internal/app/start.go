@@ -254,6 +254,7 @@ func (a *App) Start(ctx context.Context) error {
 		part{"stored sessions", a.keeper.Run},
 		part{"bulk edits", a.bulk.Run},
 		part{"approvals", a.sweepApprovals},
+		part{"allow lists", a.resumeAllowLists},
 		part{"registration tasks", a.tasks.Run},
 		part{"uploads", a.sweepUploads},
 		part{"introductions", a.provisioning.RunIntroductions},
