@@ -70,8 +70,9 @@ type bindingRecord struct {
 	Created  int64       `json:"created"`
 	Modified int64       `json:"modified"`
 	By       fleet.Actor `json:"by"`
-	// version is the record's.
+	// version is the record's, target what it is of.
 	version uint64
+	target  string
 }
 
 // quotaRecord counts who has joined on a day.
