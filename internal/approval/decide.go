@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/muster-iot/muster/internal/event"
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/fleetquery"
@@ -129,7 +130,7 @@ func (s *Service) remembered(binding *bindingRecord, c *provisioning.Candidate, 
 	case Pending:
 		return pass, true, provisioning.Waits(r.ID)
 	case Approved:
-		return s.pass(binding, c, r.ID), true, nil
+		return s.pass(binding, c, r.ID, event.ProvisioningEvidence{Kind: event.EvidenceApproval, Ref: r.ID, Detail: approvers(r.Votes)}), true, nil
 	case Denied:
 		return pass, true, refusal("request %s was denied", r.ID)
 	case Expired, Used:
@@ -141,7 +142,7 @@ func (s *Service) remembered(binding *bindingRecord, c *provisioning.Candidate, 
 // to speak.
 func (s *Service) ask(ctx context.Context, binding *bindingRecord, c *provisioning.Candidate) (provisioning.Pass, error) {
 	if binding.AutoIf != "" && holds(binding.AutoIf, c) {
-		return s.pass(binding, c, ""), nil
+		return s.pass(binding, c, "", event.ProvisioningEvidence{Kind: event.EvidenceRule, Ref: "template " + c.Template, Detail: "its rule lets the device in unasked"}), nil
 	}
 	people, err := s.people(ctx, c.Account, binding)
 	if err != nil {
@@ -161,7 +162,8 @@ func (s *Service) ask(ctx context.Context, binding *bindingRecord, c *provisioni
 	}
 	switch tally(binding, request.Votes, people, author) {
 	case Yes:
-		return s.pass(binding, c, ""), nil
+		yes := event.ProvisioningEvidence{Kind: event.EvidenceApproval, Ref: "template " + c.Template, Detail: approvers(request.Votes)}
+		return s.pass(binding, c, "", yes), nil
 	case No:
 		return provisioning.Pass{}, fault.Wrap(fault.Forbidden, errors.New(reasons(request.Votes)), "The authorities do not let the device in")
 	case Abstain:
@@ -183,6 +185,21 @@ func reasons(votes []Vote) string {
 	return strings.Join(words, "; ")
 }
 
+// approvers names the authorities that said yes, and who spoke for them.
+func approvers(votes []Vote) string {
+	var who []string
+	for _, v := range votes {
+		switch {
+		case v.Verdict != Yes:
+		case v.By == "":
+			who = append(who, v.Authority)
+		default:
+			who = append(who, v.Authority+" by "+v.By)
+		}
+	}
+	return strings.Join(who, ", ")
+}
+
 // wait keeps a request, and its certificate for as long.
 func (s *Service) wait(ctx context.Context, c *provisioning.Candidate, r *Request) error {
 	b := &batch{reader: s.o.Store}
@@ -202,8 +219,8 @@ func (s *Service) wait(ctx context.Context, c *provisioning.Candidate, r *Reques
 
 // pass lets a device in: its place in the day's quota is taken, and its request used
 // up, in the commit of the registration.
-func (s *Service) pass(binding *bindingRecord, c *provisioning.Candidate, request string) provisioning.Pass {
-	return provisioning.Pass{Join: func(ctx context.Context) (store.Batch, error) {
+func (s *Service) pass(binding *bindingRecord, c *provisioning.Candidate, request string, why event.ProvisioningEvidence) provisioning.Pass {
+	return provisioning.Pass{Evidence: []event.ProvisioningEvidence{why}, Join: func(ctx context.Context) (store.Batch, error) {
 		b := &batch{reader: s.o.Store}
 		var now bindingRecord
 		if _, err := b.load(ctx, bindingKey(c.Account, c.Template), &now); err != nil {

@@ -267,7 +267,8 @@ func unasked(env *event.Envelope) bool {
 		event.ProvisioningTemplateChanged, event.DeviceProvisioned, event.ProvisioningRefused, event.CertificateAutoRegistered,
 		event.ProvisioningClaimCreated, event.RegistrationTaskChanged, event.CertificateProviderChanged, event.CertificateRenewalChanged,
 		event.ApprovalChanged, event.ApprovalAuthorityChanged, event.ApprovalBindingChanged,
-		event.ProvisioningPlanChanged, event.OnboardingChanged, event.OnboardingCriteriaFailed:
+		event.ProvisioningPlanChanged, event.OnboardingChanged, event.OnboardingCriteriaFailed,
+		event.RogueDevice, event.LedgerAnchored:
 		return true
 	default:
 		// Devices and the server itself change the rest all the time.

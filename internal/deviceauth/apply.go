@@ -66,7 +66,8 @@ func (s *Service) apply(account fleet.Account, fact event.Event) {
 		event.ProvisioningTemplateChanged, event.DeviceProvisioned, event.ProvisioningRefused, event.CertificateAutoRegistered,
 		event.ProvisioningClaimCreated, event.RegistrationTaskChanged, event.CertificateProviderChanged, event.CertificateRenewalChanged,
 		event.ApprovalChanged, event.ApprovalAuthorityChanged, event.ApprovalBindingChanged,
-		event.ProvisioningPlanChanged, event.OnboardingChanged, event.OnboardingCriteriaFailed:
+		event.ProvisioningPlanChanged, event.OnboardingChanged, event.OnboardingCriteriaFailed,
+		event.RogueDevice, event.LedgerAnchored:
 		// Nothing that a permission depends on: a new thing, group or
 		// certificate is attached to nothing, and parents of groups never
 		// change. Custom authorizers are asked again when their answer is old.

@@ -210,7 +210,8 @@ func (x *Index) applyOne(s *shard, e event.Envelope, from sources) error {
 		event.ProvisioningTemplateChanged, event.DeviceProvisioned, event.ProvisioningRefused, event.CertificateAutoRegistered,
 		event.ProvisioningClaimCreated, event.RegistrationTaskChanged, event.CertificateProviderChanged, event.CertificateRenewalChanged,
 		event.ApprovalChanged, event.ApprovalAuthorityChanged, event.ApprovalBindingChanged,
-		event.ProvisioningPlanChanged, event.OnboardingChanged, event.OnboardingCriteriaFailed:
+		event.ProvisioningPlanChanged, event.OnboardingChanged, event.OnboardingCriteriaFailed,
+		event.RogueDevice, event.LedgerAnchored:
 		// Nothing of these is searchable.
 	}
 	return nil
