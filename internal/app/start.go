@@ -189,6 +189,7 @@ func (a *App) joinFollowers(context.Context) error {
 		{&a.followers.connectivity, a.connectivityConsumer()},
 		{&a.followers.renewals, a.renewalConsumer()},
 		{&a.followers.onboarding, a.onboardingConsumer()},
+		{&a.followers.ledger, a.ledgerConsumer()},
 	}
 	for _, c := range consumers {
 		runner, err := eventlog.NewRunner(c.consumer, eventlog.Options{Store: a.store, Now: now, Logger: a.component("eventlog"), Registerer: a.metrics})
@@ -228,6 +229,8 @@ func (a *App) Start(ctx context.Context) error {
 		part{"renewals", a.renewals.Run},
 		part{"onboarding follower", a.followers.onboarding.Run},
 		part{"onboarding", a.onboarding.Run},
+		part{"ledger follower", a.followers.ledger.Run},
+		part{"ledger", a.ledger.Run},
 		part{"revocation list follower", a.followers.crl.Run},
 		part{"history retention", a.history.Run},
 		part{"cut connections", endCut},

@@ -631,3 +631,29 @@ func (s *Service) VerifyDevice(ctx context.Context, account fleet.Account, name 
 	i.verdict.Hash = l.hash
 	return i.verdict, store.Fault(l.close(ctx))
 }
+
+// Check checks entries of one device outside of any store, as `muster ledger show`
+// prints them: their hashes and how they follow each other from the first one. That
+// none is missing at the end only Verify can tell, or the head that it was printed
+// with.
+func Check(entries []Entry) []Finding {
+	var all []Finding
+	hash := genesis
+	for n := range entries {
+		e := &entries[n]
+		f := Finding{Device: e.Device, Seq: e.Seq, Number: e.Number}
+		switch {
+		case e.Device != entries[0].Device || e.Account != entries[0].Account || e.Seq != uint64(n+1):
+			f.Problem, f.Detail = Moved, fmt.Sprintf("entry %d of device %s stands where entry %d of device %s should", e.Seq, e.Device, n+1, entries[0].Device)
+		case e.Schema != schemaVersion || e.digest() != e.Hash:
+			f.Problem, f.Detail = Changed, fmt.Sprintf("entry %d of device %s: %v", e.Seq, e.Device, errChanged)
+		case e.PrevHash != hash:
+			f.Problem, f.Detail = Unlinked, fmt.Sprintf("entry %d of device %s does not follow the one before", e.Seq, e.Device)
+		}
+		if f.Problem != "" {
+			all = append(all, f)
+		}
+		hash = e.Hash
+	}
+	return all
+}
