@@ -338,3 +338,56 @@ func setCursor(r *rig, text string) error {
 	_, err := r.store.Store.Commit(r.tb.Context(), store.Batch{Writes: []store.Write{{Key: store.K("cursor", "ledger"), Value: []byte(text)}}})
 	return err
 }
+
+// A thing's name that is used again may be another device's now; a serial that comes
+// back is the same device's next life.
+func TestNameOfAnotherDevice(t *testing.T) {
+	t.Parallel()
+	r := claimed(t)
+	life := func(serial, cert string) {
+		r.keys["slot-1"] = serial
+		r.happens(holder("claim"), certificate(cert, "PENDING_ACTIVATION"))
+		p := event.DeviceProvisioned{Method: event.ProvisioningClaim, Template: "P", Thing: "slot-1", ThingCreated: true, CertificateID: cert, ClaimID: "claim", ClientID: serial}
+		r.happens(holder("claim"), joins(p, true)...)
+		r.happens(ada, status(cert, "ACTIVE", "REVOKED"), event.PrincipalDetached{Thing: "slot-1", Principal: certARN(cert)},
+			event.ThingDeleted{Thing: "slot-1"}, event.ThingDecommissioned{Thing: "slot-1"})
+	}
+	life("SN-1", "c1")
+	life("SN-2", "c2")
+	life("SN-1", "c3")
+	one := []What{CertificateIssued, CertificateActivated, Registered, CertificateRevoked, Decommissioned}
+	wantEqual(t, r.whats("SN-2"), one)
+	wantEqual(t, r.whats("SN-1"), append(slices.Clone(one), one...))
+	wantEqual(t, r.entries("SN-1")[5].Life, 2)
+	d, err := r.Device(t.Context(), acct, "thing:slot-1")
+	if err != nil || d.Key != "SN-1" || d.Life != 2 {
+		t.Errorf("the thing leads to %+v, %v", d, err)
+	}
+	r.sound()
+}
+
+// A key of onboarding that comes to be known late finds the ledger of its thing, and
+// keys that others have are told apart.
+func TestKeysOfDevices(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.happens(ada, thing("pump-7"))
+	r.happens(system, event.OnboardingChanged{Device: "SN-7", Plan: "line", PlanVersion: 1, Thing: "pump-7", State: "REGISTERED"})
+	wantEqual(t, r.whats("SN-7"), []What{Registered, Planned})
+	r.happens(system, event.OnboardingCriteriaFailed{Device: "SN-7", Plan: "line", PlanVersion: 1, Thing: "pump-7", Stage: "use"})
+	wantEqual(t, r.whats("pump-7"), []What{Registered, Planned, CriterionFailed})
+	// Another device's serial is the name of a thing.
+	r.keys["pump-8"] = "valve-1"
+	p := event.DeviceProvisioned{Method: event.ProvisioningRegisterThing, Thing: "pump-8", ThingCreated: true}
+	r.happens(ada, thing("pump-8"), p)
+	r.happens(ada, thing("valve-1"))
+	wantEqual(t, r.whats("valve-1"), []What{Registered})
+	d, err := r.Device(t.Context(), acct, "thing:valve-1")
+	if err != nil || d.Key != "thing:valve-1" || d.Thing != "valve-1" {
+		t.Errorf("the thing leads to %+v, %v", d, err)
+	}
+	if got := r.raised(); len(got) > 0 {
+		t.Errorf("raised %+v", got)
+	}
+	r.sound()
+}

@@ -223,6 +223,45 @@ func tamperings() []tampering {
 			r.write(store.Write{Key: chainKey(acct, uint64(len(all)+1)), Value: all[rnd.IntN(len(all))].Value})
 			return ""
 		}},
+		{name: "one device written anew by who has the secret", elsewhere: true, do: func(r *rig, rnd *rand.Rand) string {
+			row := pick(r, rnd, kindDevice)
+			at := place{acct, row.Key.Last()}
+			prev := genesis
+			var writes []store.Write
+			for _, each := range r.raw(kindEntry) {
+				if deviceIn(each.Key) == at.device {
+					value := forge(each.Value, func(e *Entry) { e.At--; e.PrevHash = prev })
+					prev = claimedHash(value)
+					writes = append(writes, store.Write{Key: each.Key, Value: value})
+				}
+			}
+			r.write(append(writes, r.resealed(at, func(d *deviceRecord) { d.Hash = prev }))...)
+			return at.device
+		}},
+		{name: "an entry put in at the end by who has the secret", do: func(r *rig, rnd *rand.Rand) string {
+			row := pick(r, rnd, kindDevice)
+			at := place{acct, row.Key.Last()}
+			var d deviceRecord
+			r.need(json.Unmarshal(row.Value, &d))
+			last, err := r.store.Get(r.tb.Context(), at.entry(d.Seq))
+			r.need(err)
+			more := forge(last.Value, func(e *Entry) { e.Seq, e.PrevHash = d.Seq+1, d.Hash })
+			r.write(store.Write{Key: at.entry(d.Seq + 1), Value: more}, r.resealed(at, func(d *deviceRecord) { d.Seq, d.Hash = d.Seq+1, claimedHash(more) }))
+			return at.device
+		}},
+		{name: "the last entries of the account cut off by who has the secret, but not the head", elsewhere: true, do: func(r *rig, rnd *rand.Rand) string {
+			chain := r.raw(kindChain)
+			head, err := r.store.Get(r.tb.Context(), headKey(acct))
+			r.need(err)
+			r.rewrite(func(*Entry) {}, 1+rnd.IntN(min(5, len(chain)-1)))
+			r.write(store.Write{Key: headKey(acct), Value: head.Value})
+			return ""
+		}},
+		{name: "the end of a device that never was", elsewhere: true, do: func(r *rig, rnd *rand.Rand) string {
+			row := pick(r, rnd, kindDevice)
+			r.write(store.Write{Key: place{acct, "never"}.record(), Value: row.Value})
+			return "never"
+		}},
 		{name: "the head removed", do: func(r *rig, _ *rand.Rand) string {
 			r.write(store.Write{Key: headKey(acct), Delete: true})
 			return ""
@@ -294,6 +333,17 @@ func TestRewrittenLedgerIsWitnessed(t *testing.T) {
 	if _, all := r.verify(); len(all) > 0 {
 		t.Fatalf("the rewritten ledger is not consistent, so the test shows nothing: %+v", all)
 	}
+	defer func() {
+		// The same for a ledger that was cut off.
+		r.rewrite(func(*Entry) {}, 4)
+		r.told = nil
+		if _, all := r.verify(); len(all) > 0 {
+			t.Errorf("the ledger that was cut off is not consistent, so the test shows nothing: %+v", all)
+		}
+		if _, all := r.verify(parsed); len(all) != 1 || all[0].Problem != Truncated {
+			t.Errorf("cut off, with the head that was kept: %+v", all)
+		}
+	}()
 	if _, all := r.verify(parsed); len(all) != 1 || all[0].Problem != Changed || all[0].Number != kept.Entries {
 		t.Errorf("with the head that was kept: %+v", all)
 	}
@@ -308,7 +358,7 @@ func TestRewrittenLedgerIsWitnessed(t *testing.T) {
 func (r *rig) rewrite(change func(*Entry), cut int) {
 	r.tb.Helper()
 	chain := r.raw(kindChain)
-	hashes := map[string]string{}
+	hashes, seqs := map[string]string{}, map[string]uint64{}
 	last := genesis
 	var writes []store.Write
 	for n, row := range chain {
@@ -329,23 +379,36 @@ func (r *rig) rewrite(change func(*Entry), cut int) {
 			e.PrevHash, e.ChainHash = hashes[to.Device], last
 		})
 		last = claimedHash(value)
-		hashes[to.Device] = last
+		hashes[to.Device], seqs[to.Device] = last, to.Seq
 		writes = append(writes, store.Write{Key: at.entry(to.Seq), Value: value})
 	}
 	for _, row := range r.raw(kindDevice) {
-		var d deviceRecord
-		r.need(json.Unmarshal(row.Value, &d))
-		d.Hash = hashes[row.Key.Last()]
-		r.need(r.sealRecord(place{acct, row.Key.Last()}, &d))
-		value, err := json.Marshal(d)
-		r.need(err)
-		writes = append(writes, store.Write{Key: row.Key, Value: value})
+		device := row.Key.Last()
+		if seqs[device] == 0 {
+			writes = append(writes, store.Write{Key: row.Key, Delete: true})
+			continue
+		}
+		writes = append(writes, r.resealed(place{acct, device}, func(d *deviceRecord) { d.Seq, d.Hash = seqs[device], hashes[device] }))
 	}
 	end := endRecord{Schema: schemaVersion, Number: uint64(len(chain) - cut), Hash: last}
 	end.Seal = r.seal(sealHead, acct, "", end.Number, end.Hash)
 	value, err := json.Marshal(end)
 	r.need(err)
 	r.write(append(writes, store.Write{Key: headKey(acct), Value: value})...)
+}
+
+// resealed is the record of a device's end, changed by who has the secret.
+func (r *rig) resealed(at place, change func(*deviceRecord)) store.Write {
+	r.tb.Helper()
+	found, err := r.store.Get(r.tb.Context(), at.record())
+	r.need(err)
+	var d deviceRecord
+	r.need(json.Unmarshal(found.Value, &d))
+	change(&d)
+	r.need(r.sealRecord(at, &d))
+	value, err := json.Marshal(d)
+	r.need(err)
+	return store.Write{Key: at.record(), Value: value}
 }
 
 // A ledger whose ends were tampered with goes on behind what is stored, says so, and
