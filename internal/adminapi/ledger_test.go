@@ -41,7 +41,8 @@ func ledgerRig(t *testing.T) (*plansRig, store.Store) {
 	by := fleet.Actor{Principal: fleet.Principal{Kind: fleet.PrincipalUser, ID: "ada", ARN: "arn:aws:iam::" + string(account) + ":user/ada"}, RequestID: "req"}
 	var log []event.Envelope
 	for _, e := range []event.Event{
-		event.ThingCreated{Thing: event.Thing{Thing: "pump-1"}}, event.ThingCreated{Thing: event.Thing{Thing: "pump-2"}},
+		event.ThingCreated{Thing: event.Thing{Thing: "pump-1"}},
+		event.ThingCreated{Thing: event.Thing{Thing: "pump-2"}},
 		event.PrincipalAttached{Thing: "ghost", Principal: "arn:aws:iot:r:" + string(account) + ":cert/c1"},
 		event.ProvisioningRefused{Method: event.ProvisioningClaim, Template: "T", ClientID: "stranger", Code: "Forbidden"},
 	} {

@@ -20,9 +20,9 @@ import (
 // life is the ledger of a device.
 func (s *site) life(device string) (ledger.Device, []ledger.What) {
 	s.t.Helper()
-	d, err := s.App.ledger.Device(s.t.Context(), s.account, device)
+	d, err := s.ledger.Device(s.t.Context(), s.account, device)
 	s.need(err)
-	entries, _, err := s.App.ledger.Entries(s.t.Context(), s.account, d.Key, 0, ledger.MaxPage)
+	entries, _, err := s.ledger.Entries(s.t.Context(), s.account, d.Key, 0, ledger.MaxPage)
 	s.need(err)
 	var whats []ledger.What
 	for _, e := range entries {
@@ -78,7 +78,7 @@ func TestLedgerOfALife(t *testing.T) {
 			t.Errorf("its ledger lacks %s: %v", want, whats)
 		}
 	}
-	s.need(s.App.ledger.Anchor(ctx))
+	s.need(s.ledger.Anchor(ctx))
 	s.need(s.Stop(ctx))
 
 	s = startSite(t, set)
@@ -88,7 +88,7 @@ func TestLedgerOfALife(t *testing.T) {
 	if heads, err := s.ledgerWitnesses(ctx, s.account); err != nil || len(heads) == 0 || heads[len(heads)-1].Entries == 0 {
 		t.Errorf("the audit trail knows %+v, %v", heads, err)
 	}
-	s.need(s.App.ledger.Anchor(ctx))
+	s.need(s.ledger.Anchor(ctx))
 	if found := s.doctorOf("ledger"); len(found) > 0 {
 		t.Errorf("doctor finds %+v", found)
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strconv"
 
 	"github.com/muster-iot/muster/internal/event"
 	"github.com/muster-iot/muster/internal/fleet"
@@ -444,7 +445,7 @@ func (b *book) mended(ctx context.Context, d *device, problem string, claimed, b
 		slog.String("account", string(d.at.account)), slog.String("device", d.at.device), slog.String("reason", problem))
 	return b.add(ctx, d, Draft{
 		At: b.s.o.Now().UnixMilli(), What: Mended, Principal: fleet.System.Principal,
-		Facts: map[string]string{"reason": problem, "endSaid": fmt.Sprint(claimed), "continuedBehind": fmt.Sprint(behind)},
+		Facts: map[string]string{"reason": problem, "endSaid": strconv.FormatUint(claimed, 10), "continuedBehind": strconv.FormatUint(behind, 10)},
 	})
 }
 

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/muster-iot/muster/internal/fleet"
@@ -128,14 +129,14 @@ func (e *Entry) digest() string {
 		h.Write(length[:])
 		h.Write([]byte(s))
 	}
-	number := func(n int64) { text(fmt.Sprint(n)) }
+	number := func(n int64) { text(strconv.FormatInt(n, 10)) }
 	text(entryDomain)
 	number(int64(e.Schema))
 	text(string(e.Account))
 	text(e.Device)
 	number(int64(e.Life))
-	text(fmt.Sprint(e.Seq))
-	text(fmt.Sprint(e.Number))
+	text(strconv.FormatUint(e.Seq, 10))
+	text(strconv.FormatUint(e.Number, 10))
 	number(e.At)
 	text(string(e.What))
 	text(e.Principal.Kind)

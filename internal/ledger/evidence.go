@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/muster-iot/muster/internal/event"
 	"github.com/muster-iot/muster/internal/fleet"
@@ -63,12 +64,7 @@ const maxEvidence = 32
 
 // speak adds evidence once.
 func (d *device) speak(one Evidence) {
-	for _, known := range d.Evidence {
-		if known == one {
-			return
-		}
-	}
-	if len(d.Evidence) < maxEvidence {
+	if !slices.Contains(d.Evidence, one) && len(d.Evidence) < maxEvidence {
 		d.Evidence, d.changed = append(d.Evidence, one), true
 	}
 }

@@ -32,7 +32,6 @@ type modelDevice struct {
 	registered       bool
 	active, off      bool
 	seen, rogue      bool
-	waits            []What
 	list             []What
 	ofLife           []int
 }

@@ -5,12 +5,13 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"strconv"
 
 	"github.com/muster-iot/muster/internal/fleet"
 )
 
 // KeySize is the size of the secret that ends of chains are sealed with.
-const KeySize = 32
+const KeySize = 64
 
 // Kinds of sealed statements: one of a kind is none of another.
 const (
@@ -23,8 +24,8 @@ const (
 // the host's secret can make.
 func (s *Service) seal(kind string, account fleet.Account, device string, n uint64, text string) string {
 	code := hmac.New(sha256.New, s.o.Key)
-	for _, part := range []string{kind, string(account), device, fmt.Sprint(n), text} {
-		fmt.Fprintf(code, "%d:%s,", len(part), part)
+	for _, part := range []string{kind, string(account), device, strconv.FormatUint(n, 10), text} {
+		code.Write(fmt.Appendf(nil, "%d:%s,", len(part), part))
 	}
 	return hex.EncodeToString(code.Sum(nil))
 }

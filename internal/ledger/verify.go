@@ -579,12 +579,12 @@ func (i *inspector) ends(ctx context.Context, devices int) error {
 // without tells of a device that has lost all its entries. One that has lost the first
 // only was told.
 func (i *inspector) without(ctx context.Context, device string) error {
-	any := false
+	some := false
 	err := i.r.Scan(ctx, store.Under(kindEntry, string(i.account), device), func(store.Record) error {
-		any = true
+		some = true
 		return store.Stop
 	})
-	if err != nil || any {
+	if err != nil || some {
 		return err //nolint:wrapcheck // the caller's
 	}
 	return i.found(Finding{Device: device, Problem: Truncated}, "the ledger of device %s has no entry, but a sealed end", device)
