@@ -82,7 +82,9 @@ func (b *book) find(ctx context.Context, keys []store.Key) error {
 	for i, row := range found {
 		n, err := nameOf(keys[i], row)
 		if err != nil {
-			return err
+			// It finds a device, and is no part of what is kept: a later event writes it anew.
+			b.s.o.Logger.ErrorContext(ctx, "record of the ledger cannot be read and is left out", slog.Any("err", err))
+			n = &named{key: keys[i], version: row.Version}
 		}
 		b.names[keys[i]] = n
 		if name := n.leads(); name != "" {
@@ -166,10 +168,10 @@ func (b *book) load(ctx context.Context, places []place) error {
 	for i, row := range found {
 		d := &device{at: of[i], version: row.Version}
 		if row.Version != 0 {
-			if err := decode(row, &d.deviceRecord, &d.Schema); err != nil {
-				return err
-			}
-			if !b.s.whole(d.at, d.deviceRecord) {
+			switch broken := json.Unmarshal(row.Value, &d.deviceRecord); {
+			case broken == nil && d.Schema > schemaVersion:
+				return fmt.Errorf("record %s has schema %d, this version reads %d", row.Key, d.Schema, schemaVersion)
+			case broken != nil || !b.s.whole(d.at, d.deviceRecord):
 				problems[i] = "its end is not sealed by this server"
 			}
 		} else {
@@ -280,8 +282,8 @@ func (s *Service) sealRecord(at place, r *deviceRecord) error {
 
 // whole reports whether a record is as this server has sealed it.
 func (s *Service) whole(at place, r deviceRecord) bool {
-	seal := r.Seal
-	return s.sealRecord(at, &r) == nil && sealsEqual(seal, r.Seal)
+	seal, schema := r.Seal, r.Schema
+	return schema == schemaVersion && s.sealRecord(at, &r) == nil && sealsEqual(seal, r.Seal)
 }
 
 // batch is what the book comes to.

@@ -620,7 +620,7 @@ func (f *follower) connected(ctx context.Context, e *event.DeviceConnected) erro
 		if d, err = f.thingDevice(ctx, thing); err != nil {
 			return err
 		}
-		if n.leads() == "" {
+		if n.leads() == "" && d.Ended == 0 {
 			d, err = f.hold(ctx, d, e.Principal)
 		}
 	} else {

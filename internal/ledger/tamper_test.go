@@ -416,7 +416,7 @@ func (r *rig) resealed(at place, change func(*deviceRecord)) store.Write {
 func TestTamperedEndsAreMended(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []string{kindDevice, kindHead} {
-		for _, remove := range []bool{true, false} {
+		for _, how := range []string{"removed", "another seal", "no JSON"} {
 			r := newRig(t)
 			r.happens(ada, certificate("c1", "ACTIVE"))
 			r.happens(ada, thing("pump-7"), attach("pump-7", "c1"))
@@ -426,11 +426,11 @@ func TestTamperedEndsAreMended(t *testing.T) {
 			}
 			found, err := r.store.Get(t.Context(), key)
 			r.need(err)
-			if remove {
-				r.write(store.Write{Key: key, Delete: true})
-			} else {
-				r.write(store.Write{Key: key, Value: []byte(tweak(string(found.Value)))})
+			w := store.Write{Key: key, Delete: how == "removed", Value: []byte("no JSON")}
+			if how == "another seal" {
+				w.Value = []byte(tweak(string(found.Value)))
 			}
+			r.write(w)
 			before := r.entriesRaw("pump-7")
 			r.happens(holder("c1"), connect("c1", "pump-7"))
 			after := r.entriesRaw("pump-7")
@@ -442,7 +442,7 @@ func TestTamperedEndsAreMended(t *testing.T) {
 			entries, _, err := r.Entries(t.Context(), acct, where, 0, 100)
 			r.need(err)
 			if !slices.ContainsFunc(entries, func(e Entry) bool { return e.What == Mended }) {
-				t.Errorf("%s, removed %v: it does not say that it was mended: %v", kind, remove, entries)
+				t.Errorf("%s, %s: it does not say that it was mended: %v", kind, how, entries)
 			}
 			wantEqual(t, r.whats("pump-7")[len(r.whats("pump-7"))-1], Activated)
 			r.sound()
