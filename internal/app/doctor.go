@@ -74,6 +74,7 @@ func (a *App) checks() []check {
 		{name: "membership history", counted: "memberships", rounds: doctorRounds, run: a.checkMemberships, repair: a.repairMemberships},
 		{name: "shadow history", counted: "shadows with a history", rounds: doctorRounds, run: a.checkVersions},
 		{name: "drifts", counted: "drifts", rounds: doctorRounds, run: a.checkDrifts, repair: a.repairDrifts},
+		{name: "ledger", counted: "ledger entries", rounds: 1, run: a.checkLedger},
 		{name: "audit", counted: "audit records", rounds: 1, run: a.checkAudit},
 	}
 }

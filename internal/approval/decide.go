@@ -99,7 +99,7 @@ func named(target string) string {
 	if id, ok := strings.CutPrefix(target, CATarget); ok {
 		return "CA certificate " + id
 	}
-	return fmt.Sprintf("template %q", target)
+	return "template " + target
 }
 
 // refusal is the fault for a device that may not join.
@@ -158,7 +158,7 @@ func (s *Service) remembered(binding *bindingRecord, c *provisioning.Candidate, 
 	case Pending:
 		return pass, true, provisioning.Waits(r.ID)
 	case Approved:
-		return s.pass(binding, c, r.ID, r.Lists), true, nil
+		return s.pass(binding, c, r.ID, r.Lists, evidence(binding, r.Lists, r.Votes, r.ID)), true, nil
 	case Denied:
 		return pass, true, refusal("request %s was denied", r.ID)
 	case Expired, Used:
@@ -180,7 +180,8 @@ func (s *Service) ask(ctx context.Context, binding *bindingRecord, c *provisioni
 	// A list is a check and nobody's word: where all must say yes, no query says it in
 	// the place of one.
 	if binding.AutoIf != "" && (binding.Rule != AllOf || len(listed) == len(looked)) && holds(binding.AutoIf, c, listed) {
-		return s.pass(binding, c, "", listed), nil
+		rule := event.ProvisioningEvidence{Kind: event.EvidenceRule, Ref: named(binding.target), Detail: "its rule lets the device in unasked"}
+		return s.pass(binding, c, "", listed, append(evidence(binding, listed, nil, ""), rule)), nil
 	}
 	request := Request{
 		ID: "apr_" + s.o.NewID(), Template: binding.target, Version: c.Version, Method: string(c.Method), CertificateID: c.CertificateID, ClaimID: c.ClaimID, ClientID: c.ClientID,
@@ -202,7 +203,7 @@ func (s *Service) ask(ctx context.Context, binding *bindingRecord, c *provisioni
 	}
 	switch tally(binding, request.Votes, people(asked), author) {
 	case Yes:
-		return s.pass(binding, c, "", listed), nil
+		return s.pass(binding, c, "", listed, evidence(binding, listed, request.Votes, "")), nil
 	case No:
 		return provisioning.Pass{}, fault.Wrap(fault.Forbidden, errors.New(reasons(request.Votes)), "The authorities do not let the device in")
 	case Abstain:
@@ -224,6 +225,43 @@ func reasons(votes []Vote) string {
 	return strings.Join(words, "; ")
 }
 
+// approvers names the authorities that said yes, and who spoke for them.
+func approvers(votes []Vote) string {
+	var who []string
+	for _, v := range votes {
+		switch {
+		case v.Verdict != Yes:
+		case v.By == "":
+			who = append(who, v.Authority)
+		default:
+			who = append(who, v.Authority+" by "+v.By)
+		}
+	}
+	return strings.Join(who, ", ")
+}
+
+// evidence is what speaks for a device that is let in: lists that have it, and people
+// and functions that said yes, in a request or at once.
+func evidence(binding *bindingRecord, listed []Listed, votes []Vote, request string) []event.ProvisioningEvidence {
+	var all []event.ProvisioningEvidence
+	lists := map[string]bool{}
+	for _, l := range listed {
+		lists[l.Authority] = true
+		all = append(all, event.ProvisioningEvidence{
+			Kind: event.EvidenceList, Ref: fmt.Sprintf("revision %d of allow list %s", l.Revision, l.List), Detail: "found by " + strings.ToLower(string(l.Match)),
+		})
+	}
+	others := slices.DeleteFunc(slices.Clone(votes), func(v Vote) bool { return lists[v.Authority] })
+	if who := approvers(others); who != "" {
+		ref := named(binding.target)
+		if request != "" {
+			ref = request
+		}
+		all = append(all, event.ProvisioningEvidence{Kind: event.EvidenceApproval, Ref: ref, Detail: who})
+	}
+	return all
+}
+
 // wait keeps a request, and its certificate for as long.
 func (s *Service) wait(ctx context.Context, c *provisioning.Candidate, r *Request) error {
 	b := &batch{reader: s.o.Store}
@@ -243,8 +281,10 @@ func (s *Service) wait(ctx context.Context, c *provisioning.Candidate, r *Reques
 
 // pass lets a device in: its place in the day's quota is taken, and its request used
 // up, in the commit of the registration, and so is its entry in lists.
-func (s *Service) pass(binding *bindingRecord, c *provisioning.Candidate, request string, listed []Listed) provisioning.Pass {
-	return provisioning.Pass{Join: func(ctx context.Context) (store.Batch, error) {
+func (s *Service) pass(
+	binding *bindingRecord, c *provisioning.Candidate, request string, listed []Listed, why []event.ProvisioningEvidence,
+) provisioning.Pass {
+	return provisioning.Pass{Evidence: why, Join: func(ctx context.Context) (store.Batch, error) {
 		b := &batch{reader: s.o.Store}
 		var now bindingRecord
 		if _, err := b.load(ctx, bindingKey(c.Account, binding.target), &now); err != nil {

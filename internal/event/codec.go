@@ -94,6 +94,8 @@ func kinds() []Event {
 		AllowListRead{},
 		AllowListEntryChanged{},
 		DuplicateSerial{},
+		RogueDevice{},
+		LedgerAnchored{},
 	}
 }
 

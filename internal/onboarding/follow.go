@@ -319,9 +319,7 @@ func provenance(e *event.DeviceProvisioned) string {
 // newcomer finds the device of a provisioned thing that nothing leads to yet: one
 // that was announced, or a new one that follows a plan, or nil.
 func (f *follower) newcomer(ctx context.Context, env *event.Envelope, e *event.DeviceProvisioned) (*slot, error) {
-	id, number, err := f.binding(ctx, env.Account, [][2]string{
-		{bindTemplate, e.Template}, {bindAuthority, e.CACertificateID}, {bindType, e.TypeName},
-	})
+	id, number, err := f.binding(ctx, env.Account, planNames(e))
 	if err != nil {
 		return nil, err
 	}
@@ -361,6 +359,29 @@ func (f *follower) newcomer(ctx context.Context, env *event.Envelope, e *event.D
 		}
 		return nil
 	})
+}
+
+// planNames are what leads to the plan of a provisioned device, the first one first.
+func planNames(e *event.DeviceProvisioned) [][2]string {
+	return [][2]string{{bindTemplate, e.Template}, {bindAuthority, e.CACertificateID}, {bindType, e.TypeName}}
+}
+
+// DeviceKey is the key by which the plan in force keeps the device of a registration,
+// empty when no plan applies to it.
+func (s *Service) DeviceKey(ctx context.Context, account fleet.Account, e event.DeviceProvisioned) (string, error) {
+	f := &follower{attempt: s.attempt()}
+	id, number, err := f.binding(ctx, account, planNames(&e))
+	if err != nil || id == "" {
+		return "", err
+	}
+	plan, err := f.plan(ctx, account, id, number)
+	if err != nil {
+		return "", err
+	}
+	if key := keyOf(plan, &e); keyPattern.MatchString(key) {
+		return key, nil
+	}
+	return e.CertificateID, nil
 }
 
 // announced finds the device of a thing that no plan applies to, but that was

@@ -39,6 +39,7 @@ func (s *Service) perform(ctx context.Context, account fleet.Account, p performa
 			e := p.report
 			e.Thing, e.ThingCreated, e.CertificateID = made.Thing, made.ThingCreated, made.CertificateID
 			e.TypeName, e.Attributes, e.CACertificateID = made.TypeName, made.Attributes, made.CA
+			e.Evidence = p.pass.Evidence
 			renews := made.Renews && p.asking != made.CertificateID
 			if renews {
 				e.Method = event.ProvisioningRenewal

@@ -411,6 +411,7 @@ func TestIsolationOfOperations(t *testing.T) {
 	victim.build()
 	victim.hire()
 	victim.edit()
+	victim.activate(h)
 	h.server.Stop()
 	before := h.dump(victim)
 	h.server.Start()
@@ -505,7 +506,8 @@ func (h *neighbourhood) dump(of *neighbour) []string {
 func ofConnections(line string) bool {
 	kind, _, _ := strings.Cut(line, "/")
 	switch kind {
-	case "connectivity", "connectivity-timer", "connectivity-count", "connectivity-latency":
+	case "connectivity", "connectivity-timer", "connectivity-count", "connectivity-latency",
+		"ledger-anchor": // the audit trail is told every hour
 		return true
 	default:
 		return strings.HasPrefix(line, "connection")
@@ -606,6 +608,24 @@ func (n *neighbour) hire() {
 			n.operatorKey = key.AccessKeyID
 		}
 	}
+}
+
+// activate lets the account's device connect for the first time, which is an event in
+// its ledger.
+func (n *neighbour) activate(h *neighbourhood) {
+	n.t.Helper()
+	h.device(n, mqttclient.Options{ClientID: "pump"})
+	for range 200 {
+		answer, err := n.raw(n.t.Context(), apiclient.Request{Service: "iot", Method: http.MethodGet, Path: "/ops/v1/ledger/pump"})
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		if strings.Contains(answer, "ACTIVATED") {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	n.t.Fatal("the device's ledger has no activation")
 }
 
 // keptBody makes one thing.

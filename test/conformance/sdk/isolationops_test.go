@@ -186,6 +186,17 @@ func opsCases(of *neighbour) map[string][]opsCase {
 		"GET onboarding/{device}":                        {{path: "onboarding/S-1", refused: "ResourceNotFound"}},
 		"GET onboarding/{device}/document":               {{path: "onboarding/S-1/document", refused: "ResourceNotFound"}},
 		"POST onboarding/{device}/steps/{step}/complete": {{path: "onboarding/S-1/steps/test/complete", refused: "ResourceNotFound"}},
+		// The caller has things of the same names, and their ledgers are its own.
+		"GET ledger/{device}": {
+			{path: "ledger/S-1", refused: "ResourceNotFound"},
+			{path: "ledger/" + of.certID, refused: "ResourceNotFound"},
+			{path: "ledger/certificate:" + of.certID, refused: "ResourceNotFound"},
+			{path: "ledger/pump"},
+		},
+		"GET ledger/{device}/verify": {{path: "ledger/S-1/verify", refused: "ResourceNotFound"}, {path: "ledger/pump/verify"}},
+		"GET ledger/rogues":          {{path: "ledger/rogues"}, {path: "ledger/rogues?kind=ATTEMPT"}},
+		"GET ledger:verify":          {{path: "ledger:verify"}, {path: `ledger:verify?head={"account":"` + of.account + `","entries":1,"hash":"` + strings.Repeat("0", 64) + `"}`, refused: "InvalidRequest"}},
+		"GET ledger:head":            {{path: "ledger:head"}},
 	}
 }
 
