@@ -66,6 +66,7 @@ func (s *Service) apply(account fleet.Account, fact event.Event) {
 		event.ProvisioningTemplateChanged, event.DeviceProvisioned, event.ProvisioningRefused, event.CertificateAutoRegistered,
 		event.ProvisioningClaimCreated, event.RegistrationTaskChanged, event.CertificateProviderChanged, event.CertificateRenewalChanged,
 		event.ApprovalChanged, event.ApprovalAuthorityChanged, event.ApprovalBindingChanged,
+		event.PromiseSettled,
 		event.ProvisioningPlanChanged, event.OnboardingChanged, event.OnboardingCriteriaFailed:
 		// Nothing that a permission depends on: a new thing, group or
 		// certificate is attached to nothing, and parents of groups never

@@ -35,6 +35,7 @@ func (s *Service) perform(ctx context.Context, account fleet.Account, p performa
 	method := p.report.Method
 	made, err := s.o.Registry.Provision(ctx, account, registry.ProvisionCommand{
 		Plan: p.plan, Proof: p.proof, Asking: p.asking, Waiting: p.waiting,
+		Origin: registry.PromiseOrigin{Template: p.report.Template, Version: p.report.TemplateVersion, Method: p.report.Method},
 		Joined: func(made registry.Provisioned) (store.Batch, error) {
 			e := p.report
 			e.Thing, e.ThingCreated, e.CertificateID = made.Thing, made.ThingCreated, made.CertificateID
