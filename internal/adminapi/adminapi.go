@@ -121,6 +121,8 @@ type Options struct {
 	// Plans are how devices come into service, Onboarding how far each is.
 	Plans      Plans
 	Onboarding Onboarding
+	// Promises compares things with what their templates promised.
+	Promises Promises
 	// BulkEdits changes what a query finds.
 	BulkEdits BulkEdits
 	// Importer makes and changes things in bulk.
@@ -184,6 +186,7 @@ func (h *handler) routes() *routes {
 	h.routeTemplateTest(mux)
 	h.routePlans(mux)
 	h.routeOnboarding(mux)
+	h.routeDrift(mux)
 	mux.HandleFunc(Prefix, func(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, fault.New(fault.ResourceNotFound, "%s %s is no operation of %s", r.Method, r.URL.Path, Prefix))
 	})

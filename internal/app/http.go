@@ -58,6 +58,7 @@ func (a *App) joinAPI(context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.drift = a.newDrift()
 	a.bulk = a.newBulkEdits()
 	a.reports = a.reportLinks()
 	awsiot.Register(a.api, awsiot.Deps{
@@ -149,7 +150,7 @@ func (a *App) deviceHandler(listener string) http.Handler {
 		Memberships: a.memberships, WhyMember: a.whyMember,
 		Connectivity: a.connectivity, ShadowHistory: shadowVersions{a.versions, a}, Drifts: drifts{a},
 		History: a.history, Tokens: a.tokens, Account: callerAccount, Now: now,
-		BulkEdits: a.bulk, Templates: a.provisioning, Renewals: a.renewals, Approvals: a.approvals,
+		BulkEdits: a.bulk, Promises: a.drift, Templates: a.provisioning, Renewals: a.renewals, Approvals: a.approvals,
 		Plans: a.onboarding, Onboarding: onboardedDevices{a.onboarding, a},
 		Importer: a.registry, Exporter: a.registry, Permit: a.permit, ARN: a.callerARN,
 	})
