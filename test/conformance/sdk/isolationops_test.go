@@ -161,6 +161,12 @@ func opsCases(of *neighbour) map[string][]opsCase {
 		"GET onboarding/{device}":                        {{path: "onboarding/S-1", refused: "ResourceNotFound"}},
 		"GET onboarding/{device}/document":               {{path: "onboarding/S-1/document", refused: "ResourceNotFound"}},
 		"POST onboarding/{device}/steps/{step}/complete": {{path: "onboarding/S-1/steps/test/complete", refused: "ResourceNotFound"}},
+		// Only the neighbour's things were made by a template.
+		"GET drift":                               {{path: "drift?all=true"}, {path: "drift?query=thingName:*&all=true"}, {path: "drift?template=joins&all=true"}},
+		"GET drift/things/{thing}":                {{path: "drift/things/enlisted", refused: "ResourceNotFound"}},
+		"GET drift/templates/{template}/versions": {{path: "drift/templates/joins/versions"}},
+		"POST drift/things/{thing}/repair":        {{path: "drift/things/enlisted/repair", body: `{"revision":"x"}`, refused: "ResourceNotFound"}},
+		"POST drift/things/{thing}/accept":        {{path: "drift/things/enlisted/accept", body: `{"revision":"x"}`, refused: "ResourceNotFound"}},
 	}
 }
 
