@@ -48,11 +48,20 @@ type Finding struct {
 	Repairable bool `json:"repairable"`
 }
 
+// Notice is something that is not wrong, and that an operator may not know.
+type Notice struct {
+	Check   string `json:"check"`
+	Subject string `json:"subject"`
+	Detail  string `json:"detail"`
+}
+
 // Report is what doctor looked at and found.
 type Report struct {
 	// Checked counts what each comparison looked at.
 	Checked  map[string]int `json:"checked"`
 	Findings []Finding      `json:"findings"`
+	// Notices do not count as differences.
+	Notices []Notice `json:"notices,omitempty"`
 }
 
 // Repaired is what a repair did.
