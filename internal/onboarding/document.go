@@ -113,6 +113,10 @@ func (w *document) plan(v *Version, level string) {
 			}
 			w.row(f.name, f.Attribute, yes(f.Required), strings.Join(types, ", "))
 		}
+		if p.Metadata.Within != "" {
+			w.line("")
+			w.line("The thing has to say so within %s of the activation.", p.Metadata.Within)
+		}
 	}
 	w.line("")
 	w.line("%s Stages and actors", level)
@@ -352,7 +356,7 @@ func (w *document) criteria(d *Device) {
 	}
 	w.line("")
 	w.line("## Exit criteria after activation")
-	w.head("Stage", "Fleet query", "Had to hold by", "Outcome")
+	w.head("Stage", "What", "Had to hold by", "Outcome")
 	for _, c := range d.Criteria {
 		outcome := "open"
 		switch {
