@@ -186,14 +186,20 @@ func extra(p *registry.Promised) []Difference {
 	return out
 }
 
+// revised is all that a revision stands for.
+type revised struct {
+	ThingID     string       `json:"thingId"`
+	Template    string       `json:"template"`
+	Version     int64        `json:"version"`
+	Made        time.Time    `json:"made"`
+	Certificate string       `json:"certificate"`
+	Differences []Difference `json:"differences"`
+	Extra       []Difference `json:"extra"`
+}
+
 // revision is a short name of what was compared and found.
 func revision(r *Report) string {
-	of := struct {
-		ThingID, Template, Certificate string
-		Version                        int64
-		Made                           time.Time
-		Differences, Extra             []Difference
-	}{ThingID: r.ThingID, Template: r.Promise.Template, Version: r.Promise.Version, Made: r.Promise.Made, Differences: r.Differences, Extra: r.Extra}
+	of := revised{ThingID: r.ThingID, Template: r.Promise.Template, Version: r.Promise.Version, Made: r.Promise.Made, Differences: r.Differences, Extra: r.Extra}
 	if r.Certificate != nil {
 		of.Certificate = r.Certificate.ID
 	}

@@ -34,15 +34,13 @@ type modelCertificate struct {
 }
 
 type modelPromise struct {
-	version            int64
-	typeName, billing  string
-	attributes         map[string]string
-	groups             map[string]bool
-	certificate        string
-	active             bool
-	policies           map[string]bool
-	keepsAttributes    int64
-	attributesPromised bool
+	version           int64
+	typeName, billing string
+	attributes        map[string]string
+	groups            map[string]bool
+	certificate       string
+	active            bool
+	policies          map[string]bool
 }
 
 func set(names ...string) map[string]bool {
@@ -313,7 +311,7 @@ func TestAgainstAModel(t *testing.T) {
 	for seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
-			w := &walk{rig: newRig(t), rnd: rand.New(rand.NewPCG(uint64(seed), 46)), model: model{ //nolint:gosec // a seed
+			w := &walk{rig: newRig(t), rnd: rand.New(rand.NewPCG(uint64(seed), 46)), model: model{
 				things: map[string]*modelThing{}, certificates: map[string]*modelCertificate{}, promises: map[string]*modelPromise{},
 			}}
 			w.stock()

@@ -148,7 +148,8 @@ func TestAcceptPromisesWhatIs(t *testing.T) {
 	same(t, again.Promise.Accepted.IsZero(), true)
 	same(t, again.Promise.Attributes, map[string]string{"site": "york"})
 	same(t, again.Promise.Kept, []registry.KeptPromise{
-		{Part: registry.PromiseType, Template: "T", Version: 1}, {Part: registry.PromiseAttributes, Template: "T", Version: 1},
+		{Part: registry.PromiseType, Template: "T", Version: 1},
+		{Part: registry.PromiseAttributes, Template: "T", Version: 1},
 		{Part: registry.PromiseGroups, Template: "T", Version: 1},
 	})
 }
