@@ -41,7 +41,8 @@ type Difference struct {
 	Kind Kind `json:"kind"`
 	// Name is of the attribute, group, policy or certificate.
 	Name string `json:"name,omitempty"`
-	// Promised and Found are values, empty for none.
+	// Promised and Found are values, empty for none. Found of a group is another one
+	// of its hierarchy, which the thing leaves when it comes back.
 	Promised string `json:"promised,omitempty"`
 	Found    string `json:"found,omitempty"`
 }
@@ -118,7 +119,7 @@ func Compare(p registry.Promised) Report {
 	if p.Thing == nil {
 		r.Differences = []Difference{{Kind: Thing, Name: p.Name, Promised: p.Promise.ThingID}}
 	} else {
-		r.Differences = append(ofThing(&p.Promise, p.Thing), ofCertificate(&p)...)
+		r.Differences = append(ofThing(&p), ofCertificate(&p)...)
 		r.Extra = extra(&p)
 	}
 	r.Revision = revision(&r)
@@ -126,7 +127,8 @@ func Compare(p registry.Promised) Report {
 }
 
 // ofThing compares the registry's entry.
-func ofThing(promise *registry.Promise, t *registry.Thing) []Difference {
+func ofThing(p *registry.Promised) []Difference {
+	promise, t := &p.Promise, p.Thing
 	var out []Difference
 	if promise.TypeName != "" && promise.TypeName != t.TypeName {
 		out = append(out, Difference{ThingType, "", promise.TypeName, t.TypeName})
@@ -138,7 +140,7 @@ func ofThing(promise *registry.Promise, t *registry.Thing) []Difference {
 	}
 	for _, group := range promise.Groups {
 		if !slices.ContainsFunc(t.Groups, func(m registry.Membership) bool { return m.Group == group }) {
-			out = append(out, Difference{ThingGroup, group, group, ""})
+			out = append(out, Difference{ThingGroup, group, group, p.Instead[group]})
 		}
 	}
 	if promise.BillingGroup != "" && promise.BillingGroup != t.BillingGroup {

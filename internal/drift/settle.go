@@ -111,6 +111,9 @@ func repairing(settles []Difference) *registry.Keeping {
 			k.Attributes[d.Name] = d.Promised
 		case ThingGroup:
 			k.AddGroups = append(k.AddGroups, d.Name)
+			if d.Found != "" {
+				k.RemoveGroups = append(k.RemoveGroups, d.Found)
+			}
 		case BillingGroup:
 			k.BillingGroup = &d.Promised
 		case Certificate:
@@ -144,7 +147,10 @@ func accepting(r *Report, settles []Difference) *registry.Keeping {
 				delete(now.Attributes, d.Name)
 			}
 		case ThingGroup:
-			now.Groups = without(now.Groups, d.Name)
+			if now.Groups = without(now.Groups, d.Name); d.Found != "" {
+				now.Groups = append(now.Groups, d.Found)
+				slices.Sort(now.Groups)
+			}
 		case BillingGroup:
 			now.BillingGroup = d.Found
 		case Certificate:
@@ -181,6 +187,7 @@ const (
 	actionSearch            = "iot:SearchIndex"
 	actionUpdateThing       = "iot:UpdateThing"
 	actionAddToGroup        = "iot:AddThingToThingGroup"
+	actionRemoveFromGroup   = "iot:RemoveThingFromThingGroup"
 	actionAddBilling        = "iot:AddThingToBillingGroup"
 	actionRemoveBilling     = "iot:RemoveThingFromBillingGroup"
 	actionAttachPolicy      = "iot:AttachPolicy"
@@ -204,6 +211,9 @@ func (c *Choice) Needs(r *Report) []Need {
 			needs = append(needs, Need{actionUpdateThing, fleet.ARNThing, r.Thing})
 		case ThingGroup:
 			needs = append(needs, Need{actionAddToGroup, fleet.ARNThing, r.Thing}, Need{actionAddToGroup, fleet.ARNThingGroup, d.Name})
+			if d.Found != "" {
+				needs = append(needs, Need{actionRemoveFromGroup, fleet.ARNThing, r.Thing}, Need{actionRemoveFromGroup, fleet.ARNThingGroup, d.Found})
+			}
 		case BillingGroup:
 			if d.Found != "" {
 				needs = append(needs, Need{actionRemoveBilling, fleet.ARNThing, r.Thing}, Need{actionRemoveBilling, fleet.ARNBillingGroup, d.Found})

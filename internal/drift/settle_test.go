@@ -368,6 +368,55 @@ func TestListsAndVersions(t *testing.T) {
 	same(t, page.Examined, 0)
 }
 
+// A thing that was moved within a hierarchy leaves the group that it was moved to
+// when it comes back, and an acceptance promises that one.
+func TestMovesWithinAHierarchy(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.stock()
+	for _, name := range []string{"north", "south"} {
+		_, err := r.registry.CreateThingGroup(t.Context(), account, registry.CreateThingGroupCommand{Name: name, Parent: "group-a"})
+		r.need(err)
+	}
+	p := plan("pump-1", r.certificate())
+	p.Thing.Groups = []string{"group-b", "north"}
+	r.need(r.provision(p, 1))
+	move := func(from, to string) {
+		t.Helper()
+		r.need(r.registry.UpdateThingGroupsForThing(t.Context(), account, registry.UpdateGroupsCommand{Thing: "pump-1", Remove: []string{from}, Add: []string{to}}))
+	}
+	settle := func(a Action) {
+		t.Helper()
+		_, err := r.SettleFor(t.Context(), account, SettleCommand{Thing: "pump-1", Choice: Choice{Action: a}, Revision: r.show("pump-1").Revision})
+		r.need(err)
+		if now := r.show("pump-1"); now.Drifts() {
+			t.Errorf("after %s: %+v", a, now)
+		}
+	}
+	groups := func(want ...registry.Membership) {
+		t.Helper()
+		thing, err := r.registry.DescribeThing(t.Context(), account, "pump-1")
+		r.need(err)
+		same(t, thing.Groups, want)
+	}
+	move("north", "south")
+	same(t, r.show("pump-1").Differences, []Difference{{ThingGroup, "north", "north", "south"}})
+	r.denied["iot:RemoveThingFromThingGroup"] = true
+	_, err := r.SettleFor(t.Context(), account, SettleCommand{Thing: "pump-1", Choice: Choice{Action: Repair}, Revision: r.show("pump-1").Revision})
+	r.code(err, fault.Unauthorized)
+	delete(r.denied, "iot:RemoveThingFromThingGroup")
+	settle(Repair)
+	groups(registry.Membership{Group: "group-b"}, registry.Membership{Group: "north"})
+	move("north", "group-a")
+	settle(Accept)
+	same(t, r.show("pump-1").Promise.Groups, []string{"group-a", "group-b"})
+	// A group that is gone cannot be joined again.
+	move("group-b", "group-c")
+	r.need(r.registry.DeleteThingGroup(t.Context(), account, "group-b", nil))
+	_, err = r.SettleFor(t.Context(), account, SettleCommand{Thing: "pump-1", Choice: Choice{Action: Repair}, Revision: r.show("pump-1").Revision})
+	r.code(err, fault.ResourceNotFound)
+}
+
 // A plan without a thing promises nothing, one without a certificate nothing of one.
 func TestPlansWithLess(t *testing.T) {
 	t.Parallel()
@@ -405,6 +454,7 @@ func TestOnPostgreSQL(t *testing.T) {
 		"AcceptPromisesWhatIs":        TestAcceptPromisesWhatIs,
 		"WhatChangedIsNotOverwritten": TestWhatChangedSinceIsNotOverwritten,
 		"ARenewalCarriesThePromiseOn": TestARenewalCarriesThePromiseOn,
+		"MovesWithinAHierarchy":       TestMovesWithinAHierarchy,
 		"ListsAndVersions":            TestListsAndVersions,
 	} {
 		t.Run(name, test)

@@ -245,6 +245,9 @@ type Promised struct {
 	Promise Promise
 	// Thing is the life that is meant, nil when it is gone.
 	Thing *Thing
+	// Instead are groups that the thing is in and that keep it out of a promised one:
+	// a thing may be in one group of a hierarchy.
+	Instead map[string]string
 	// Certificate is the one by which the thing is judged, nil when it has none: the
 	// promised one while it is attached and ACTIVE, else the newest that is, else
 	// the promised one if it is attached, else the newest.
@@ -277,11 +280,38 @@ func (s *Service) promisedOf(ctx context.Context, a *attempt, name string) (Prom
 	}
 	present := s.thing(a.account, name, thing)
 	p.Thing = &present
+	if p.Instead, err = instead(ctx, a, record.Groups, thing); err != nil {
+		return p, record, err
+	}
 	if record.Certificate == "" {
 		return p, record, nil
 	}
 	p.Certificate, err = judged(ctx, a, name, record.Certificate)
 	return p, record, err
+}
+
+// instead finds the groups that keep a thing out of promised ones.
+func instead(ctx context.Context, a *attempt, promised []string, thing *thingRecord) (map[string]string, error) {
+	var out map[string]string
+	for _, name := range promised {
+		if slices.ContainsFunc(thing.Groups, func(l groupLink) bool { return l.Group == name }) {
+			continue
+		}
+		group, err := load[groupRecord](ctx, a, key(kindGroup, a.account, name))
+		if err != nil {
+			return nil, err
+		}
+		if group == nil {
+			continue
+		}
+		if other, in := rival(thing, rootedLink(name, group)); in {
+			if out == nil {
+				out = map[string]string{}
+			}
+			out[name] = other
+		}
+	}
+	return out, nil
 }
 
 // judged finds the certificate by which a thing is judged. The thing's record
@@ -504,11 +534,11 @@ func (s *Service) CountPromises(ctx context.Context, account fleet.Account, temp
 // Keeping is what is to become of a thing and of what is promised of it, all of it
 // in one commit.
 type Keeping struct {
-	// TypeName, Attributes, AddGroups and BillingGroup are those of EditCommand.
-	TypeName     *string
-	Attributes   map[string]string
-	AddGroups    []string
-	BillingGroup *string
+	// TypeName, Attributes, the groups and BillingGroup are those of EditCommand.
+	TypeName                *string
+	Attributes              map[string]string
+	AddGroups, RemoveGroups []string
+	BillingGroup            *string
 	// AttachPolicies and DetachPolicies are of the certificate by which the thing is
 	// judged; Activate makes it ACTIVE.
 	AttachPolicies, DetachPolicies []string
@@ -578,11 +608,12 @@ func (s *Service) KeepPromise(ctx context.Context, account fleet.Account, c Keep
 
 // keepThing changes the thing's entry.
 func (s *Service) keepThing(ctx context.Context, a *attempt, p *Promised, k *Keeping) error {
-	if p.Thing == nil || k.TypeName == nil && len(k.Attributes)+len(k.AddGroups) == 0 && k.BillingGroup == nil {
+	if p.Thing == nil || k.TypeName == nil && len(k.Attributes)+len(k.AddGroups)+len(k.RemoveGroups) == 0 && k.BillingGroup == nil {
 		return nil
 	}
 	edit := EditCommand{
-		Thing: p.Name, ThingID: p.Thing.ID, TypeName: k.TypeName, Attributes: k.Attributes, AddGroups: k.AddGroups, BillingGroup: k.BillingGroup,
+		Thing: p.Name, ThingID: p.Thing.ID, TypeName: k.TypeName, Attributes: k.Attributes, AddGroups: k.AddGroups,
+		RemoveGroups: k.RemoveGroups, BillingGroup: k.BillingGroup,
 	}
 	if err := checkEdit(edit); err != nil {
 		return err
