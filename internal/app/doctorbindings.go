@@ -44,10 +44,10 @@ func (a *App) unboundTemplates(ctx context.Context, found func(adminapi.Notice))
 
 // unbound says what it means that a template has no binding.
 func (a *App) unbound(of fleet.Account, template string, enabled bool) adminapi.Notice {
-	effect := "its devices join without approval, as on AWS"
+	effect := "its devices join without approval, as on AWS, unless the CA certificate that they come under is bound"
 	switch {
 	case a.settings.Provisioning.RequireBinding:
-		effect = "its devices are refused, since provisioning.require-binding is on"
+		effect = "its devices are refused, since provisioning.require-binding is on, unless the CA certificate that they come under is bound"
 	case !enabled:
 		effect = "it is disabled; enabled, " + effect
 	}

@@ -189,6 +189,7 @@ func (a *App) joinFollowers(context.Context) error {
 		{&a.followers.connectivity, a.connectivityConsumer()},
 		{&a.followers.renewals, a.renewalConsumer()},
 		{&a.followers.onboarding, a.onboardingConsumer()},
+		{&a.followers.claimUses, eventlog.Consumer{Name: "claim-uses", Durable: a.claimUses.Apply}},
 	}
 	for _, c := range consumers {
 		runner, err := eventlog.NewRunner(c.consumer, eventlog.Options{Store: a.store, Now: now, Logger: a.component("eventlog"), Registerer: a.metrics})
@@ -227,6 +228,7 @@ func (a *App) Start(ctx context.Context) error {
 		part{"renewal follower", a.followers.renewals.Run},
 		part{"renewals", a.renewals.Run},
 		part{"onboarding follower", a.followers.onboarding.Run},
+		part{"claim uses follower", a.followers.claimUses.Run},
 		part{"onboarding", a.onboarding.Run},
 		part{"revocation list follower", a.followers.crl.Run},
 		part{"history retention", a.history.Run},
@@ -252,6 +254,7 @@ func (a *App) Start(ctx context.Context) error {
 		part{"stored sessions", a.keeper.Run},
 		part{"bulk edits", a.bulk.Run},
 		part{"approvals", a.sweepApprovals},
+		part{"allow lists", a.resumeAllowLists},
 		part{"registration tasks", a.tasks.Run},
 		part{"uploads", a.sweepUploads},
 		part{"introductions", a.provisioning.RunIntroductions},

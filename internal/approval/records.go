@@ -47,6 +47,9 @@ type authorityRecord struct {
 	Kind     Kind   `json:"kind"`
 	Group    string `json:"group,omitempty"`
 	Function string `json:"function,omitempty"`
+	Supplier string `json:"supplier,omitempty"`
+	Serial   string `json:"serialParameter,omitempty"`
+	Model    string `json:"modelParameter,omitempty"`
 	Created  int64  `json:"created"`
 	Modified int64  `json:"modified"`
 }
@@ -67,8 +70,9 @@ type bindingRecord struct {
 	Created  int64       `json:"created"`
 	Modified int64       `json:"modified"`
 	By       fleet.Actor `json:"by"`
-	// version is the record's.
+	// version is the record's, target what it is of.
 	version uint64
+	target  string
 }
 
 // quotaRecord counts who has joined on a day.

@@ -160,8 +160,9 @@ func concerns(env event.Envelope) (thing string, ok bool) {
 		event.ProvisioningTemplateChanged, event.DeviceProvisioned, event.ProvisioningRefused, event.CertificateAutoRegistered,
 		event.ProvisioningClaimCreated, event.RegistrationTaskChanged, event.CertificateProviderChanged, event.CertificateRenewalChanged,
 		event.ApprovalChanged, event.ApprovalAuthorityChanged, event.ApprovalBindingChanged,
-		event.PromiseSettled,
-		event.ProvisioningPlanChanged, event.OnboardingChanged, event.OnboardingCriteriaFailed:
+		event.ProvisioningPlanChanged, event.OnboardingChanged, event.OnboardingCriteriaFailed,
+		event.PromiseSettled, event.ClaimMisused, event.ClaimMisuseSettled,
+		event.SupplierChanged, event.AllowListChanged, event.AllowListRead, event.AllowListEntryChanged, event.DuplicateSerial:
 		// Attachments end with events of their own before a certificate or a thing
 		// does; settings are taken over where they are changed.
 		return "", false

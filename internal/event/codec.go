@@ -88,6 +88,13 @@ func kinds() []Event {
 		OnboardingChanged{},
 		OnboardingCriteriaFailed{},
 		PromiseSettled{},
+		ClaimMisused{},
+		ClaimMisuseSettled{},
+		SupplierChanged{},
+		AllowListChanged{},
+		AllowListRead{},
+		AllowListEntryChanged{},
+		DuplicateSerial{},
 	}
 }
 

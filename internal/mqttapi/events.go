@@ -91,8 +91,9 @@ func (h *Handler) Apply(ctx context.Context, events []event.Envelope) error {
 			event.ProvisioningTemplateChanged, event.DeviceProvisioned, event.ProvisioningRefused, event.ProvisioningClaimCreated,
 			event.RegistrationTaskChanged, event.CertificateProviderChanged, event.CertificateRenewalChanged,
 			event.ApprovalChanged, event.ApprovalAuthorityChanged, event.ApprovalBindingChanged,
-			event.PromiseSettled,
-			event.ProvisioningPlanChanged, event.OnboardingChanged, event.OnboardingCriteriaFailed:
+			event.ProvisioningPlanChanged, event.OnboardingChanged, event.OnboardingCriteriaFailed,
+			event.PromiseSettled, event.ClaimMisused, event.ClaimMisuseSettled,
+			event.SupplierChanged, event.AllowListChanged, event.AllowListRead, event.AllowListEntryChanged, event.DuplicateSerial:
 			// Nothing of these is published as an event; shadow answers are
 			// published by the request itself.
 		}
