@@ -78,7 +78,7 @@ func (*issuer) SignCSR(context.Context, []byte) ([]byte, error) { return nil, er
 type rig struct {
 	*Service
 
-	t        *testing.T
+	t        testing.TB
 	disk     store.Store
 	registry *registry.Service
 	issuer   issuer
@@ -108,22 +108,22 @@ type rigStore struct {
 	r *rig
 }
 
-func onPostgres(t *testing.T) bool {
-	t.Helper()
-	return strings.HasPrefix(t.Name(), "TestOnPostgreSQL/")
+func onPostgres(tb testing.TB) bool {
+	tb.Helper()
+	return strings.HasPrefix(tb.Name(), "TestOnPostgreSQL/")
 }
 
-func newRig(t *testing.T) *rig {
-	t.Helper()
-	r := &rig{t: t, inForce: map[string]int64{}, denied: map[string]bool{}}
+func newRig(tb testing.TB) *rig {
+	tb.Helper()
+	r := &rig{t: tb, inForce: map[string]int64{}, denied: map[string]bool{}}
 	var err error
-	if onPostgres(t) {
-		r.disk, err = postgres.Open(t.Context(), postgres.Options{URL: cluster.Get(t).Database(t), Logger: slog.New(slog.DiscardHandler), Conns: 4})
+	if onPostgres(tb) {
+		r.disk, err = postgres.Open(tb.Context(), postgres.Options{URL: cluster.Get(tb).Database(tb), Logger: slog.New(slog.DiscardHandler), Conns: 4})
 	} else {
 		r.disk, err = embedded.Open(embedded.Options{Dir: "data", FS: vfs.NewMem(), Logger: slog.New(slog.DiscardHandler), CacheBytes: 1 << 20, ReserveBytes: -1})
 	}
 	r.need(err)
-	t.Cleanup(func() { _ = r.disk.Close() })
+	tb.Cleanup(func() { _ = r.disk.Close() })
 	r.clock.Store(time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC).UnixMilli())
 	r.boot()
 	return r
@@ -188,10 +188,10 @@ func (r *rig) need(err error) {
 	}
 }
 
-func same(t *testing.T, got, want any) {
-	t.Helper()
+func same(tb testing.TB, got, want any) {
+	tb.Helper()
 	if d := cmp.Diff(want, got); d != "" {
-		t.Fatalf("differs (-want +got):\n%s", d)
+		tb.Fatalf("differs (-want +got):\n%s", d)
 	}
 }
 
