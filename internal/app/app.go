@@ -33,6 +33,7 @@ import (
 	"github.com/muster-iot/muster/internal/connectivity"
 	"github.com/muster-iot/muster/internal/datadir"
 	"github.com/muster-iot/muster/internal/deviceauth"
+	"github.com/muster-iot/muster/internal/drift"
 	"github.com/muster-iot/muster/internal/eventlog"
 	"github.com/muster-iot/muster/internal/function"
 	"github.com/muster-iot/muster/internal/history"
@@ -143,6 +144,7 @@ type App struct {
 	api         *awsapi.Server
 	tokens      *pagetoken.Sealer
 	bulk        *bulkedit.Service
+	drift       *drift.Service
 	names       *names
 	followers   followers
 	// repairing is held by the one repair that runs.

@@ -94,6 +94,15 @@ func (a *App) Doctor(ctx context.Context) (adminapi.Report, error) {
 			}
 		}
 	}
+	n, err := a.unboundTemplates(ctx, func(notice adminapi.Notice) {
+		if len(report.Notices) < maxFindings {
+			report.Notices = append(report.Notices, notice)
+		}
+	})
+	if err != nil {
+		return report, fmt.Errorf("look for provisioning templates without a binding: %w", err)
+	}
+	report.Checked["templates"] = n
 	return report, nil
 }
 

@@ -146,6 +146,8 @@ func resourcesOfEvent(scope fleet.Scope, e event.Event) []string { //nolint:gocy
 		return named(scope, map[string]string{fleet.ARNThing: v.Thing})
 	case event.OnboardingCriteriaFailed:
 		return named(scope, map[string]string{fleet.ARNThing: v.Thing, fleet.ARNCertificate: v.CertificateID})
+	case event.PromiseSettled:
+		return named(scope, map[string]string{fleet.ARNProvisioningTemplate: v.Template, fleet.ARNThing: v.Thing})
 	case event.ClaimMisused:
 		return named(scope, map[string]string{
 			fleet.ARNProvisioningTemplate: v.Template, fleet.ARNCertificate: v.ClaimID,

@@ -87,6 +87,7 @@ func kinds() []Event {
 		ProvisioningPlanChanged{},
 		OnboardingChanged{},
 		OnboardingCriteriaFailed{},
+		PromiseSettled{},
 		ClaimMisused{},
 		ClaimMisuseSettled{},
 		SupplierChanged{},

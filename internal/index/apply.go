@@ -213,7 +213,8 @@ func (x *Index) applyOne(s *shard, e event.Envelope, from sources) error {
 		event.ProvisioningPlanChanged, event.OnboardingChanged, event.OnboardingCriteriaFailed,
 		event.ClaimMisused, event.ClaimMisuseSettled,
 		event.SupplierChanged, event.AllowListChanged, event.AllowListRead, event.AllowListEntryChanged, event.DuplicateSerial,
-		event.RogueDevice, event.LedgerAnchored:
+		event.RogueDevice, event.LedgerAnchored,
+		event.PromiseSettled:
 		// Nothing of these is searchable.
 	}
 	return nil

@@ -94,7 +94,8 @@ func (h *Handler) Apply(ctx context.Context, events []event.Envelope) error {
 			event.ProvisioningPlanChanged, event.OnboardingChanged, event.OnboardingCriteriaFailed,
 			event.ClaimMisused, event.ClaimMisuseSettled,
 			event.SupplierChanged, event.AllowListChanged, event.AllowListRead, event.AllowListEntryChanged, event.DuplicateSerial,
-			event.RogueDevice, event.LedgerAnchored:
+			event.RogueDevice, event.LedgerAnchored,
+			event.PromiseSettled:
 			// Nothing of these is published as an event; shadow answers are
 			// published by the request itself.
 		}

@@ -65,6 +65,10 @@ func (w *document) plan(v *Version, level string) {
 			}
 			w.Row(f.name, f.Attribute, yes(f.Required), strings.Join(types, ", "))
 		}
+		if p.Metadata.Within != "" {
+			w.Line("")
+			w.Line("The thing has to say so within %s of the activation.", p.Metadata.Within)
+		}
 	}
 	w.Line("")
 	w.Line("%s Stages and actors", level)
@@ -304,7 +308,7 @@ func (w *document) criteria(d *Device) {
 	}
 	w.Line("")
 	w.Line("## Exit criteria after activation")
-	w.Head("Stage", "Fleet query", "Had to hold by", "Outcome")
+	w.Head("Stage", "What", "Had to hold by", "Outcome")
 	for _, c := range d.Criteria {
 		outcome := "open"
 		switch {

@@ -85,6 +85,8 @@ func (f *follower) find(ctx context.Context, r store.Reader, events []event.Enve
 			ask(certificateKey(account, e.CertificateID))
 		case event.CertificateRenewalChanged:
 			ask(thingKey(account, e.Thing))
+		case event.ThingUpdated:
+			ask(thingKey(account, e.Thing.Thing))
 		case event.ThingDeleted:
 			ask(thingKey(account, e.Thing))
 		case event.ThingDecommissioned:
@@ -192,6 +194,12 @@ func (f *follower) apply(ctx context.Context, env *event.Envelope) error {
 			f.hold(account, l, l.Thing, e.NewCertificateID)
 			l.note(entry{Result: ResultNoted, Note: "certificate " + e.NewCertificateID + " has taken the place of " + e.OldCertificateID})
 		}, thingKey(account, e.Thing))
+	case event.ThingUpdated:
+		return on(func(l *life) {
+			if l.Thing == e.Thing.Thing && !l.Decommissioned {
+				l.reviewed(e.Attributes, e.TypeName)
+			}
+		}, thingKey(account, e.Thing.Thing))
 	case event.ThingDeleted:
 		return on(func(l *life) { l.end("thing " + e.Thing + " was deleted") }, thingKey(account, e.Thing))
 	case event.ThingDecommissioned:
@@ -293,12 +301,7 @@ func (f *follower) provisioned(ctx context.Context, env *event.Envelope, e *even
 		}
 		l.reach(StateRegistered, how)
 		l.Suspended = false
-		if problems := l.plan.review(l.Metadata, e.Attributes, e.TypeName); !slices.Equal(problems, l.Problems) {
-			l.Problems = problems
-			if len(problems) > 0 {
-				l.note(entry{Result: ResultNoted, Note: "metadata: " + strings.Join(problems, "; ")})
-			}
-		}
+		l.reviewed(e.Attributes, e.TypeName)
 		return nil
 	})
 }

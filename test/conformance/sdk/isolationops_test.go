@@ -197,6 +197,12 @@ func opsCases(of *neighbour) map[string][]opsCase {
 		"GET ledger/rogues":          {{path: "ledger/rogues"}, {path: "ledger/rogues?kind=ATTEMPT"}},
 		"GET ledger:verify":          {{path: "ledger:verify"}, {path: `ledger:verify?head={"account":"` + of.account + `","entries":1,"hash":"` + strings.Repeat("0", 64) + `"}`, refused: "InvalidRequest"}},
 		"GET ledger:head":            {{path: "ledger:head"}},
+		// Only the neighbour's things were made by a template.
+		"GET drift":                               {{path: "drift?all=true"}, {path: "drift?query=thingName:*&all=true"}, {path: "drift?template=joins&all=true"}},
+		"GET drift/things/{thing}":                {{path: "drift/things/enlisted", refused: "ResourceNotFound"}},
+		"GET drift/templates/{template}/versions": {{path: "drift/templates/joins/versions"}},
+		"POST drift/things/{thing}/repair":        {{path: "drift/things/enlisted/repair", body: `{"revision":"x"}`, refused: "ResourceNotFound"}},
+		"POST drift/things/{thing}/accept":        {{path: "drift/things/enlisted/accept", body: `{"revision":"x"}`, refused: "ResourceNotFound"}},
 	}
 }
 
