@@ -118,6 +118,10 @@ type Options struct {
 	Renewals Renewals
 	// Approvals decides who joins.
 	Approvals Approvals
+	// AllowLists is what suppliers have made.
+	AllowLists AllowLists
+	// ClaimUses is what claims are used for.
+	ClaimUses ClaimUses
 	// Plans are how devices come into service, Onboarding how far each is.
 	Plans      Plans
 	Onboarding Onboarding
@@ -206,11 +210,21 @@ func (h *handler) enter(w http.ResponseWriter, r *http.Request, action string) (
 
 // enterUpTo is enter for a body of another size.
 func (h *handler) enterUpTo(w http.ResponseWriter, r *http.Request, action string, limit int64) (*http.Request, []byte, error) {
+	return h.enterWith(w, r, action, limit, func(body []byte) []byte { return body })
+}
+
+// enterSilently is enterUpTo for a body of which nothing goes into the audit trail.
+func (h *handler) enterSilently(w http.ResponseWriter, r *http.Request, action string, limit int64) (*http.Request, []byte, error) {
+	return h.enterWith(w, r, action, limit, func([]byte) []byte { return nil })
+}
+
+// enterWith is enter with what of the body goes into the audit trail.
+func (h *handler) enterWith(w http.ResponseWriter, r *http.Request, action string, limit int64, recorded func(body []byte) []byte) (*http.Request, []byte, error) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	if err != nil {
 		return r, nil, fault.Wrap(fault.InvalidRequest, err, "the body is longer than %d bytes or ends early", limit)
 	}
-	describe(w, r, body, action)
+	describe(w, r, recorded(body), action)
 	authorized, err := h.o.Authorize(r, body, action)
 	if err != nil {
 		return r, nil, err

@@ -70,13 +70,15 @@ type approvalOutput struct {
 	ReceivedAt         string            `json:"receivedAt"`
 	ExpiresAt          string            `json:"expiresAt"`
 	Decisions          []voteOutput      `json:"decisions"`
+	// AllowLists is where list authorities have found the device.
+	AllowLists []approval.Listed `json:"allowLists,omitempty"`
 }
 
 func approvalOf(r *approval.Request) approvalOutput {
 	out := approvalOutput{
 		RequestID: r.ID, State: r.State, TemplateName: r.Template, Method: r.Method, CertificateID: r.CertificateID, ClaimCertificateID: r.ClaimID,
 		ClientID: r.ClientID, SourceIP: r.Address, ThingName: r.Thing, Parameters: r.Parameters, ReceivedAt: stamp(r.Received), ExpiresAt: stamp(r.Expires),
-		Decisions: make([]voteOutput, len(r.Votes)),
+		Decisions: make([]voteOutput, len(r.Votes)), AllowLists: r.Lists,
 	}
 	for i, v := range r.Votes {
 		out.Decisions[i] = voteOutput{Authority: v.Authority, Verdict: v.Verdict, By: v.By, At: stamp(v.At), Reason: v.Reason}
@@ -97,12 +99,20 @@ type authorityBody struct {
 	Kind        approval.Kind `json:"kind"`
 	UserGroup   string        `json:"userGroup,omitempty"`
 	Function    string        `json:"function,omitempty"`
-	CreatedAt   string        `json:"createdAt,omitempty"`
-	ChangedAt   string        `json:"changedAt,omitempty"`
+	SupplierID  string        `json:"supplierId,omitempty"`
+	// SerialParameter and ModelParameter are which parameters of a device are its
+	// serial number and model.
+	SerialParameter string `json:"serialParameter,omitempty"`
+	ModelParameter  string `json:"modelParameter,omitempty"`
+	CreatedAt       string `json:"createdAt,omitempty"`
+	ChangedAt       string `json:"changedAt,omitempty"`
 }
 
 func authorityOf(a *approval.Authority) authorityBody {
-	return authorityBody{AuthorityID: a.ID, Kind: a.Kind, UserGroup: a.Group, Function: a.Function, CreatedAt: stamp(a.Created), ChangedAt: stamp(a.Modified)}
+	return authorityBody{
+		AuthorityID: a.ID, Kind: a.Kind, UserGroup: a.Group, Function: a.Function, SupplierID: a.Supplier, SerialParameter: a.SerialParameter,
+		ModelParameter: a.ModelParameter, CreatedAt: stamp(a.Created), ChangedAt: stamp(a.Modified),
+	}
 }
 
 // bindingBody is a binding, in requests without its template and times.
@@ -269,7 +279,10 @@ func (h *handler) handleAuthorities(mux *routes) {
 		if in.AuthorityID != "" || in.CreatedAt != "" || in.ChangedAt != "" {
 			return nil, fault.New(fault.InvalidRequest, "authorityId, createdAt and changedAt are not for requests")
 		}
-		made, err := h.o.Approvals.PutAuthority(ctx, h.o.Account(ctx), approval.Authority{ID: r.PathValue("authority"), Kind: in.Kind, Group: in.UserGroup, Function: in.Function})
+		made, err := h.o.Approvals.PutAuthority(ctx, h.o.Account(ctx), approval.Authority{
+			ID: r.PathValue("authority"), Kind: in.Kind, Group: in.UserGroup, Function: in.Function, Supplier: in.SupplierID,
+			SerialParameter: in.SerialParameter, ModelParameter: in.ModelParameter,
+		})
 		if err != nil {
 			return nil, err //nolint:wrapcheck // coded
 		}

@@ -22,6 +22,16 @@ type Approval struct {
 	Received      string            `json:"receivedAt"`
 	Expires       string            `json:"expiresAt"`
 	Decisions     []ApprovalVote    `json:"decisions"`
+	Lists         []ApprovalListed  `json:"allowLists,omitempty"`
+}
+
+// ApprovalListed is where a list authority has found a device.
+type ApprovalListed struct {
+	Authority string `json:"authority"`
+	List      string `json:"listId"`
+	Revision  int64  `json:"rev"`
+	Supplier  string `json:"supplierId"`
+	Match     string `json:"match"`
 }
 
 // ApprovalVote is what an authority has said.
@@ -39,8 +49,12 @@ type ApprovalAuthority struct {
 	Kind     string `json:"kind"`
 	Group    string `json:"userGroup,omitempty"`
 	Function string `json:"function,omitempty"`
-	Created  string `json:"createdAt,omitempty"`
-	Changed  string `json:"changedAt,omitempty"`
+	Supplier string `json:"supplierId,omitempty"`
+	// SerialParameter and ModelParameter are of lists.
+	SerialParameter string `json:"serialParameter,omitempty"`
+	ModelParameter  string `json:"modelParameter,omitempty"`
+	Created         string `json:"createdAt,omitempty"`
+	Changed         string `json:"changedAt,omitempty"`
 }
 
 // ApprovalBinding says who decides about the devices of a template.

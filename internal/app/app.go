@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/muster-iot/muster/internal/account"
+	"github.com/muster-iot/muster/internal/allowlist"
 	"github.com/muster-iot/muster/internal/approval"
 	"github.com/muster-iot/muster/internal/audit"
 	"github.com/muster-iot/muster/internal/authorizer"
@@ -27,6 +28,7 @@ import (
 	"github.com/muster-iot/muster/internal/broker"
 	"github.com/muster-iot/muster/internal/bulkedit"
 	"github.com/muster-iot/muster/internal/certprovider"
+	"github.com/muster-iot/muster/internal/claimwatch"
 	"github.com/muster-iot/muster/internal/config"
 	"github.com/muster-iot/muster/internal/connectivity"
 	"github.com/muster-iot/muster/internal/datadir"
@@ -118,6 +120,10 @@ type App struct {
 	renewals *renewal.Service
 	// approvals lets authorities decide who joins.
 	approvals *approval.Service
+	// allowLists is what suppliers have made.
+	allowLists *allowlist.Service
+	// claimUses watches what claims are used for.
+	claimUses *claimwatch.Service
 	// onboarding keeps plans, and what devices have come to by them.
 	onboarding *onboarding.Service
 	// ledger keeps the lives of devices.
@@ -180,6 +186,8 @@ type followers struct {
 	renewals *eventlog.Runner
 	// onboarding sees how devices come into service.
 	onboarding *eventlog.Runner
+	// claimUses sees what claims are used for.
+	claimUses *eventlog.Runner
 	// ledger sees the lives of devices.
 	ledger *eventlog.Runner
 	// connectivity follows connections, attachments and certificates.
@@ -200,7 +208,7 @@ func New(ctx context.Context, o Options) (*App, error) {
 	a.cleanups = &cleanups{log: log.Logger}
 	steps := []func(context.Context) error{
 		a.openFolder, a.openStore, a.recordCalls, a.openKeys, a.joinDomains, a.joinRevocations, a.joinAudit,
-		a.joinSignIn, a.joinFunctions, a.joinRenewals, a.joinOnboarding, a.joinLedger, a.joinProvisioning, a.joinRegistrationTasks, a.joinDevicePlane, a.joinFollowers, a.joinAPI,
+		a.joinSignIn, a.joinFunctions, a.joinRenewals, a.joinOnboarding, a.joinLedger, a.joinAllowLists, a.joinProvisioning, a.joinRegistrationTasks, a.joinDevicePlane, a.joinFollowers, a.joinAPI,
 	}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {

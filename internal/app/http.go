@@ -149,11 +149,11 @@ func (a *App) deviceHandler(listener string) http.Handler {
 		Memberships: a.memberships, WhyMember: a.whyMember,
 		Connectivity: a.connectivity, ShadowHistory: shadowVersions{a.versions, a}, Drifts: drifts{a},
 		History: a.history, Tokens: a.tokens, Account: callerAccount, Now: now,
-		BulkEdits: a.bulk, Templates: a.provisioning, Renewals: a.renewals, Approvals: a.approvals,
+		BulkEdits: a.bulk, Templates: a.provisioning, Renewals: a.renewals, Approvals: a.approvals, ClaimUses: a.claimUses, AllowLists: a.allowLists,
 		Plans: a.onboarding, Onboarding: onboardedDevices{a.onboarding, a}, Ledger: a.ledger,
 		Importer: a.registry, Exporter: a.registry, Permit: a.permit, ARN: a.callerARN,
 	})
-	mqtt, buckets := a.webSocketHandler(listener), a.bucketHandler()
+	mqtt, buckets, uploads := a.webSocketHandler(listener), a.bucketHandler(), adminapi.UploadLinks(a.allowLists)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// net/http finds the state by itself only on a bare tls.Conn.
 		if c, ok := r.Context().Value(connKey{}).(*peekedConn); ok && r.TLS == nil {
@@ -174,6 +174,8 @@ func (a *App) deviceHandler(listener string) http.Handler {
 			a.revocations.ServeHTTP(w, r)
 		case strings.HasPrefix(r.URL.Path, awsiot.ReportPath):
 			a.reports.ServeHTTP(w, r)
+		case strings.HasPrefix(r.URL.Path, adminapi.UploadLinkPrefix):
+			uploads.ServeHTTP(w, r)
 		case strings.HasPrefix(r.URL.Path, adminapi.Prefix):
 			admin.ServeHTTP(w, r)
 		default:

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/muster-iot/muster/internal/certprovider"
+	"github.com/muster-iot/muster/internal/claimwatch"
 	"github.com/muster-iot/muster/internal/function"
 	"github.com/muster-iot/muster/internal/provisioning"
 )
@@ -34,6 +35,7 @@ func (a *App) joinProvisioning(context.Context) error {
 		return err
 	}
 	a.approvals = a.newApprovals()
+	a.claimUses = claimwatch.New(claimwatch.Options{Store: a.store, Now: now, Registerer: a.metrics})
 	a.provisioning, err = provisioning.New(provisioning.Options{
 		Store: a.store, Registry: a.registry, Region: a.settings.Region, Functions: a.functions, Signer: a.providers, Renewals: a.renewals, Gate: a.approvals, Now: now, NewID: uuid.NewString,
 		Limits: provisioning.Limits{

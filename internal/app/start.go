@@ -189,6 +189,7 @@ func (a *App) joinFollowers(context.Context) error {
 		{&a.followers.connectivity, a.connectivityConsumer()},
 		{&a.followers.renewals, a.renewalConsumer()},
 		{&a.followers.onboarding, a.onboardingConsumer()},
+		{&a.followers.claimUses, eventlog.Consumer{Name: "claim-uses", Durable: a.claimUses.Apply}},
 		{&a.followers.ledger, a.ledgerConsumer()},
 	}
 	for _, c := range consumers {
@@ -228,6 +229,7 @@ func (a *App) Start(ctx context.Context) error {
 		part{"renewal follower", a.followers.renewals.Run},
 		part{"renewals", a.renewals.Run},
 		part{"onboarding follower", a.followers.onboarding.Run},
+		part{"claim uses follower", a.followers.claimUses.Run},
 		part{"onboarding", a.onboarding.Run},
 		part{"ledger follower", a.followers.ledger.Run},
 		part{"ledger", a.ledger.Run},
@@ -255,6 +257,7 @@ func (a *App) Start(ctx context.Context) error {
 		part{"stored sessions", a.keeper.Run},
 		part{"bulk edits", a.bulk.Run},
 		part{"approvals", a.sweepApprovals},
+		part{"allow lists", a.resumeAllowLists},
 		part{"registration tasks", a.tasks.Run},
 		part{"uploads", a.sweepUploads},
 		part{"introductions", a.provisioning.RunIntroductions},

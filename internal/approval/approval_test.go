@@ -13,6 +13,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/muster-iot/muster/internal/allowlist"
 	"github.com/muster-iot/muster/internal/event"
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
@@ -37,6 +38,7 @@ type rig struct {
 	// prolonged is until when certificates wait.
 	prolonged map[string]time.Time
 	ids       int
+	lists     *allowlist.Service
 }
 
 func newRig(t *testing.T, requireBinding bool) *rig {
@@ -53,8 +55,9 @@ func newRig(t *testing.T, requireBinding bool) *rig {
 	r := &rig{
 		t: t, store: engine, now: time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC), author: userARN("tom"), answers: map[string]string{}, prolonged: map[string]time.Time{},
 	}
+	r.lists = newLists(r)
 	r.Service = New(Options{
-		Store: engine, Functions: r, People: r, Certificates: r, Templates: r, RequireBinding: requireBinding, Patience: 72 * time.Hour,
+		Store: engine, Functions: r, People: r, Certificates: r, Templates: r, Lists: r.lists, RequireBinding: requireBinding, Patience: 72 * time.Hour,
 		Now: func() time.Time { r.mu.Lock(); defer r.mu.Unlock(); return r.now },
 		NewID: func() string {
 			r.mu.Lock()
@@ -116,14 +119,19 @@ func (r *rig) need(err error) {
 	}
 }
 
-// bind makes authorities of groups (one letter) and functions (f…), and a binding of
+// bind makes authorities of groups (one letter), functions (f…) and lists, and a binding of
 // template T.
 func (r *rig) bind(b Binding) {
 	r.t.Helper()
 	for _, id := range b.Authorities {
 		a := Authority{ID: id, Kind: UserGroup, Group: id}
-		if strings.HasPrefix(id, "f") {
+		switch {
+		case strings.HasPrefix(id, "f"):
 			a = Authority{ID: id, Kind: Webhook, Function: id}
+		case id == "lists":
+			a = Authority{ID: id, Kind: AllowList}
+		case id == "acme":
+			a = Authority{ID: id, Kind: SupplierLists, Supplier: id}
 		}
 		_, err := r.PutAuthority(r.as("boss"), account, a)
 		r.need(err)

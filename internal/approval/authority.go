@@ -22,15 +22,27 @@ const (
 	UserGroup Kind = "USER_GROUP"
 	// Webhook is a function of function.target that is asked while the device waits.
 	Webhook Kind = "WEBHOOK"
+	// AllowList is the accepted lists of a supplier, or of all: it says yes to a device
+	// that is on one and has not joined yet, and the device's entry is used up by joining.
+	AllowList Kind = "ALLOW_LIST"
+	// SupplierLists is AllowList for one supplier, which must be named.
+	SupplierLists Kind = "SUPPLIER"
 )
+
+// isList reports whether lists are looked up.
+func (k Kind) isList() bool { return k == AllowList || k == SupplierLists }
 
 // Authority can say yes to a device.
 type Authority struct {
 	ID   string
 	Kind Kind
 	// Group is of a UserGroup, Function of a Webhook.
-	Group, Function   string
-	Created, Modified time.Time
+	Group, Function string
+	// Supplier is the only one whose lists count. SerialParameter and ModelParameter are
+	// which of a device's parameters are its serial number and model; of an empty one
+	// the usual names are tried, or no model counts. All are of lists.
+	Supplier, SerialParameter, ModelParameter string
+	Created, Modified                         time.Time
 }
 
 // namePattern is the rule for names of authorities.
@@ -41,7 +53,14 @@ func (s *Service) PutAuthority(ctx context.Context, account fleet.Account, want 
 	if !namePattern.MatchString(want.ID) {
 		return Authority{}, fault.New(fault.InvalidRequest, "authority must have 1 to 64 letters, digits, _ and -")
 	}
+	if !want.Kind.isList() && (want.Supplier != "" || want.SerialParameter != "" || want.ModelParameter != "") {
+		return Authority{}, fault.New(fault.InvalidRequest, "supplier, serialParameter and modelParameter are for the kinds %s and %s", AllowList, SupplierLists)
+	}
 	switch want.Kind {
+	case AllowList, SupplierLists:
+		if err := s.checkList(ctx, account, &want); err != nil {
+			return Authority{}, err
+		}
 	case UserGroup:
 		if want.Function != "" {
 			return Authority{}, fault.New(fault.InvalidRequest, "function is for authorities of kind %s", Webhook)
@@ -61,7 +80,7 @@ func (s *Service) PutAuthority(ctx context.Context, account fleet.Account, want 
 			return Authority{}, fault.New(fault.InvalidRequest, "function: function.target has no function %q", want.Function)
 		}
 	default:
-		return Authority{}, fault.New(fault.InvalidRequest, "kind must be %s or %s", UserGroup, Webhook)
+		return Authority{}, fault.New(fault.InvalidRequest, "kind must be %s, %s, %s or %s", UserGroup, Webhook, AllowList, SupplierLists)
 	}
 	var out Authority
 	err := s.change(ctx, account, func(b *batch) error {
@@ -76,6 +95,7 @@ func (s *Service) PutAuthority(ctx context.Context, account fleet.Account, want 
 			r.Created, change = now, event.ApprovalCreated
 		}
 		r.Schema, r.Kind, r.Group, r.Function, r.Modified = schemaVersion, want.Kind, want.Group, want.Function, now
+		r.Supplier, r.Serial, r.Model = want.Supplier, want.SerialParameter, want.ModelParameter
 		b.emit(event.ApprovalAuthorityChanged{Authority: want.ID, Change: change})
 		out = authorityOf(want.ID, &r)
 		return b.put(authorityKey(account, want.ID), r)
@@ -84,7 +104,10 @@ func (s *Service) PutAuthority(ctx context.Context, account fleet.Account, want 
 }
 
 func authorityOf(id string, r *authorityRecord) Authority {
-	return Authority{ID: id, Kind: r.Kind, Group: r.Group, Function: r.Function, Created: moment(r.Created), Modified: moment(r.Modified)}
+	return Authority{
+		ID: id, Kind: r.Kind, Group: r.Group, Function: r.Function, Supplier: r.Supplier, SerialParameter: r.Serial, ModelParameter: r.Model,
+		Created: moment(r.Created), Modified: moment(r.Modified),
+	}
 }
 
 func moment(ms int64) time.Time { return time.UnixMilli(ms).UTC() }

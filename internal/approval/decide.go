@@ -41,23 +41,21 @@ func (s *Service) Decide(ctx context.Context, c provisioning.Candidate) (provisi
 }
 
 func (s *Service) decide(ctx context.Context, c provisioning.Candidate) (provisioning.Pass, error) {
-	var binding bindingRecord
-	version, err := read(ctx, s.o.Store, bindingKey(c.Account, c.Template), &binding)
+	binding, err := s.bound(ctx, &c)
 	if err != nil {
 		return provisioning.Pass{}, err
 	}
-	if version == 0 {
+	if binding.version == 0 {
 		if s.o.RequireBinding {
-			return provisioning.Pass{}, refusal("nobody is bound to decide about devices of template %q, and provisioning.require-binding is on", c.Template)
+			return provisioning.Pass{}, refusal("nobody is bound to decide about devices of %s, and provisioning.require-binding is on", named(binding.target))
 		}
 		return provisioning.Pass{}, nil
 	}
-	binding.version = version
 	if err := s.admissible(&binding, &c); err != nil {
 		return provisioning.Pass{}, err
 	}
 	var of ofRecord
-	if _, err := read(ctx, s.o.Store, ofKey(c.Account, c.CertificateID, c.Template), &of); err != nil {
+	if _, err := read(ctx, s.o.Store, ofKey(c.Account, c.CertificateID, binding.target), &of); err != nil {
 		return provisioning.Pass{}, err
 	}
 	if of.ID != "" {
@@ -74,6 +72,36 @@ func (s *Service) decide(ctx context.Context, c provisioning.Candidate) (provisi
 	return s.ask(ctx, &binding, &c)
 }
 
+// bound is the binding that decides about a device: its template's, else that of the
+// authority that its certificate comes under. It has no version when there is none.
+func (s *Service) bound(ctx context.Context, c *provisioning.Candidate) (binding bindingRecord, err error) {
+	var targets []string
+	if c.Template != "" {
+		targets = append(targets, c.Template)
+	}
+	if c.CA != "" {
+		targets = append(targets, CATarget+c.CA)
+	}
+	for _, target := range targets {
+		if binding.version, err = read(ctx, s.o.Store, bindingKey(c.Account, target), &binding); err != nil || binding.version != 0 {
+			binding.target = target
+			return binding, err
+		}
+	}
+	if len(targets) > 0 {
+		binding.target = targets[0]
+	}
+	return binding, nil
+}
+
+// named is what a binding is of, in words.
+func named(target string) string {
+	if id, ok := strings.CutPrefix(target, CATarget); ok {
+		return "CA certificate " + id
+	}
+	return "template " + target
+}
+
 // refusal is the fault for a device that may not join.
 func refusal(format string, args ...any) error {
 	return fault.New(fault.Forbidden, format, args...)
@@ -82,10 +110,10 @@ func refusal(format string, args ...any) error {
 // admissible refuses what no authority can let in.
 func (s *Service) admissible(binding *bindingRecord, c *provisioning.Candidate) error {
 	if len(binding.Claims) > 0 && !slices.Contains(binding.Claims, c.ClaimID) {
-		return refusal("the claim is not one of those that template %q is bound to", c.Template)
+		return provisioning.Misused(event.ClaimOtherTemplate, "the claim is not one of those that %s is bound to", named(binding.target))
 	}
 	if len(binding.Networks) > 0 && !within(binding.Networks, c.Address) {
-		return refusal("devices of template %q do not come from this network", c.Template)
+		return provisioning.Misused(event.ClaimOtherNetwork, "devices of %s do not come from this network", named(binding.target))
 	}
 	if binding.From != binding.Until {
 		now := s.o.Now().UTC()
@@ -95,7 +123,7 @@ func (s *Service) admissible(binding *bindingRecord, c *provisioning.Candidate) 
 			inside = minute >= binding.From || minute < binding.Until
 		}
 		if !inside {
-			return refusal("devices of template %q do not join at this time of the day", c.Template)
+			return provisioning.Misused(event.ClaimAtOtherTime, "devices of %s do not join at this time of the day", named(binding.target))
 		}
 	}
 	return nil
@@ -130,7 +158,7 @@ func (s *Service) remembered(binding *bindingRecord, c *provisioning.Candidate, 
 	case Pending:
 		return pass, true, provisioning.Waits(r.ID)
 	case Approved:
-		return s.pass(binding, c, r.ID, event.ProvisioningEvidence{Kind: event.EvidenceApproval, Ref: r.ID, Detail: approvers(r.Votes)}), true, nil
+		return s.pass(binding, c, r.ID, r.Lists, evidence(binding, r.Lists, r.Votes, r.ID)), true, nil
 	case Denied:
 		return pass, true, refusal("request %s was denied", r.ID)
 	case Expired, Used:
@@ -141,29 +169,41 @@ func (s *Service) remembered(binding *bindingRecord, c *provisioning.Candidate, 
 // ask collects the verdicts that come at once, and leaves a request when people have
 // to speak.
 func (s *Service) ask(ctx context.Context, binding *bindingRecord, c *provisioning.Candidate) (provisioning.Pass, error) {
-	if binding.AutoIf != "" && holds(binding.AutoIf, c) {
-		return s.pass(binding, c, "", event.ProvisioningEvidence{Kind: event.EvidenceRule, Ref: "template " + c.Template, Detail: "its rule lets the device in unasked"}), nil
-	}
-	people, err := s.people(ctx, c.Account, binding)
+	asked, err := s.asked(ctx, c.Account, binding)
 	if err != nil {
 		return provisioning.Pass{}, err
 	}
-	request := Request{
-		ID: "apr_" + s.o.NewID(), Template: c.Template, Version: c.Version, Method: string(c.Method), CertificateID: c.CertificateID, ClaimID: c.ClaimID, ClientID: c.ClientID,
-		Address: c.Address, Thing: c.Thing, Parameters: c.Parameters, Received: s.o.Now(), Votes: []Vote{},
-	}
-	request.Expires = request.Received.Add(time.Duration(binding.Patience) * time.Millisecond)
-	if request.Votes, err = s.verdicts(ctx, binding, c, &request); err != nil {
+	looked, listed, err := s.lookUp(ctx, asked, c)
+	if err != nil {
 		return provisioning.Pass{}, err
 	}
-	author, err := s.o.Templates.Author(ctx, c.Account, c.Template)
+	// A list is a check and nobody's word: where all must say yes, no query says it in
+	// the place of one.
+	if binding.AutoIf != "" && (binding.Rule != AllOf || len(listed) == len(looked)) && holds(binding.AutoIf, c, listed) {
+		rule := event.ProvisioningEvidence{Kind: event.EvidenceRule, Ref: named(binding.target), Detail: "its rule lets the device in unasked"}
+		return s.pass(binding, c, "", listed, append(evidence(binding, listed, nil, ""), rule)), nil
+	}
+	request := Request{
+		ID: "apr_" + s.o.NewID(), Template: binding.target, Version: c.Version, Method: string(c.Method), CertificateID: c.CertificateID, ClaimID: c.ClaimID, ClientID: c.ClientID,
+		Address: c.Address, Thing: c.Thing, Parameters: c.Parameters, Received: s.o.Now(), Lists: listed,
+	}
+	request.Expires = request.Received.Add(time.Duration(binding.Patience) * time.Millisecond)
+	author, err := s.o.Templates.Author(ctx, c.Account, binding.target)
 	if err != nil {
 		return provisioning.Pass{}, err //nolint:wrapcheck // coded
 	}
-	switch tally(binding, request.Votes, people, author) {
+	request.Votes = append([]Vote{}, looked...)
+	// Functions are not asked about a device that lists have refused whatever they say.
+	if tally(binding, request.Votes, notLists(asked), author) != No {
+		verdicts, err := s.verdicts(ctx, asked, c, &request)
+		if err != nil {
+			return provisioning.Pass{}, err
+		}
+		request.Votes = append(request.Votes, verdicts...)
+	}
+	switch tally(binding, request.Votes, people(asked), author) {
 	case Yes:
-		yes := event.ProvisioningEvidence{Kind: event.EvidenceApproval, Ref: "template " + c.Template, Detail: approvers(request.Votes)}
-		return s.pass(binding, c, "", yes), nil
+		return s.pass(binding, c, "", listed, evidence(binding, listed, request.Votes, "")), nil
 	case No:
 		return provisioning.Pass{}, fault.Wrap(fault.Forbidden, errors.New(reasons(request.Votes)), "The authorities do not let the device in")
 	case Abstain:
@@ -200,50 +240,74 @@ func approvers(votes []Vote) string {
 	return strings.Join(who, ", ")
 }
 
+// evidence is what speaks for a device that is let in: lists that have it, and people
+// and functions that said yes, in a request or at once.
+func evidence(binding *bindingRecord, listed []Listed, votes []Vote, request string) []event.ProvisioningEvidence {
+	var all []event.ProvisioningEvidence
+	lists := map[string]bool{}
+	for _, l := range listed {
+		lists[l.Authority] = true
+		all = append(all, event.ProvisioningEvidence{
+			Kind: event.EvidenceList, Ref: fmt.Sprintf("revision %d of allow list %s", l.Revision, l.List), Detail: "found by " + strings.ToLower(string(l.Match)),
+		})
+	}
+	others := slices.DeleteFunc(slices.Clone(votes), func(v Vote) bool { return lists[v.Authority] })
+	if who := approvers(others); who != "" {
+		ref := named(binding.target)
+		if request != "" {
+			ref = request
+		}
+		all = append(all, event.ProvisioningEvidence{Kind: event.EvidenceApproval, Ref: ref, Detail: who})
+	}
+	return all
+}
+
 // wait keeps a request, and its certificate for as long.
 func (s *Service) wait(ctx context.Context, c *provisioning.Candidate, r *Request) error {
 	b := &batch{reader: s.o.Store}
 	var of ofRecord
-	if _, err := b.load(ctx, ofKey(c.Account, c.CertificateID, c.Template), &of); err != nil {
+	if _, err := b.load(ctx, ofKey(c.Account, c.CertificateID, r.Template), &of); err != nil {
 		return err
 	}
 	b.move(c.Account, r, Pending)
 	if err := b.save(c.Account, r, nil); err != nil {
 		return err
 	}
-	if err := b.put(ofKey(c.Account, c.CertificateID, c.Template), ofRecord{Schema: schemaVersion, ID: r.ID}); err != nil {
+	if err := b.put(ofKey(c.Account, c.CertificateID, r.Template), ofRecord{Schema: schemaVersion, ID: r.ID}); err != nil {
 		return err
 	}
 	return s.o.Certificates.Prolong(ctx, c.Account, c.CertificateID, r.Expires, b.Batch) //nolint:wrapcheck // coded
 }
 
 // pass lets a device in: its place in the day's quota is taken, and its request used
-// up, in the commit of the registration.
-func (s *Service) pass(binding *bindingRecord, c *provisioning.Candidate, request string, why event.ProvisioningEvidence) provisioning.Pass {
-	return provisioning.Pass{Evidence: []event.ProvisioningEvidence{why}, Join: func(ctx context.Context) (store.Batch, error) {
+// up, in the commit of the registration, and so is its entry in lists.
+func (s *Service) pass(
+	binding *bindingRecord, c *provisioning.Candidate, request string, listed []Listed, why []event.ProvisioningEvidence,
+) provisioning.Pass {
+	return provisioning.Pass{Evidence: why, Join: func(ctx context.Context) (store.Batch, error) {
 		b := &batch{reader: s.o.Store}
 		var now bindingRecord
-		if _, err := b.load(ctx, bindingKey(c.Account, c.Template), &now); err != nil {
+		if _, err := b.load(ctx, bindingKey(c.Account, binding.target), &now); err != nil {
 			return store.Batch{}, err
 		}
 		if b.Expect[0].Version != binding.version {
-			return store.Batch{}, fault.New(fault.Throttling, "Others decide about the devices of template %q now; try again", c.Template)
+			return store.Batch{}, fault.New(fault.Throttling, "Others decide about the devices of %s now; try again", named(binding.target))
 		}
 		if binding.Quota > 0 {
-			k := quotaKey(c.Account, c.Template, s.o.Now())
+			k := quotaKey(c.Account, binding.target, s.o.Now())
 			var quota quotaRecord
 			if _, err := b.load(ctx, k, &quota); err != nil {
 				return store.Batch{}, err
 			}
 			if quota.Joined >= binding.Quota {
-				return store.Batch{}, refusal("%d devices of template %q have joined today, the most allowed", quota.Joined, c.Template)
+				return store.Batch{}, provisioning.Misused(event.ClaimOverQuota, "%d devices of %s have joined today, the most allowed", quota.Joined, named(binding.target))
 			}
 			if err := b.put(k, quotaRecord{Schema: schemaVersion, Joined: quota.Joined + 1}); err != nil {
 				return store.Batch{}, err
 			}
 		}
-		if request == "" {
-			return b.Batch, nil
+		if err := s.claim(ctx, b, c, listed); err != nil || request == "" {
+			return b.Batch, err
 		}
 		var r requestRecord
 		if _, err := b.load(ctx, requestKey(c.Account, request), &r); err != nil {
@@ -258,7 +322,7 @@ func (s *Service) pass(binding *bindingRecord, c *provisioning.Candidate, reques
 }
 
 // holds decides a binding's query about a candidate.
-func holds(query string, c *provisioning.Candidate) bool {
+func holds(query string, c *provisioning.Candidate, listed []Listed) bool {
 	parsed, err := fleetquery.Parse(query)
 	if err != nil {
 		return false // it was checked when it was bound
@@ -267,20 +331,44 @@ func holds(query string, c *provisioning.Candidate) bool {
 		"template": {fleetquery.Text(c.Template)}, "method": {fleetquery.Text(string(c.Method))}, "claim": {fleetquery.Text(c.ClaimID)},
 		"clientId": {fleetquery.Text(c.ClientID)}, "address": {fleetquery.Text(c.Address)}, "thing": {fleetquery.Text(c.Thing)},
 	}
+	for _, l := range listed {
+		fields["allowList.list"] = append(fields["allowList.list"], fleetquery.Text(l.List))
+		fields["allowList.supplier"] = append(fields["allowList.supplier"], fleetquery.Text(l.Supplier))
+		fields["allowList.match"] = append(fields["allowList.match"], fleetquery.Text(string(l.Match)))
+	}
 	for name, value := range c.Parameters {
 		fields["parameters."+name] = fleetquery.Attribute(value)
 	}
 	return fleetquery.Eval(parsed.Root, fleetquery.Document{Fields: fields})
 }
 
-// verdicts asks all functions of a binding at once.
-func (s *Service) verdicts(ctx context.Context, binding *bindingRecord, c *provisioning.Candidate, r *Request) ([]Vote, error) {
-	asked := make([]Authority, 0, len(binding.Asked))
-	for _, id := range binding.Asked {
-		authority, err := s.Authority(ctx, c.Account, id)
-		if err != nil {
+// asked are the authorities of a binding.
+func (s *Service) asked(ctx context.Context, account fleet.Account, binding *bindingRecord) ([]Authority, error) {
+	all := make([]Authority, len(binding.Asked))
+	for i, id := range binding.Asked {
+		var err error
+		if all[i], err = s.Authority(ctx, account, id); err != nil {
 			return nil, err
 		}
+	}
+	return all, nil
+}
+
+// notLists are the ids of authorities that are no lists.
+func notLists(asked []Authority) []string {
+	var ids []string
+	for _, authority := range asked {
+		if !authority.Kind.isList() {
+			ids = append(ids, authority.ID)
+		}
+	}
+	return ids
+}
+
+// verdicts asks all functions of a binding at once.
+func (s *Service) verdicts(ctx context.Context, all []Authority, c *provisioning.Candidate, r *Request) ([]Vote, error) {
+	var asked []Authority
+	for _, authority := range all {
 		if authority.Kind == Webhook {
 			asked = append(asked, authority)
 		}
@@ -290,17 +378,17 @@ func (s *Service) verdicts(ctx context.Context, binding *bindingRecord, c *provi
 	}
 	input, err := json.Marshal(question{
 		RequestID: r.ID, State: Pending, Account: c.Account, TemplateName: c.Template, Method: r.Method, CertificateID: c.CertificateID, ClaimCertificateID: c.ClaimID,
-		ClientID: c.ClientID, SourceIP: c.Address, ThingName: c.Thing, Parameters: c.Parameters, ReceivedAt: r.Received, ExpiresAt: r.Expires,
+		ClientID: c.ClientID, SourceIP: c.Address, ThingName: c.Thing, Parameters: c.Parameters, AllowLists: r.Lists, ReceivedAt: r.Received, ExpiresAt: r.Expires,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("encode the question to authorities: %w", err)
 	}
 	votes := make([]Vote, len(asked))
-	var all sync.WaitGroup
+	var running sync.WaitGroup
 	for i, authority := range asked {
-		all.Go(func() { votes[i] = s.verdict(ctx, authority, input) })
+		running.Go(func() { votes[i] = s.verdict(ctx, authority, input) })
 	}
-	all.Wait()
+	running.Wait()
 	return votes, nil
 }
 
@@ -317,6 +405,7 @@ type question struct {
 	SourceIP           string            `json:"sourceIp,omitempty"`
 	ThingName          string            `json:"thingName,omitempty"`
 	Parameters         map[string]string `json:"parameters"`
+	AllowLists         []Listed          `json:"allowLists,omitempty"`
 	ReceivedAt         time.Time         `json:"receivedAt"`
 	ExpiresAt          time.Time         `json:"expiresAt"`
 }

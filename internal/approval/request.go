@@ -71,6 +71,8 @@ type Request struct {
 	Received      time.Time         `json:"received"`
 	Expires       time.Time         `json:"expires"`
 	Votes         []Vote            `json:"votes"`
+	// Lists is where list authorities have found the device.
+	Lists []Listed `json:"lists,omitempty"`
 }
 
 // maxReason bounds the words of a vote.
@@ -177,11 +179,20 @@ func (s *Service) Vote(ctx context.Context, account fleet.Account, c VoteCommand
 			return err
 		}
 		if !found {
-			return fault.New(fault.InvalidRequest, "template %s has no binding any more: nobody decides about its devices", r.Template)
+			return fault.New(fault.InvalidRequest, "%s has no binding any more: nobody decides about its devices", named(r.Template))
 		}
-		authority, err := s.votesFor(ctx, account, &binding, c.Authority, who)
+		asked, err := s.asked(ctx, account, &binding)
 		if err != nil {
 			return err
+		}
+		authority, err := s.votesFor(ctx, account, asked, c.Authority, who)
+		if err != nil {
+			return err
+		}
+		for _, listed := range r.Lists {
+			if who.ARN != "" && listed.UploadedBy == who.ARN {
+				return fault.New(fault.Forbidden, "you have uploaded revision %d of allow list %s, which has the device: others decide", listed.Revision, listed.List)
+			}
 		}
 		vote := Vote{Authority: authority, Verdict: c.Verdict, By: who.ARN, At: s.o.Now(), Reason: c.Reason}
 		r.Votes = slices.DeleteFunc(r.Votes, func(v Vote) bool { return v.Authority == authority })
@@ -190,11 +201,7 @@ func (s *Service) Vote(ctx context.Context, account fleet.Account, c VoteCommand
 		if err != nil {
 			return err //nolint:wrapcheck // coded
 		}
-		people, err := s.people(ctx, account, &binding)
-		if err != nil {
-			return err
-		}
-		switch tally(&binding, r.Votes, people, author) {
+		switch tally(&binding, r.Votes, people(asked), author) {
 		case Yes:
 			b.move(account, &r.Request, Approved)
 		case No:
@@ -211,13 +218,9 @@ func (s *Service) Vote(ctx context.Context, account fleet.Account, c VoteCommand
 }
 
 // votesFor finds the authority that a person speaks for.
-func (s *Service) votesFor(ctx context.Context, account fleet.Account, binding *bindingRecord, wanted string, who fleet.Principal) (string, error) {
+func (s *Service) votesFor(ctx context.Context, account fleet.Account, asked []Authority, wanted string, who fleet.Principal) (string, error) {
 	var mine []string
-	for _, id := range binding.Asked {
-		authority, err := s.Authority(ctx, account, id)
-		if err != nil {
-			return "", err
-		}
+	for _, authority := range asked {
 		if authority.Kind != UserGroup {
 			continue
 		}
@@ -226,7 +229,7 @@ func (s *Service) votesFor(ctx context.Context, account fleet.Account, binding *
 			return "", err //nolint:wrapcheck // coded
 		}
 		if member {
-			mine = append(mine, id)
+			mine = append(mine, authority.ID)
 		}
 	}
 	switch {
@@ -242,19 +245,15 @@ func (s *Service) votesFor(ctx context.Context, account fleet.Account, binding *
 	return mine[0], nil
 }
 
-// people are the authorities of a binding that people speak for.
-func (s *Service) people(ctx context.Context, account fleet.Account, binding *bindingRecord) ([]string, error) {
+// people are the authorities that people speak for.
+func people(asked []Authority) []string {
 	var all []string
-	for _, id := range binding.Asked {
-		authority, err := s.Authority(ctx, account, id)
-		if err != nil {
-			return nil, err
-		}
+	for _, authority := range asked {
 		if authority.Kind == UserGroup {
-			all = append(all, id)
+			all = append(all, authority.ID)
 		}
 	}
-	return all, nil
+	return all
 }
 
 // tally counts votes: Yes or No when that is decided whatever else is said, else

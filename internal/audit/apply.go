@@ -268,6 +268,8 @@ func unasked(env *event.Envelope) bool {
 		event.ProvisioningClaimCreated, event.RegistrationTaskChanged, event.CertificateProviderChanged, event.CertificateRenewalChanged,
 		event.ApprovalChanged, event.ApprovalAuthorityChanged, event.ApprovalBindingChanged,
 		event.ProvisioningPlanChanged, event.OnboardingChanged, event.OnboardingCriteriaFailed,
+		event.ClaimMisused, event.ClaimMisuseSettled,
+		event.SupplierChanged, event.AllowListChanged, event.AllowListRead, event.AllowListEntryChanged, event.DuplicateSerial,
 		event.RogueDevice, event.LedgerAnchored:
 		return true
 	default:

@@ -146,6 +146,19 @@ func resourcesOfEvent(scope fleet.Scope, e event.Event) []string { //nolint:gocy
 		return named(scope, map[string]string{fleet.ARNThing: v.Thing})
 	case event.OnboardingCriteriaFailed:
 		return named(scope, map[string]string{fleet.ARNThing: v.Thing, fleet.ARNCertificate: v.CertificateID})
+	case event.ClaimMisused:
+		return named(scope, map[string]string{
+			fleet.ARNProvisioningTemplate: v.Template, fleet.ARNCertificate: v.ClaimID,
+		})
+	case event.ClaimMisuseSettled:
+		return []string{scope.ARN(fleet.ARNCertificate, v.ClaimID)}
+	case event.AllowListEntryChanged:
+		return named(scope, map[string]string{fleet.ARNThing: v.Thing, fleet.ARNCertificate: v.CertificateID})
+	case event.DuplicateSerial:
+		return append(
+			named(scope, map[string]string{fleet.ARNThing: v.OtherThing, fleet.ARNCertificate: v.OtherCertificateID}),
+			named(scope, map[string]string{fleet.ARNThing: v.Thing, fleet.ARNCertificate: v.CertificateID})...,
+		)
 	case event.RogueDevice:
 		return named(scope, map[string]string{
 			fleet.ARNProvisioningTemplate: v.Template, fleet.ARNThing: v.Thing, fleet.ARNCertificate: v.CertificateID,

@@ -20,8 +20,8 @@ const (
 
 // claim is the family of commands on claims of trusted users.
 func (c *command) claim() *cobra.Command {
-	cmd := &cobra.Command{Use: "claim", Short: "Issue short-lived claims with which devices are provisioned"}
-	cmd.AddCommand(c.claimIssue())
+	cmd := &cobra.Command{Use: "claim", Short: "Issue claims with which devices are provisioned, and see what claims are used for"}
+	cmd.AddCommand(c.claimIssue(), c.claimUses(), c.claimUse(), c.claimSettle())
 	return cmd
 }
 

@@ -151,6 +151,10 @@ func fields() []field {
 			func(s *Settings) value { return (*flag)(&s.Provisioning.RequireBinding) },
 		},
 		{
+			"allow-list.identity-file", "", "file with the age identity that opens allow lists, made by age-keygen; of several the first one is sealed for, empty for an installation without allow lists", false,
+			func(s *Settings) value { return (*text)(&s.AllowList.IdentityFile) },
+		},
+		{
 			"provisioning.approval-window", "72h0m0s", "how long a device waits for people to approve it, where the binding does not say", false,
 			func(s *Settings) value { return (*duration)(&s.Provisioning.ApprovalWindow) },
 		},

@@ -57,6 +57,7 @@ type Settings struct {
 	Function   Function
 
 	Provisioning Provisioning
+	AllowList    AllowList
 	Objects      Objects
 	SignIn       SignIn
 }
@@ -164,6 +165,12 @@ type Provisioning struct {
 	// connection may take.
 	RenewalOverlap  time.Duration
 	RenewalPatience time.Duration
+}
+
+// AllowList is about lists of what suppliers have made.
+type AllowList struct {
+	// IdentityFile holds age identities; empty for none.
+	IdentityFile string
 }
 
 // Log says what is logged and how.

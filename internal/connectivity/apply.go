@@ -161,6 +161,8 @@ func concerns(env event.Envelope) (thing string, ok bool) {
 		event.ProvisioningClaimCreated, event.RegistrationTaskChanged, event.CertificateProviderChanged, event.CertificateRenewalChanged,
 		event.ApprovalChanged, event.ApprovalAuthorityChanged, event.ApprovalBindingChanged,
 		event.ProvisioningPlanChanged, event.OnboardingChanged, event.OnboardingCriteriaFailed,
+		event.ClaimMisused, event.ClaimMisuseSettled,
+		event.SupplierChanged, event.AllowListChanged, event.AllowListRead, event.AllowListEntryChanged, event.DuplicateSerial,
 		event.RogueDevice, event.LedgerAnchored:
 		// Attachments end with events of their own before a certificate or a thing
 		// does; settings are taken over where they are changed.

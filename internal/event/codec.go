@@ -87,6 +87,13 @@ func kinds() []Event {
 		ProvisioningPlanChanged{},
 		OnboardingChanged{},
 		OnboardingCriteriaFailed{},
+		ClaimMisused{},
+		ClaimMisuseSettled{},
+		SupplierChanged{},
+		AllowListChanged{},
+		AllowListRead{},
+		AllowListEntryChanged{},
+		DuplicateSerial{},
 		RogueDevice{},
 		LedgerAnchored{},
 	}

@@ -711,3 +711,10 @@ func (CertificateRenewalChanged) isEvent()     {}
 func (ProvisioningPlanChanged) isEvent()       {}
 func (OnboardingChanged) isEvent()             {}
 func (OnboardingCriteriaFailed) isEvent()      {}
+func (ClaimMisused) isEvent()                  {}
+func (ClaimMisuseSettled) isEvent()            {}
+func (SupplierChanged) isEvent()               {}
+func (AllowListChanged) isEvent()              {}
+func (AllowListRead) isEvent()                 {}
+func (AllowListEntryChanged) isEvent()         {}
+func (DuplicateSerial) isEvent()               {}

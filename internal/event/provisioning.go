@@ -108,6 +108,8 @@ type ProvisioningRefused struct {
 	// should know.
 	Code   string `json:"code"`
 	Reason string `json:"reason"`
+	// Misuse is set when the claim was used in a way that it is not for.
+	Misuse ClaimMisuse `json:"misuse,omitempty"`
 }
 
 // CertificateAutoRegistered reports a certificate of a registered authority that
@@ -281,4 +283,41 @@ type OnboardingCriteriaFailed struct {
 	Predicate   string        `json:"predicate"`
 	Within      time.Duration `json:"within"`
 	ActivatedAt time.Time     `json:"activatedAt"`
+}
+
+// ClaimMisuse says how a claim was used that it is not for.
+type ClaimMisuse string
+
+// The ways.
+const (
+	// ClaimOtherNetwork is a network that the claim was not used from before, or that
+	// the binding of the template does not have.
+	ClaimOtherNetwork ClaimMisuse = "NETWORK"
+	// ClaimOtherTemplate is a template that the claim is not for.
+	ClaimOtherTemplate ClaimMisuse = "TEMPLATE"
+	// ClaimAtOtherTime is outside the hours of the binding.
+	ClaimAtOtherTime ClaimMisuse = "TIME"
+	// ClaimOverQuota is more devices than the binding allows in a day.
+	ClaimOverQuota ClaimMisuse = "QUOTA"
+	// ClaimOtherSerial is a birth certificate with which more than one device was to
+	// be made.
+	ClaimOtherSerial ClaimMisuse = "SERIAL"
+)
+
+// ClaimMisused reports a use of a claim that its owner did not mean; the same one
+// again is told once an hour until somebody settles it.
+type ClaimMisused struct {
+	ClaimID string      `json:"claimId"`
+	Kind    ClaimMisuse `json:"kind"`
+	// Network is /24 of IPv4 or /48 of IPv6; empty where there was no address.
+	Network       string `json:"network,omitempty"`
+	Template      string `json:"template,omitempty"`
+	CertificateID string `json:"certificateId,omitempty"`
+	Reason        string `json:"reason,omitempty"`
+}
+
+// ClaimMisuseSettled reports that somebody has looked into the misuse of a claim.
+type ClaimMisuseSettled struct {
+	ClaimID string `json:"claimId"`
+	Note    string `json:"note"`
 }

@@ -19,9 +19,9 @@ type Candidate struct {
 	Version int64
 	// CertificateID and CertificatePEM are of the certificate that it would have.
 	CertificateID, CertificatePEM string
-	// ClaimID is the certificate with which it asks, CA the authority that it comes
-	// under; either is empty.
-	ClaimID, CA string
+	// ClaimID and ClaimPEM are of the certificate with which it asks, CA is the authority
+	// that it comes under; either is empty.
+	ClaimID, ClaimPEM, CA string
 	// ClientID and Address are of its connection; empty where there is none.
 	ClientID, Address string
 	Parameters        map[string]string
@@ -49,6 +49,22 @@ var ErrPending = errors.New("the approval is pending")
 // Waits is the fault for a device that has to come again.
 func Waits(request string) error {
 	return fault.Wrap(fault.Forbidden, ErrPending, "request %s", request)
+}
+
+// Misused is the fault for a device whose claim is used in a way that it is not for.
+func Misused(how event.ClaimMisuse, format string, args ...any) error {
+	return fault.Wrap(fault.Forbidden, misuse(how), format, args...)
+}
+
+// misuse says in an error how a claim was misused.
+type misuse event.ClaimMisuse
+
+func (m misuse) Error() string { return "misuse of the claim, " + string(m) }
+
+// misuseOf is how a claim was misused, empty when it was not.
+func misuseOf(err error) event.ClaimMisuse {
+	m, _ := errors.AsType[misuse](err)
+	return event.ClaimMisuse(m)
 }
 
 // decide asks the gate, if there is one.

@@ -152,7 +152,7 @@ func (s *Service) Provision(ctx context.Context, r Requester, c ProvisionCommand
 	if err != nil && report.CertificateID != "" && code != string(fault.Unavailable) && !errors.Is(err, ErrPending) {
 		s.refusedOnce(ctx, r.Account, event.ProvisioningRefused{
 			Method: report.Method, Template: report.Template, CertificateID: report.CertificateID,
-			ClaimID: report.ClaimID, ClientID: report.ClientID, Code: code, Reason: reasonOf(err),
+			ClaimID: report.ClaimID, ClientID: report.ClientID, Code: code, Reason: reasonOf(err), Misuse: misuseOf(err),
 		})
 	}
 	return provisioned, err
@@ -174,7 +174,8 @@ func (s *Service) provision(ctx context.Context, r Requester, c ProvisionCommand
 		return Provisioned{}, err
 	}
 	report.TemplateVersion = template.DefaultVersion
-	if report.Method, err = s.methodOf(ctx, r, template.Name); err != nil {
+	var claimPEM string
+	if report.Method, claimPEM, err = s.methodOf(ctx, r, template.Name); err != nil {
 		return Provisioned{}, err
 	}
 	parameters := c.Parameters
@@ -193,7 +194,7 @@ func (s *Service) provision(ctx context.Context, r Requester, c ProvisionCommand
 	}
 	pass, err := s.admit(ctx, r, plan, Candidate{
 		Account: r.Account, Method: report.Method, Template: template.Name, Version: template.DefaultVersion, CertificateID: owned.ID, CertificatePEM: owned.PEM,
-		ClaimID: r.certificateID(), ClientID: r.ClientID, Address: r.RemoteAddr, Parameters: parameters,
+		ClaimID: r.certificateID(), ClaimPEM: claimPEM, ClientID: r.ClientID, Address: r.RemoteAddr, Parameters: parameters,
 	})
 	if err != nil {
 		return Provisioned{}, err
@@ -222,28 +223,28 @@ func (s *Service) admit(ctx context.Context, r Requester, plan *provtemplate.Pla
 	return s.decide(ctx, c)
 }
 
-// methodOf tells by which kind of claim a device asks. The claim of a trusted
-// user is for one template.
-func (s *Service) methodOf(ctx context.Context, r Requester, template string) (event.ProvisioningMethod, error) {
+// methodOf tells by which kind of claim a device asks, and returns its certificate.
+// The claim of a trusted user is for one template.
+func (s *Service) methodOf(ctx context.Context, r Requester, template string) (method event.ProvisioningMethod, claimPEM string, err error) {
 	id := r.certificateID()
 	if id == "" {
-		return event.ProvisioningClaim, nil
+		return event.ProvisioningClaim, "", nil
 	}
 	claim, err := s.o.Registry.Certificate(ctx, r.Account, id)
 	switch {
 	case fault.CodeOf(err) == fault.ResourceNotFound:
-		return "", fault.New(fault.Forbidden, "The claim certificate %s is not registered any more", id)
+		return "", "", fault.New(fault.Forbidden, "The claim certificate %s is not registered any more", id)
 	case err != nil:
-		return "", err
+		return "", "", err
 	case claim.Status != registry.StatusActive:
 		// Its connection is about to end; requests may have waited in line.
-		return "", fault.New(fault.Forbidden, "The claim certificate %s is %s", id, claim.Status)
+		return "", "", fault.New(fault.Forbidden, "The claim certificate %s is %s", id, claim.Status)
 	case claim.ClaimTemplate == "":
-		return event.ProvisioningClaim, nil
+		return event.ProvisioningClaim, claim.PEM, nil
 	case claim.ClaimTemplate != template:
-		return event.ProvisioningTrustedUser, fault.New(fault.Forbidden, "The claim is for another template")
+		return event.ProvisioningTrustedUser, "", Misused(event.ClaimOtherTemplate, "The claim is for another template")
 	}
-	return event.ProvisioningTrustedUser, nil
+	return event.ProvisioningTrustedUser, claim.PEM, nil
 }
 
 // badToken is the fault for every token that opens nothing, whatever the reason.

@@ -35,25 +35,9 @@ type Server struct {
 	mu     sync.Mutex
 	cmd    *exec.Cmd
 	exited chan struct{}
-	log    *lockedBuffer
-}
-
-// lockedBuffer collects output that a goroutine of exec writes.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
+	// log is the file that the process writes to by itself: what it wrote before
+	// an answer is there when the answer is.
+	log *os.File
 }
 
 // Binary returns the path of the built server: MUSTER_BIN, or a build of the
@@ -104,12 +88,12 @@ func NewServer(tb testing.TB, dataDir string, extra ...string) *Server {
 		t:             tb,
 		binary:        Binary(tb),
 		extra:         extra,
-		log:           &lockedBuffer{},
+		log:           logFile(tb),
 	}
 	tb.Cleanup(func() {
 		s.Kill()
 		if tb.Failed() {
-			tb.Logf("server log, last part:\n%s", tail(s.log.String(), 8000))
+			tb.Logf("server log, last part:\n%s", tail(s.Log(), 8000))
 		}
 	})
 	return s
@@ -150,7 +134,7 @@ func (s *Server) waitReady() {
 	Poll(s.t, 60*time.Second, "the server is ready", func() error {
 		select {
 		case <-s.exited:
-			s.t.Fatalf("the server ended:\n%s", tail(s.log.String(), 8000))
+			s.t.Fatalf("the server ended:\n%s", tail(s.Log(), 8000))
 		default:
 		}
 		req, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, "http://"+s.HTTPAddr+"/readyz", nil)
@@ -177,7 +161,24 @@ func (s *Server) PID() int {
 }
 
 // Log returns what the server has written so far.
-func (s *Server) Log() string { return s.log.String() }
+func (s *Server) Log() string {
+	text, err := os.ReadFile(s.log.Name())
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
+}
+
+// logFile makes an empty file for the output of a process.
+func logFile(tb testing.TB) *os.File {
+	tb.Helper()
+	f, err := os.OpenFile(filepath.Join(tb.TempDir(), "server.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = f.Close() }) // only the process writes to it
+	return f
+}
 
 // Kill ends the process at once, as a power cut would end its memory.
 func (s *Server) Kill() { s.end(syscall.SIGKILL) }
