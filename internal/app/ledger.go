@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -82,18 +81,11 @@ func (a *App) ledgerWitnesses(ctx context.Context, account fleet.Account) ([]led
 
 // checkLedger verifies the ledgers of all accounts.
 func (a *App) checkLedger(ctx context.Context, found func(finding)) (checked int, err error) {
-	accounts, err := a.ledger.Accounts(ctx)
+	accounts, err := a.everyAccount(ctx, a.ledger.Accounts)
 	if err != nil {
 		return checked, err
 	}
-	// Whoever removed a head would keep its ledger from being looked at.
-	known, err := a.accounts.AllAccounts(ctx)
-	if err != nil {
-		return checked, err
-	}
-	accounts = append(append(accounts, a.settings.AccountID), known...)
-	slices.Sort(accounts)
-	for _, account := range slices.Compact(accounts) {
+	for _, account := range accounts {
 		verdict, err := a.ledger.Verify(ctx, account, nil, ledger.Witness{
 			Found: func(f ledger.Finding) error {
 				subject := fmt.Sprintf("%s entry %d", account, f.Number)

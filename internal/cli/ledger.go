@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -49,8 +50,8 @@ func (c *command) ledgerShow() *cobra.Command {
 serial, the name of its thing, or the id of one of its certificates; thing:NAME and
 certificate:ID say which is meant.
 
---format md is the document for an auditor. --format json has every entry as it is
-hashed, which muster ledger verify --file checks without a server.`,
+The table shows the beginnings of certificate ids. --format md is the document for an
+auditor, --format json has every entry as it is hashed, which muster ledger verify --file checks without a server.`,
 		Example: `  muster ledger show SN-1042
   muster ledger show thing:pump-7 --format md > pump-7.md
   muster ledger show SN-1042 --format json > SN-1042.json`,
@@ -79,11 +80,18 @@ hashed, which muster ledger verify --file checks without a server.`,
 		t := table{header: []string{"SEQ", "TIME", "WHAT", "BY", "FACTS", "EVIDENCE"}, raw: d}
 		for i := range entries {
 			e := &entries[i]
-			t.add(strconv.FormatUint(e.Seq, 10), entryTime(e).Format(time.RFC3339), string(e.What), named(apiclient.Principal(e.Principal)), pairs(e.Facts), strings.Join(e.Evidence, "; "))
+			t.add(strconv.FormatUint(e.Seq, 10), entryTime(e).Format(time.RFC3339), string(e.What),
+				shortened(named(apiclient.Principal(e.Principal))), shortened(pairs(e.Facts)), shortened(strings.Join(e.Evidence, "; ")))
 		}
 		return c.print(*output, t)
 	})
 }
+
+// digests are ids of certificates and hashes.
+var digests = regexp.MustCompile(`\b[0-9a-f]{64}\b`)
+
+// shortened is text for a table, in which whole digests would fill the line.
+func shortened(text string) string { return digests.ReplaceAllStringFunc(text, short) }
 
 func decodeEntries(lines []json.RawMessage) ([]ledger.Entry, error) {
 	entries := make([]ledger.Entry, len(lines))

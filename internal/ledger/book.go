@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -330,20 +331,7 @@ func (b *book) batch(ctx context.Context) (store.Batch, error) {
 }
 
 func comparePlaces(a, b place) int {
-	if a.account != b.account {
-		return compareText(string(a.account), string(b.account))
-	}
-	return compareText(a.device, b.device)
-}
-
-func compareText(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
+	return cmp.Or(cmp.Compare(a.account, b.account), cmp.Compare(a.device, b.device))
 }
 
 // write adds what the name leads to.

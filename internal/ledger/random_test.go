@@ -227,7 +227,7 @@ func (m *model) compare() {
 
 func TestRandomLives(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(40) {
+	for seed := range uint64(40 / slowdown) {
 		r := newRig(t)
 		m := newModel(r, rand.New(rand.NewPCG(seed, 1)))
 		m.run(120)
@@ -242,7 +242,7 @@ func TestRandomLives(t *testing.T) {
 // commit, is the same ledger.
 func TestKilledAtEveryCommit(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(20) {
+	for seed := range uint64(20 / slowdown) {
 		r := newRig(t)
 		rnd := rand.New(rand.NewPCG(seed, 2))
 		r.size = 1 + rnd.IntN(40)
