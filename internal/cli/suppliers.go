@@ -79,7 +79,7 @@ says that the supplier's signature is enough.`,
 	cmd.MarkFlagsMutuallyExclusive("template", "any-template")
 	return c.answer(cmd, func(cmd *cobra.Command, api *apiclient.Client, args []string) (table, error) {
 		want, err := api.Supplier(cmd.Context(), args[0])
-		if err != nil && !apiclient.Is(err, "ResourceNotFoundException") {
+		if err != nil && !apiclient.Is(err, "ResourceNotFound") {
 			return table{}, err //nolint:wrapcheck // the server's own words
 		}
 		changed := cmd.Flags().Changed
