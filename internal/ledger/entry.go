@@ -30,6 +30,12 @@ const (
 	CriterionFailed What = "CRITERION_FAILED"
 	// Seen is a connection by its name before it was registered, as with a claim.
 	Seen What = "SEEN"
+	// ListClaimed is an entry of an allow list that has let the device in, ListChanged
+	// one that an operator has blocked or freed since, Duplicated somebody else who came
+	// with the same entry.
+	ListClaimed What = "LIST_CLAIMED"
+	ListChanged What = "LIST_CHANGED"
+	Duplicated  What = "DUPLICATED"
 	// Refused is a registration that was not granted.
 	Refused           What = "REFUSED"
 	ApprovalRequested What = "APPROVAL_REQUESTED"

@@ -23,12 +23,14 @@ const (
 	approvalApproved           = "APPROVED"
 	approvalExpired            = "EXPIRED"
 	approvalUsed               = "USED"
+	listClaimed                = "CLAIMED"
 	onboardingExpected         = "EXPECTED"
 	onboardingManufactured     = "MANUFACTURED"
 	codeRefused                = string(fault.Forbidden)
 	maxWaiting                 = 32
 	maxRefusals                = 16
 	maxVotes                   = 32
+	maxUnproven                = 64
 	maxReason                  = 256
 	beyondBatch                = 128
 	maxAhead                   = 512
@@ -165,6 +167,12 @@ func namesIn(events []event.Envelope) []store.Key {
 		case event.ApprovalChanged:
 			thing(e.Thing)
 			certificate(e.CertificateID)
+		case event.AllowListEntryChanged:
+			thing(e.Thing)
+			certificate(e.CertificateID)
+		case event.DuplicateSerial:
+			certificate(e.CertificateID)
+			certificate(e.OtherCertificateID)
 		case event.CertificateCreated:
 			certificate(e.CertificateID)
 		case event.CertificateAutoRegistered:
@@ -197,8 +205,8 @@ func certificateIn(arn string) string {
 	return id
 }
 
-// apply enters one event. Facts of allow lists, of quarantine and of birth
-// certificates become entries here, as their events come to be.
+// apply enters one event. Facts of quarantine and of birth certificates become entries
+// here, as their events come to be.
 func (f *follower) apply(ctx context.Context) error {
 	switch e := f.env.Event.(type) {
 	case event.ThingCreated:
@@ -218,6 +226,10 @@ func (f *follower) apply(ctx context.Context) error {
 		return f.connected(ctx, &e)
 	case event.ApprovalChanged:
 		return f.approval(ctx, &e)
+	case event.AllowListEntryChanged:
+		return f.listed(ctx, &e)
+	case event.DuplicateSerial:
+		return f.duplicated(ctx, &e)
 	case event.OnboardingChanged:
 		return f.onboarding(ctx, &e)
 	case event.OnboardingCriteriaFailed:
@@ -726,8 +738,11 @@ func (f *follower) tell(ctx context.Context, id, thing string, draft Draft) erro
 				d = nil
 			}
 		}
-		if d != nil && d.Ended != 0 {
-			d = nil // the name will be another device's
+		if d != nil && (d.Ended != 0 || d.Unproven >= maxUnproven) {
+			d = nil // the name will be another device's, or somebody plays with it
+		}
+		if d != nil {
+			d.Unproven++
 		}
 	}
 	if err != nil {
@@ -760,6 +775,37 @@ func (f *follower) approval(ctx context.Context, e *event.ApprovalChanged) error
 	return f.tell(ctx, e.CertificateID, e.Thing, f.draft(what, map[string]string{
 		labelRequest: e.Request, "state": e.State, "template": e.Template, "authority": e.Authority, labelVerdict: e.Verdict,
 	}))
+}
+
+// listed enters what became of the entry of an allow list that a device has used. One
+// that no device has used is no part of a life.
+func (f *follower) listed(ctx context.Context, e *event.AllowListEntryChanged) error {
+	what := ListChanged
+	if e.State == listClaimed {
+		what = ListClaimed
+	}
+	return f.tell(ctx, e.CertificateID, e.Thing, f.draft(what, map[string]string{
+		"list": e.List, "revision": strconv.FormatInt(e.Revision, 10), "supplier": e.Supplier, "state": e.State, "found": e.Found,
+	}))
+}
+
+// duplicated enters on both sides that two came with the same entry of a list.
+func (f *follower) duplicated(ctx context.Context, e *event.DuplicateSerial) error {
+	told := func(id, otherID, otherThing string) Draft {
+		return f.draft(Duplicated, map[string]string{
+			labelCert: id, "otherCertificate": otherID, "otherThing": otherThing, "list": e.ListID, "revision": strconv.FormatInt(e.Revision, 10), "supplier": e.Supplier,
+		})
+	}
+	// What the second one calls itself may be the name of the first.
+	if err := f.tell(ctx, e.CertificateID, "", told(e.CertificateID, e.OtherCertificateID, e.OtherThing)); err != nil {
+		return err
+	}
+	d, err := f.ofCertificate(ctx, e.OtherCertificateID)
+	if err != nil || d == nil || d.Unproven >= maxUnproven {
+		return err
+	}
+	d.Unproven++
+	return f.add(ctx, d, told(e.OtherCertificateID, e.CertificateID, e.Thing))
 }
 
 // note takes over what an entry says of the votes about a device.

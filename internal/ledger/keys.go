@@ -115,6 +115,9 @@ type deviceRecord struct {
 	Rogue    bool       `json:"rogue,omitempty"`
 	Evidence []Evidence `json:"evidence,omitempty"`
 	Votes    []vote     `json:"votes,omitempty"`
+	// Unproven counts the entries of this life that others brought about who only said
+	// to be the device.
+	Unproven int `json:"unproven,omitempty"`
 	// Refusals are the codes that have an entry in this life.
 	Refusals []string `json:"refusals,omitempty"`
 }

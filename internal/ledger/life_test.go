@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -389,5 +390,39 @@ func TestKeysOfDevices(t *testing.T) {
 	if got := r.raised(); len(got) > 0 {
 		t.Errorf("raised %+v", got)
 	}
+	r.sound()
+}
+
+// What became of the entry of an allow list, and who else came with it. However often
+// somebody pretends to be a device, its ledger stays of a size.
+func TestListsAndPretenders(t *testing.T) {
+	t.Parallel()
+	r := claimed(t)
+	r.happens(holder("claim"), certificate("own", "PENDING_ACTIVATION"))
+	p := event.DeviceProvisioned{
+		Method: event.ProvisioningClaim, Template: "P", Thing: "pump-7", ThingCreated: true, CertificateID: "own", ClaimID: "claim", ClientID: "SN-7",
+		Evidence: []event.ProvisioningEvidence{{Kind: event.EvidenceList, Ref: "revision 3 of allow list acme", Detail: "found by serial"}},
+	}
+	r.happens(holder("claim"), joins(p, true, event.AllowListEntryChanged{
+		List: "acme", Revision: 3, Supplier: "acme", State: "CLAIMED", Found: "SERIAL", Thing: "pump-7", CertificateID: "own",
+	})...)
+	r.happens(ada, event.AllowListEntryChanged{List: "acme", Revision: 3, Supplier: "acme", State: "BLOCKED", Thing: "pump-7", CertificateID: "own", Reason: "of a list"})
+	r.happens(ada, event.AllowListEntryChanged{List: "acme", Revision: 3, Supplier: "acme", State: "BLOCKED"})
+	wantEqual(t, r.whats("pump-7"), []What{CertificateIssued, CertificateActivated, Registered, ListClaimed, ListChanged})
+	wantEqual(t, r.last("pump-7", ListClaimed).Facts, map[string]string{"list": "acme", "revision": "3", "supplier": "acme", "state": "CLAIMED", "found": "SERIAL"})
+	for n := range 2 * maxUnproven {
+		id := fmt.Sprint("copy", n)
+		r.happens(holder("claim"), certificate(id, "PENDING_ACTIVATION"))
+		r.happens(system, event.DuplicateSerial{Thing: "pump-7", CertificateID: id, OtherThing: "pump-7", OtherCertificateID: "own", ListID: "acme", Revision: 3})
+		r.happens(system, event.ApprovalChanged{Request: id, State: "PENDING", Template: "P", CertificateID: id, Thing: "pump-7"})
+	}
+	wantEqual(t, r.last("pump-7", Duplicated).Facts["certificate"], "own")
+	if n := len(r.entries("pump-7")); n != 5+maxUnproven {
+		t.Errorf("its ledger has %d entries, the most are %d", n, 5+maxUnproven)
+	}
+	// A copy that gets in nevertheless brings its own story along.
+	again := event.DeviceProvisioned{Method: event.ProvisioningClaim, Template: "P", Thing: "pump-8", ThingCreated: true, CertificateID: "copy127", ClaimID: "claim"}
+	r.happens(holder("claim"), joins(again, true)...)
+	wantEqual(t, r.whats("pump-8"), []What{CertificateIssued, Duplicated, ApprovalRequested, CertificateActivated, Registered})
 	r.sound()
 }
