@@ -55,7 +55,10 @@ func (c *command) factory(ctx context.Context, t *target, f *factoryFlags, api *
 	}
 	report, err := factory.Run(ctx)
 	bars.end()
-	if err := errors.Join(err, f.save(&report)); err != nil {
+	if err != nil {
+		return errors.Join(c.factoryReport(&report), err)
+	}
+	if err := f.save(&report); err != nil {
 		return err
 	}
 	if f.outputAsJSON {

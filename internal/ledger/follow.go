@@ -862,8 +862,11 @@ func (f *follower) onboarding(ctx context.Context, e *event.OnboardingChanged) e
 	case e.State == onboardingManufactured:
 		what = Manufactured
 	}
-	if e.PreviousState == "" && (e.State == onboardingExpected || e.State == onboardingManufactured) {
-		d.speak(Evidence{Basis: ByExpectation, Ref: e.Device, Detail: "announced by " + nameOfPrincipal(f.env.Actor.Principal) + ", " + f.position()})
+	// What follows from the device's own act, as a plan that begins with its
+	// registration, announces nothing.
+	by := f.env.Actor.Principal
+	if e.PreviousState == "" && (e.State == onboardingExpected || e.State == onboardingManufactured) && (operates(by) || by.Kind == fleet.PrincipalSystem) {
+		d.speak(Evidence{Basis: ByExpectation, Ref: e.Device, Detail: "announced by " + nameOfPrincipal(by) + ", " + f.position()})
 	}
 	return f.add(ctx, d, f.draft(what, map[string]string{
 		"plan": e.Plan, "planVersion": strconv.FormatInt(e.PlanVersion, 10), "state": e.State, "stage": e.Stage,

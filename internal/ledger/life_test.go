@@ -137,6 +137,23 @@ func TestStockTemplate(t *testing.T) {
 	}
 }
 
+// A plan that begins with the registration of a device announces nothing: the device
+// would speak for itself.
+func TestNobodyAnnouncesItself(t *testing.T) {
+	t.Parallel()
+	r := claimed(t)
+	r.strict = true
+	r.boot()
+	r.happens(holder("claim"), certificate("own", "PENDING_ACTIVATION"))
+	p := event.DeviceProvisioned{Method: event.ProvisioningClaim, Template: "Pumps", Thing: "pump-7", ThingCreated: true, CertificateID: "own", ClaimID: "claim", ClientID: "x"}
+	r.happens(holder("claim"), joins(p, true)...)
+	r.happens(holder("claim"), event.OnboardingChanged{Device: "pump-7", Plan: "line", PlanVersion: 1, Thing: "pump-7", State: "EXPECTED"})
+	r.happens(holder("own"), connect("own", "pump-7"))
+	wantEqual(t, r.last("pump-7", Activated).Facts["basis"], "NONE")
+	wantEqual(t, len(r.raised()), 1)
+	r.sound()
+}
+
 // A device that brings in another one with its own certificate is raised, once.
 func TestDeviceBringsInAnother(t *testing.T) {
 	t.Parallel()

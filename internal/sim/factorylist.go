@@ -45,7 +45,7 @@ func shiftDay() string { return time.Now().UTC().Format(time.DateOnly) }
 func (f *Factory) announce(ctx context.Context) error {
 	return each(ctx, f, "announce", f.devices, func(ctx context.Context, d *made) error {
 		_, err := f.o.API.ExpectDevice(ctx, d.serial, f.name("plan"), map[string]string{
-			"manufacturer": f.name("works"), "modelNumber": d.model, "manufacturingDate": shiftDay(),
+			"uniqueId": d.serial, "manufacturer": f.name("works"), "modelNumber": d.model, "manufacturingDate": shiftDay(),
 		})
 		return err //nolint:wrapcheck // the server's own words
 	})
