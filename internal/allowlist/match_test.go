@@ -20,7 +20,7 @@ import (
 	"github.com/muster-iot/muster/internal/store"
 )
 
-// claim lets a device join, as a registration would.
+// claim lets a device join, as a registration would; told to try again it does.
 func (r *rig) claim(q Query) (Reason, error) {
 	for {
 		m, err := r.Match(r.t.Context(), account, q)
@@ -28,7 +28,11 @@ func (r *rig) claim(q Query) (Reason, error) {
 			return "", err
 		}
 		if m.Reason == Used {
-			return Used, m.RecordDuplicate(r.t.Context())
+			err := m.RecordDuplicate(r.t.Context())
+			if fault.CodeOf(err) == fault.Throttling {
+				continue
+			}
+			return Used, err
 		}
 		if m.Reason != "" {
 			return m.Reason, nil
@@ -44,7 +48,10 @@ func (r *rig) claim(q Query) (Reason, error) {
 }
 
 // TestReasons: each reason why a device may not join, in the order in which they count.
-func TestReasons(t *testing.T) {
+func TestReasons(t *testing.T) { onEngines(t, testReasons) }
+
+func testReasons(t *testing.T, newRig func(*testing.T) *rig) {
+	t.Helper()
 	r := newRig(t)
 	f := newFactory(t, Ed25519, "line-1")
 	r.acme(f, func(s *Supplier) { s.Templates = []string{"Pumps"} })
@@ -121,7 +128,10 @@ func TestReasons(t *testing.T) {
 // TestOneEntryOneDevice: of many that race for an entry one joins; the others are raised
 // once each. The one that has joined may come again, others may when the entry is set
 // free, and what became of an entry outlives revisions.
-func TestOneEntryOneDevice(t *testing.T) {
+func TestOneEntryOneDevice(t *testing.T) { onEngines(t, oneEntryOneDevice) }
+
+func oneEntryOneDevice(t *testing.T, newRig func(*testing.T) *rig) {
+	t.Helper()
 	r := newRig(t)
 	f := newFactory(t, Ed25519, "line-1")
 	r.acme(f, func(s *Supplier) { s.AcceptSigned = true })
@@ -213,7 +223,10 @@ func TestOneEntryOneDevice(t *testing.T) {
 }
 
 // TestChangesBetweenMatchAndClaim: a match does not outlive what it has relied upon.
-func TestChangesBetweenMatchAndClaim(t *testing.T) {
+func TestChangesBetweenMatchAndClaim(t *testing.T) { onEngines(t, changesBetweenMatchAndClaim) }
+
+func changesBetweenMatchAndClaim(t *testing.T, newRig func(*testing.T) *rig) {
+	t.Helper()
 	for name, change := range map[string]func(r *rig, f *factory) error{
 		"supplier suspended": func(r *rig, _ *factory) error {
 			_, err := r.PutSupplier(r.as("sam"), account, Supplier{ID: "acme", Status: Suspended})
@@ -273,7 +286,10 @@ func (c *cut) Commit(ctx context.Context, b store.Batch) (store.Position, error)
 // TestCutAnywhere: whichever commit of an upload, its acceptance or a deletion is the
 // last one before the process ends, the next process makes it whole: devices are
 // matched against all of a revision or against none of it.
-func TestCutAnywhere(t *testing.T) {
+func TestCutAnywhere(t *testing.T) { onEngines(t, cutAnywhere) }
+
+func cutAnywhere(t *testing.T, newRig func(*testing.T) *rig) {
+	t.Helper()
 	identity := newIdentity(t)
 	for commits := range int64(14) {
 		r := newRig(t)
@@ -358,7 +374,10 @@ func (r *rig) keys(kind string) []store.Key {
 
 // TestNothingOfAListIsReadable: neither the store, nor the log of events, nor log lines
 // hold anything of a list, and another identity opens nothing.
-func TestNothingOfAListIsReadable(t *testing.T) {
+func TestNothingOfAListIsReadable(t *testing.T) { onEngines(t, nothingOfAListIsReadable) }
+
+func nothingOfAListIsReadable(t *testing.T, newRig func(*testing.T) *rig) {
+	t.Helper()
 	r := newRig(t)
 	f := newFactory(t, Ed25519, "line-1")
 	r.acme(f, nil)
@@ -423,7 +442,10 @@ func TestNothingOfAListIsReadable(t *testing.T) {
 
 // TestEntriesCannotBeMoved: a row or an entry that somebody with access to the store has
 // put in another place lets no other device in.
-func TestEntriesCannotBeMoved(t *testing.T) {
+func TestEntriesCannotBeMoved(t *testing.T) { onEngines(t, entriesCannotBeMoved) }
+
+func entriesCannotBeMoved(t *testing.T, newRig func(*testing.T) *rig) {
+	t.Helper()
 	r := newRig(t)
 	f := newFactory(t, Ed25519, "line-1")
 	r.acme(f, nil)
