@@ -358,6 +358,58 @@ func cutAnywhere(t *testing.T, newRig func(*testing.T) *rig) {
 	}
 }
 
+// meddled is a store in which something happens ahead of a commit.
+type meddled struct {
+	store.Store
+
+	left  atomic.Int64
+	event func()
+}
+
+func (m *meddled) Commit(ctx context.Context, b store.Batch) (store.Position, error) {
+	if m.left.Add(-1) == -1 {
+		m.event()
+	}
+	return m.Store.Commit(ctx, b) //nolint:wrapcheck // as it is
+}
+
+// TestDeletedWhileItIsAccepted: whenever two people delete a list whose revision is
+// being accepted, nothing of it is left, and the next process has nothing to do.
+func TestDeletedWhileItIsAccepted(t *testing.T) {
+	for commits := range int64(5) {
+		r := newRig(t)
+		f := newFactory(t, Ed25519, "line-1")
+		r.acme(f, nil)
+		entries := make([]Entry, 2*commitEntries+1)
+		for i := range entries {
+			entries[i] = pump(fmt.Sprintf("B7-%04d", i))
+		}
+		if _, err := r.Upload(r.as("uma"), account, Upload{Supplier: "acme", List: "w", Body: f.seal(written(t, "w", r.now, entries...))}); err != nil {
+			t.Fatal(err)
+		}
+		engine := &meddled{Store: r.engine, event: func() {
+			for _, who := range []string{"uma", "vic"} {
+				if _, err := r.Delete(r.as(who), account, "w"); err != nil {
+					t.Error(err)
+				}
+			}
+		}}
+		engine.left.Store(commits)
+		meddling := r.over(engine, r.o.Identity)
+		if _, err := meddling.Accept(r.as("vic"), account, "w", 1, ""); fault.CodeOf(err) != fault.ResourceNotFound {
+			t.Errorf("%d commits: %v", commits, err)
+		}
+		if err := r.Resume(t.Context()); err != nil {
+			t.Errorf("%d commits: %v", commits, err)
+		}
+		for _, kind := range []string{kindUpload, kindWork, kindOriginal, kindEntry, kindSerial, kindPrint} {
+			if left := r.keys(kind); len(left) > 0 {
+				t.Errorf("%d commits: %d keys left under %s", commits, len(left), kind)
+			}
+		}
+	}
+}
+
 // keys are those of a kind.
 func (r *rig) keys(kind string) []store.Key {
 	r.t.Helper()
