@@ -2,6 +2,8 @@ package apiclient
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -233,8 +235,12 @@ func (c *Client) AllowListRevision(ctx context.Context, list string, number int6
 	return out, c.JSON(ctx, get(listRevisionPath(list, number), nil), nil, &out)
 }
 
-// octets says that a body is no JSON.
-func octets() http.Header { return http.Header{"Content-Type": {"application/octet-stream"}} }
+// octets says that a body is no JSON, and which: of a long one a server wants to know
+// before it reads it.
+func octets(body []byte) http.Header {
+	sum := sha256.Sum256(body)
+	return http.Header{"Content-Type": {"application/octet-stream"}, "X-Amz-Content-Sha256": {hex.EncodeToString(sum[:])}}
+}
 
 // UploadAllowList makes a revision.
 func (c *Client) UploadAllowList(ctx context.Context, u AllowListUpload) (AllowListRevision, error) {
@@ -246,7 +252,7 @@ func (c *Client) UploadAllowList(ctx context.Context, u AllowListUpload) (AllowL
 	}
 	var out AllowListRevision
 	return out, c.JSON(ctx, Request{
-		Service: ServiceControl, Method: http.MethodPost, Path: listPath(u.List, "revisions"), Query: query, Header: octets(), Body: u.Body,
+		Service: ServiceControl, Method: http.MethodPost, Path: listPath(u.List, "revisions"), Query: query, Header: octets(u.Body), Body: u.Body,
 	}, nil, &out)
 }
 
@@ -259,7 +265,7 @@ func (c *Client) UploadByLink(ctx context.Context, path string, u AllowListUploa
 			query.Set(name, value)
 		}
 	}
-	said, err := c.Raw(ctx, Request{Method: http.MethodPut, Path: path, Query: query, Header: octets(), Body: u.Body})
+	said, err := c.Raw(ctx, Request{Method: http.MethodPut, Path: path, Query: query, Header: octets(u.Body), Body: u.Body})
 	return string(said), err
 }
 
