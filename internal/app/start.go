@@ -37,7 +37,7 @@ const (
 func (a *App) joinDevicePlane(context.Context) error {
 	var err error
 	a.devices, err = deviceauth.New(deviceauth.Options{
-		Registry: deviceRegistry{a.registry}, Region: a.settings.Region, Account: a.names.of, Named: a.names.named,
+		Registry: deviceRegistry{a.registry, birthSession}, Region: a.settings.Region, Account: a.names.of, Named: a.names.named,
 		AllowAnonymous: a.settings.MQTTInsecureAddr != "",
 		Disconnect: func(of fleet.Account, certificateID string) {
 			a.broker.DisconnectPrincipal(of, certificateID, broker.ReasonAuthError)
@@ -46,6 +46,10 @@ func (a *App) joinDevicePlane(context.Context) error {
 		Connected: func(of fleet.Account, clientID string) (string, bool) {
 			c, ok := a.broker.Connection(of, clientID)
 			return c.Principal.ID, ok && c.Principal.ID != ""
+		},
+		Holds: func(of fleet.Account, clientID string) (string, bool) {
+			c, ok := a.broker.Connection(of, clientID)
+			return c.Principal.ID, ok && c.Connected
 		},
 		Introduce: func(ctx context.Context, who deviceauth.Stranger) string {
 			return a.provisioning.Introduce(ctx, who.Account, registry.Newcomer{Certificate: who.Certificate, Named: who.Named}, who.Registered)

@@ -96,7 +96,10 @@ type Admission struct {
 	// Indexed is handed on to the Observer: the connection counts as that of
 	// the thing named like the client id.
 	Indexed bool
-	Guard   Guard
+	// Transient begins a session anew and ends it with the connection, whatever the
+	// client asks for.
+	Transient bool
+	Guard     Guard
 	// Until ends the connection at that time for the reason UntilReason; zero
 	// lets it last.
 	Until       time.Time

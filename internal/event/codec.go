@@ -87,6 +87,8 @@ func kinds() []Event {
 		ProvisioningPlanChanged{},
 		OnboardingChanged{},
 		OnboardingCriteriaFailed{},
+		CertificatePurposeChanged{}, BirthCertificateChanged{}, BirthCertificateMisused{},
+		ThingQuarantined{}, ThingReleased{},
 	}
 }
 

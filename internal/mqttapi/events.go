@@ -91,6 +91,7 @@ func (h *Handler) Apply(ctx context.Context, events []event.Envelope) error {
 			event.ProvisioningTemplateChanged, event.DeviceProvisioned, event.ProvisioningRefused, event.ProvisioningClaimCreated,
 			event.RegistrationTaskChanged, event.CertificateProviderChanged, event.CertificateRenewalChanged,
 			event.ApprovalChanged, event.ApprovalAuthorityChanged, event.ApprovalBindingChanged,
+			event.CertificatePurposeChanged, event.BirthCertificateChanged, event.BirthCertificateMisused, event.ThingQuarantined, event.ThingReleased,
 			event.ProvisioningPlanChanged, event.OnboardingChanged, event.OnboardingCriteriaFailed:
 			// Nothing of these is published as an event; shadow answers are
 			// published by the request itself.

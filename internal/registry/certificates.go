@@ -113,7 +113,11 @@ func (s *Service) recordIssued(ctx context.Context, account fleet.Account, certi
 func issued(context.Context, *attempt) (standing, error) { return standing{mode: ModeDefault}, nil }
 
 // unvouched is the standing of what nobody vouches for.
-func unvouched(context.Context, *attempt) (standing, error) { return standing{mode: ModeSNIOnly}, nil }
+func unvouched(c parsedCertificate) func(context.Context, *attempt) (standing, error) {
+	return func(ctx context.Context, a *attempt) (standing, error) {
+		return standing{mode: ModeSNIOnly}, notUnderBirth(ctx, a, c.x509)
+	}
+}
 
 // standing is under whom a certificate is registered, and for what.
 type standing struct {
@@ -136,7 +140,7 @@ func (s *Service) RegisterCertificateWithoutCA(ctx context.Context, account flee
 	if err := checkForeign("certificatePem", parsed.x509, s.now()); err != nil {
 		return Certificate{}, err
 	}
-	return s.register(ctx, account, parsed, status, unvouched)
+	return s.register(ctx, account, parsed, status, unvouched(parsed))
 }
 
 // initialStatus is the state of a newly registered certificate; INACTIVE when
@@ -296,6 +300,9 @@ func (s *Service) UpdateCertificate(ctx context.Context, account fleet.Account, 
 			return fault.New(fault.CertificateState, "certificate %s is revoked, which is final", id)
 		case StatusPendingTransfer:
 			return beingTransferred(id)
+		}
+		if err := notSpent(ctx, a, id, record, status); err != nil {
+			return err
 		}
 		return setStatus(a, account, id, record, status)
 	})

@@ -44,6 +44,7 @@ import (
 //	ca-certificate-expiry/A/<time>/<id>    row, in order of the end of validity
 //	ca-subject/A/<hash>                    record: the authorities of one subject, guard of their number
 //	ca-owner/<id>                          record: the one account that has the authority in mode DEFAULT
+//	ca-purpose/A/<id>                      record: what the certificates under the authority are for; outlives it
 //	registration-code/A                    record
 //	revocation-list/A/<ca>                 record: which list is taken over, and how far
 //	revoked-serial/A/<ca>/<serial>         record: an entry of that list
@@ -90,6 +91,7 @@ const (
 	kindCACertificateExpiry     = "ca-certificate-expiry"
 	kindCASubject               = "ca-subject"
 	kindCAOwner                 = "ca-owner"
+	kindCAPurpose               = "ca-purpose"
 	kindRegistrationCode        = "registration-code"
 	kindRevocationList          = "revocation-list"
 	kindRevokedSerial           = "revoked-serial"

@@ -320,6 +320,9 @@ func (s *Service) certifying(ctx context.Context, account fleet.Account, c *Prov
 			return err
 		case present != nil:
 			made.CertificatePEM, made.CA = present.PEM, present.CA
+			if err := notSpent(ctx, a, parsed.id, present, status); err != nil {
+				return err
+			}
 			return provisionStatus(a, parsed.id, present, status, c)
 		case known && c.Proof != nil:
 			return notOwned(parsed.id)

@@ -176,6 +176,11 @@ type certificateRecord struct {
 	// ClaimTemplate is the template that the claim of a trusted user may
 	// provision by; empty for every other certificate.
 	ClaimTemplate string `json:"claimTemplate,omitempty"`
+	// Purpose is nil for a certificate that nobody has marked and that was used for
+	// no provisioning, or not counted.
+	Purpose *purposeRecord `json:"purpose,omitempty"`
+	// Quarantined counts the things in quarantine that it acts as.
+	Quarantined int `json:"quarantined,omitempty"`
 	// Announced is when it was told last that the certificate has registered
 	// itself by connecting and waits; 0 for any other certificate.
 	Announced int64 `json:"announced,omitempty"`
