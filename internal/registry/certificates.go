@@ -210,7 +210,11 @@ func certificateRows(account fleet.Account, id string, r *certificateRecord) []s
 		return pendingRows(account, id, r)
 	}
 	created := moment(r.Created)
-	rows := append(pendingRows(account, id, r),
+	rows := pendingRows(account, id, r)
+	if r.Purpose != nil && r.Purpose.ReopenedUntil != 0 {
+		rows = append(rows, reopenedRow(account, id, r.Purpose.ReopenedUntil))
+	}
+	rows = append(rows,
 		key(kindCertificateOldest, account, rising(created), id),
 		key(kindCertificateNewest, account, falling(created), id),
 		key(kindCertificateExpiry, account, rising(moment(r.NotAfter)), id))

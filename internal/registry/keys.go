@@ -35,6 +35,7 @@ import (
 //	certificate-revoked/A/<id>             record: what our own revocation list says of a certificate issued here
 //	certificate-pending/A/<time>/<id>      row, in order of the end of what waits for its device, and of claims
 //	certificate-pending-claim/A/<claim>/<id>  row: what a claim has asked for and no device has used
+//	certificate-reopened/A/<time>/<id>     row of a birth certificate that may be used again, by the end of that
 //	certificate-outgoing/A/<time>/<id>     row, in order of the transfer's beginning
 //	certificate-outgoing-down/A/<time down>/<id>  row, in reverse order
 //	certificate-gone/A/<id>                record: to whom a certificate was transferred
@@ -82,6 +83,7 @@ const (
 	kindCertificateRevoked      = "certificate-revoked"
 	kindCertificatePending      = "certificate-pending"
 	kindCertificatePendingClaim = "certificate-pending-claim"
+	kindCertificateReopened     = "certificate-reopened"
 	kindCertificateOutgoing     = "certificate-outgoing"
 	kindCertificateOutgoingDown = "certificate-outgoing-down"
 	kindCertificateGone         = "certificate-gone"

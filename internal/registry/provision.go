@@ -70,7 +70,10 @@ func (s *Service) Provision(ctx context.Context, account fleet.Account, c Provis
 		if err := mustWait(ctx, a, &c); err != nil {
 			return err
 		}
-		if err := s.makeAll(ctx, a, &c, certify, &made); err != nil || c.Joined == nil {
+		if err := s.makeAll(ctx, a, &c, certify, &made); err != nil {
+			return err
+		}
+		if err := useBirth(ctx, a, c.Asking, &made); err != nil || c.Joined == nil {
 			return err
 		}
 		more, err := c.Joined(made)
@@ -119,14 +122,19 @@ func (s *Service) makeAll(ctx context.Context, a *attempt, c *ProvisionCommand, 
 	return s.provisionAttachment(ctx, a, c, made)
 }
 
-// ActsAs reports whether a certificate is attached to a thing.
+// ActsAs reports whether a certificate is attached to a thing, and not for
+// provisioning.
 func (s *Service) ActsAs(ctx context.Context, account fleet.Account, certificateID, thing string) (bool, error) {
 	if certificateID == "" || thing == "" {
 		return false, nil
 	}
 	of := reference{kind: fleet.ARNCertificate, name: certificateID}
 	row, _, err := get[rowRecord](ctx, s.store, key(kindThingPrincipal, account, thing, of.ref()))
-	return row != nil, store.Fault(err)
+	if err != nil || row == nil {
+		return false, store.Fault(err)
+	}
+	_, purpose, err := askingPurpose(ctx, s.attempt(ctx, account), certificateID)
+	return purpose == nil, store.Fault(err)
 }
 
 // add takes the batch of another domain into the attempt's own.
@@ -440,7 +448,12 @@ func (s *Service) provisionAttachment(ctx context.Context, a *attempt, c *Provis
 		return nil
 	}
 	exclusive := false
-	if c.Asking != "" {
+	_, purpose, err := askingPurpose(ctx, a, c.Asking)
+	if err != nil {
+		return err
+	}
+	// What is for provisioning is no certificate of the thing, attached or not.
+	if c.Asking != "" && purpose == nil {
 		asking := reference{kind: fleet.ARNCertificate, name: c.Asking}
 		held, err := load[rowRecord](ctx, a, key(kindThingPrincipal, a.account, made.Thing, asking.ref()))
 		if err != nil {

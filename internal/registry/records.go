@@ -60,7 +60,10 @@ type thingRecord struct {
 	// Groups.
 	BillingGroup string `json:"billingGroup,omitempty"`
 	Principals   int    `json:"principals,omitempty"`
-	Created      int64  `json:"created"`
+	// Birth is the id of the birth certificate with which it was provisioned last;
+	// empty for none.
+	Birth   string `json:"birth,omitempty"`
+	Created int64  `json:"created"`
 }
 
 // groupLink is a membership as the thing sees it.

@@ -125,7 +125,7 @@ func rowKinds() []string {
 	return []string{
 		kindThingByType, kindThingByAttribute, kindBillingGroupThing, kindGroupThing, kindGroupChild, kindPolicyTarget,
 		kindCertificateOldest, kindCertificateNewest, kindCertificateExpiry, kindCertificateByCA, kindCertificateByCADown,
-		kindCertificateSerial, kindCertificatePending, kindCertificatePendingClaim, kindCertificateOutgoing, kindCertificateOutgoingDown,
+		kindCertificateSerial, kindCertificatePending, kindCertificatePendingClaim, kindCertificateReopened, kindCertificateOutgoing, kindCertificateOutgoingDown,
 		kindCACertificateOldest, kindCACertificateNewest, kindCACertificateExpiry, kindPolicyOldest, kindPolicyNewest,
 	}
 }
