@@ -62,6 +62,8 @@ type BirthCertificateMisused struct {
 type ThingQuarantined struct {
 	Thing  string `json:"thing"`
 	Reason string `json:"reason"`
+	// By is who or what has put it there.
+	By string `json:"by"`
 	// Certificates are those that it has at that moment.
 	Certificates []string `json:"certificates,omitempty"`
 }

@@ -16,6 +16,7 @@ import (
 //	thing-by-type/A/<type>/<thing>         row
 //	thing-by-attribute/A/<name>/<value>/<thing>  row
 //	thing-tombstone/A/<thing>/<time down>/<id>  record: a decommissioned thing as it was
+//	quarantined/A/<thing>                  row of a thing in quarantine
 //	thing-type/A/<type>                    record, with the rules of attributes
 //	billing-group/A/<group>                record: description, version
 //	billing-group-thing/A/<group>/<thing>  row; the other way round is in the thing's record
@@ -63,6 +64,7 @@ const (
 	kindThingByType       = "thing-by-type"
 	kindThingByAttribute  = "thing-by-attribute"
 	kindThingTombstone    = "thing-tombstone"
+	kindQuarantined       = "quarantined"
 	kindThingType         = "thing-type"
 	kindBillingGroup      = "billing-group"
 	kindBillingGroupThing = "billing-group-thing"

@@ -221,7 +221,8 @@ func (s *Service) provisionThing(ctx context.Context, a *attempt, t *provtemplat
 		}
 		var leaves []string
 		for _, link := range present.Groups {
-			if !link.Dynamic && !slices.Contains(t.Groups, link.Group) {
+			held := present.Quarantine != nil && link.Group == QuarantineGroup
+			if !link.Dynamic && !held && !slices.Contains(t.Groups, link.Group) {
 				leaves = append(leaves, link.Group)
 			}
 		}

@@ -62,8 +62,10 @@ type thingRecord struct {
 	Principals   int    `json:"principals,omitempty"`
 	// Birth is the id of the birth certificate with which it was provisioned last;
 	// empty for none.
-	Birth   string `json:"birth,omitempty"`
-	Created int64  `json:"created"`
+	Birth string `json:"birth,omitempty"`
+	// Quarantine is nil for a thing that is in none.
+	Quarantine *quarantineRecord `json:"quarantine,omitempty"`
+	Created    int64             `json:"created"`
 }
 
 // groupLink is a membership as the thing sees it.
