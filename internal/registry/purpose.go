@@ -136,6 +136,9 @@ func (p *Purpose) maxUses() int {
 	return p.MaxUses
 }
 
+// Counted reports whether it may provision so many devices and no more.
+func (p *Purpose) Counted() bool { return p.Purpose != PurposeOperational && p.maxUses() > 0 }
+
 // Used reports whether it has provisioned all that it may and is in no window.
 func (p *Purpose) Used() bool {
 	most := p.maxUses()
