@@ -111,7 +111,7 @@ func session(s *broker.SessionInfo) presence.Session {
 	return presence.Session{
 		Account: s.Account, ClientID: s.ClientID, SessionID: s.SessionID, ConnectionID: s.ConnectionID, Principal: s.Principal, ThingName: s.ThingName,
 		RemoteAddr: s.RemoteAddr, IPAddress: s.RemoteIP, LocalAddr: s.LocalAddr, Protocol: protocol(s.Version), Transport: string(s.Transport),
-		Indexed: s.Indexed, KeepAlive: int(s.KeepAlive), SessionExpiry: int64(s.SessionExpiry),
+		Indexed: s.Indexed, Provisioning: s.Transient, KeepAlive: int(s.KeepAlive), SessionExpiry: int64(s.SessionExpiry),
 	}
 }
 

@@ -240,7 +240,9 @@ type SessionInfo struct {
 	ConnectionID string
 	ThingName    string
 	Indexed      bool
-	RemoteAddr   string
+	// Transient is as in Admission.
+	Transient  bool
+	RemoteAddr string
 	// RemoteIP is RemoteAddr without the port.
 	RemoteIP string
 	// LocalAddr is the address that the peer reached, with port.

@@ -331,6 +331,9 @@ type Session struct {
 	// Indexed says whether the connection counts for the thing named like
 	// the client id: it is attached to the presented certificate.
 	Indexed bool `json:"indexed,omitempty"`
+	// Provisioning says that the certificate is for provisioning: the device is not
+	// in service by this connection, which then does not count for the thing.
+	Provisioning bool `json:"provisioning,omitempty"`
 	// KeepAlive is the effective keep-alive in seconds.
 	KeepAlive int `json:"keepAlive,omitempty"`
 	// CleanSession is false for a persistent session.
