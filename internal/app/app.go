@@ -177,6 +177,8 @@ type followers struct {
 	renewals *eventlog.Runner
 	// onboarding sees how devices come into service.
 	onboarding *eventlog.Runner
+	// quarantine sees what is a reason for one.
+	quarantine *eventlog.Runner
 	// connectivity follows connections, attachments and certificates.
 	connectivity *eventlog.Runner
 }

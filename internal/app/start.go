@@ -16,6 +16,7 @@ import (
 	"github.com/muster-iot/muster/internal/mqttapi"
 	"github.com/muster-iot/muster/internal/mqttstore"
 	"github.com/muster-iot/muster/internal/presence"
+	"github.com/muster-iot/muster/internal/quarantine"
 	"github.com/muster-iot/muster/internal/registry"
 	"github.com/muster-iot/muster/internal/store"
 	"github.com/muster-iot/muster/internal/topic"
@@ -193,6 +194,7 @@ func (a *App) joinFollowers(context.Context) error {
 		{&a.followers.connectivity, a.connectivityConsumer()},
 		{&a.followers.renewals, a.renewalConsumer()},
 		{&a.followers.onboarding, a.onboardingConsumer()},
+		{&a.followers.quarantine, eventlog.Consumer{Name: "quarantine", Durable: quarantine.New(a.registry).Apply}},
 	}
 	for _, c := range consumers {
 		runner, err := eventlog.NewRunner(c.consumer, eventlog.Options{Store: a.store, Now: now, Logger: a.component("eventlog"), Registerer: a.metrics})
@@ -231,6 +233,7 @@ func (a *App) Start(ctx context.Context) error {
 		part{"renewal follower", a.followers.renewals.Run},
 		part{"renewals", a.renewals.Run},
 		part{"onboarding follower", a.followers.onboarding.Run},
+		part{"quarantine follower", a.followers.quarantine.Run},
 		part{"onboarding", a.onboarding.Run},
 		part{"revocation list follower", a.followers.crl.Run},
 		part{"history retention", a.history.Run},

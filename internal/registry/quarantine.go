@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"log/slog"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -58,19 +59,26 @@ func (s *Service) Quarantine(ctx context.Context, account fleet.Account, thing, 
 		return Quarantined{}, err
 	}
 	var made Quarantined
-	err := s.change(ctx, account, func(ctx context.Context, a *attempt) error {
+	err := s.change(ctx, account, s.quarantining(thing, reason, by, &made))
+	return made, err
+}
+
+// quarantining is the command that puts a thing into quarantine.
+func (s *Service) quarantining(thing, reason, by string, made *Quarantined) func(context.Context, *attempt) error {
+	return func(ctx context.Context, a *attempt) error {
 		record, err := loadThing(ctx, a, thing)
 		if err != nil {
 			return err
 		}
 		if record.Quarantine != nil {
-			made = quarantined(thing, record.Quarantine)
+			*made = quarantined(thing, record.Quarantine)
 			return nil
 		}
-		if by == "" {
-			by = a.actor.Principal.ARN
+		who := by
+		if who == "" {
+			who = a.actor.Principal.ARN
 		}
-		record.Quarantine = &quarantineRecord{Reason: reason, By: by, Since: millis(a.now)}
+		record.Quarantine = &quarantineRecord{Reason: reason, By: who, Since: millis(a.now)}
 		certificates, err := countQuarantine(ctx, a, thing, +1)
 		if err != nil {
 			return err
@@ -78,13 +86,61 @@ func (s *Service) Quarantine(ctx context.Context, account fleet.Account, thing, 
 		if err := s.enterQuarantineGroup(ctx, a, thing, record); err != nil {
 			return err
 		}
-		made = quarantined(thing, record.Quarantine)
+		*made = quarantined(thing, record.Quarantine)
 		a.devices = true
-		a.row(key(kindQuarantined, account, thing))
-		a.emit(event.ThingQuarantined{Thing: thing, Reason: reason, By: by, Certificates: certificates})
-		return save(a, key(kindThing, account, thing), record)
-	})
-	return made, err
+		a.row(key(kindQuarantined, a.account, thing))
+		a.emit(event.ThingQuarantined{Thing: thing, Reason: reason, By: who, Certificates: certificates})
+		return save(a, key(kindThing, a.account, thing), record)
+	}
+}
+
+// QuarantineOrder asks to put one thing into quarantine.
+type QuarantineOrder struct {
+	Account    fleet.Account
+	Thing      string
+	Reason, By string
+}
+
+// QuarantineBatch returns what has to be committed for several orders, so that
+// whoever follows events can commit it with its cursor. Things that do not exist,
+// or are there already, need nothing; so may the batch.
+func (s *Service) QuarantineBatch(ctx context.Context, orders []QuarantineOrder) (store.Batch, error) {
+	var all store.Batch
+	// Of several accounts, each has an attempt of its own.
+	attempts := map[fleet.Account]*attempt{}
+	for _, o := range orders {
+		a := attempts[o.Account]
+		if a == nil {
+			a = s.attempt(ctx, o.Account)
+			attempts[o.Account] = a
+		}
+		err := s.quarantining(o.Thing, brief(o.Reason), o.By, &Quarantined{})(ctx, a)
+		switch fault.CodeOf(err) { //nolint:exhaustive // the others are about the store
+		case "", fault.ResourceNotFound:
+		case fault.InvalidRequest:
+			// Whoever follows events must get past it.
+			s.log.ErrorContext(ctx, "thing is not put into quarantine", slog.String("thing", o.Thing), slog.String("reason", o.Reason), slog.Any("err", err))
+		default:
+			return store.Batch{}, store.Fault(err)
+		}
+	}
+	for _, a := range attempts {
+		all.Expect = append(all.Expect, a.batch.Expect...)
+		all.Writes = append(all.Writes, a.batch.Writes...)
+		all.Events = append(all.Events, a.batch.Events...)
+	}
+	if len(all.Writes) == 0 {
+		return store.Batch{}, nil
+	}
+	return all, nil
+}
+
+// brief cuts a reason to what is kept of one.
+func brief(reason string) string {
+	if runes := []rune(reason); len(runes) > maxReason {
+		return string(runes[:maxReason])
+	}
+	return reason
 }
 
 // enterQuarantineGroup lets a thing, whose record is saved afterwards, join the

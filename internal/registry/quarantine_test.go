@@ -1,11 +1,14 @@
 package registry
 
 import (
+	"errors"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/muster-iot/muster/internal/event"
 	"github.com/muster-iot/muster/internal/fault"
+	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/store"
 )
 
@@ -149,4 +152,40 @@ func TestQuarantineRefuses(t *testing.T) {
 	wantCode(t, err, fault.ResourceNotFound)
 	_, err = r.Release(t.Context(), acct, "pump-9", "x")
 	wantCode(t, err, fault.ResourceNotFound)
+}
+
+// Orders of a follower are one batch: of several accounts, with things that are
+// gone, that come twice, or that are there already.
+func TestQuarantineBatch(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.addThing(t, "pump-1")
+	r.addThing(t, "pump-2")
+	must[Thing](t)(r.CreateThing(t.Context(), other, CreateThingCommand{Name: "pump-1"}))
+	order := func(account fleet.Account, thing string) QuarantineOrder {
+		return QuarantineOrder{Account: account, Thing: thing, Reason: strings.Repeat("x", 2000), By: "test"}
+	}
+	orders := []QuarantineOrder{order(acct, "pump-1"), order(acct, "gone"), order(acct, "pump-2"), order(acct, "pump-1"), order(other, "pump-1")}
+	batch := must[store.Batch](t)(r.QuarantineBatch(t.Context(), orders))
+	mark := len(r.store.log())
+	must[store.Position](t)(r.store.Commit(t.Context(), batch))
+	held := 0
+	for _, e := range r.eventsAfter(mark) {
+		if q, ok := e.(event.ThingQuarantined); ok {
+			held++
+			wantEqual(t, len(q.Reason), maxReason)
+		}
+	}
+	wantEqual(t, held, 3)
+	wantEqual(t, r.inQuarantine(t), []string{"pump-1", "pump-2"})
+	r.consistent(t)
+	again := must[store.Batch](t)(r.QuarantineBatch(t.Context(), orders))
+	wantEqual(t, len(again.Writes), 0)
+	// A batch that was overtaken does not commit.
+	must[Quarantined](t)(r.Release(t.Context(), acct, "pump-1", "x"))
+	late := must[store.Batch](t)(r.QuarantineBatch(t.Context(), orders))
+	must[Quarantined](t)(r.Quarantine(t.Context(), acct, "pump-1", "y", ""))
+	if _, err := r.store.Commit(t.Context(), late); !errors.Is(err, store.ErrConflict) {
+		t.Errorf("got %v", err)
+	}
 }
