@@ -76,7 +76,7 @@ func opsCases(of *neighbour) map[string][]opsCase {
 		"PUT certificates/{certificateId}/purpose":               {{path: "certificates/" + of.certID + "/purpose", body: `{"purpose":"CLAIM"}`, refused: "ResourceNotFound"}},
 		"GET ca-certificates/{caCertificateId}/purpose":          {{path: "ca-certificates/" + of.caID + "/purpose", refused: "ResourceNotFound"}},
 		"PUT ca-certificates/{caCertificateId}/purpose":          {{path: "ca-certificates/" + of.caID + "/purpose", body: `{"purpose":"OPERATIONAL"}`, refused: "ResourceNotFound"}},
-		"POST things/{thing}/reprovision":                        {{path: "things/pump/reprovision", body: `{"forSeconds":60}`, refused: "CertificateState"}},
+		"POST things/{thing}/reprovision":                        {{path: "things/pump/reprovision", body: `{"forSeconds":60}`, refused: "ResourceNotFound"}},
 		"GET quarantine":                                         {{path: "quarantine"}},
 		"PUT quarantine/{thing}":                                 {{path: "quarantine/nobodys", body: `{"reason":"x"}`, refused: "ResourceNotFound"}},
 		"POST quarantine/{thing}/release":                        {{path: "quarantine/pump/release", body: `{"reason":"x"}`, refused: "ResourceNotFound"}},
