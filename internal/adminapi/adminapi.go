@@ -121,6 +121,8 @@ type Options struct {
 	AttributeRules AttributeRules
 	// Certificates answers what expires and takes over revocation lists.
 	Certificates Certificates
+	// Births says what certificates are for, and which things are in quarantine.
+	Births Births
 	// Templates tries provisioning templates.
 	Templates Templates
 	// Renewals answers about exchanged certificates.

@@ -45,6 +45,7 @@ func (h *handler) handleCertificates(mux *routes) {
 	mux.HandleFunc("GET "+Prefix+"certificates/expiring", h.read(ActionListExpiringCertificates, h.expiring))
 	mux.HandleFunc("POST "+Prefix+"ca-certificates/{caCertificateId}/revocation-list", h.importRevocationList)
 	h.handleCADeclarations(mux)
+	h.handleBirths(mux)
 	h.handleRenewals(mux)
 	h.handleApprovals(mux)
 	h.handleClaimUses(mux)

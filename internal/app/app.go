@@ -192,6 +192,8 @@ type followers struct {
 	claimUses *eventlog.Runner
 	// ledger sees the lives of devices.
 	ledger *eventlog.Runner
+	// quarantine sees what is a reason for one.
+	quarantine *eventlog.Runner
 	// connectivity follows connections, attachments and certificates.
 	connectivity *eventlog.Runner
 }

@@ -145,7 +145,7 @@ func (a *App) deviceHandler(listener string) http.Handler {
 		StartDrain: a.StartDrain, DrainStatus: a.drainStatus, EndDrain: a.endDrain,
 		Devices: refusals{a.devices}, Accounts: a.accounts,
 		Decommissioner: a.newDecommission(), AttributeRules: a.registry,
-		Certificates: a.registry, Recorder: a.recorder, Audit: a.audit,
+		Certificates: a.registry, Births: a.registry, Recorder: a.recorder, Audit: a.audit,
 		Policies: policyLint{a.registry, a.devices}, FleetIndex: fleetIndex{a},
 		Memberships: a.memberships, WhyMember: a.whyMember,
 		Connectivity: a.connectivity, ShadowHistory: shadowVersions{a.versions, a}, Drifts: drifts{a},

@@ -271,7 +271,8 @@ func unasked(env *event.Envelope) bool {
 		event.ClaimMisused, event.ClaimMisuseSettled,
 		event.SupplierChanged, event.AllowListChanged, event.AllowListRead, event.AllowListEntryChanged, event.DuplicateSerial,
 		event.RogueDevice, event.LedgerAnchored,
-		event.PromiseSettled:
+		event.PromiseSettled,
+		event.CertificatePurposeChanged, event.BirthCertificateChanged, event.BirthCertificateMisused, event.ThingQuarantined, event.ThingReleased:
 		return true
 	default:
 		// Devices and the server itself change the rest all the time.

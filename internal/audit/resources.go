@@ -165,6 +165,16 @@ func resourcesOfEvent(scope fleet.Scope, e event.Event) []string { //nolint:gocy
 		return named(scope, map[string]string{
 			fleet.ARNProvisioningTemplate: v.Template, fleet.ARNThing: v.Thing, fleet.ARNCertificate: v.CertificateID,
 		})
+	case event.CertificatePurposeChanged:
+		return arn(fleet.ARNCertificate, v.CertificateID)
+	case event.BirthCertificateChanged:
+		return named(scope, map[string]string{fleet.ARNThing: v.Thing, fleet.ARNCertificate: v.CertificateID})
+	case event.BirthCertificateMisused:
+		return named(scope, map[string]string{fleet.ARNThing: v.Thing, fleet.ARNCertificate: v.CertificateID})
+	case event.ThingQuarantined:
+		return arn(fleet.ARNThing, v.Thing)
+	case event.ThingReleased:
+		return arn(fleet.ARNThing, v.Thing)
 	case event.OperatorChanged:
 		if v.Kind == event.OperatorSession {
 			return nil

@@ -97,6 +97,8 @@ func kinds() []Event {
 		DuplicateSerial{},
 		RogueDevice{},
 		LedgerAnchored{},
+		CertificatePurposeChanged{}, BirthCertificateChanged{}, BirthCertificateMisused{},
+		ThingQuarantined{}, ThingReleased{},
 	}
 }
 

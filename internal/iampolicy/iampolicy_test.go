@@ -51,6 +51,12 @@ func TestBuiltinsMeanWhatTheySay(t *testing.T) {
 		FleetAdmin SecurityAdmin | ops:ImportRevocationList
 		Viewer Operator FleetAdmin SecurityAdmin ProvisioningApprover AllowListVetter | ops:GetCADeclaration
 		SecurityAdmin | ops:PutCADeclaration
+		SecurityAdmin | ops:PutCAPurpose
+		FleetAdmin SecurityAdmin | ops:PutCertificatePurpose
+		FleetAdmin SecurityAdmin | ops:ReprovisionThing
+		FleetAdmin SecurityAdmin | ops:ReleaseQuarantine
+		Viewer Operator FleetAdmin SecurityAdmin ProvisioningApprover AllowListVetter | ops:ListQuarantine
+		Viewer Operator FleetAdmin SecurityAdmin ProvisioningApprover AllowListVetter | ops:GetCertificatePurpose
 		FleetAdmin | iot:DeleteThing
 		FleetAdmin | iot:CreateThingType
 		FleetAdmin | ops:Drain

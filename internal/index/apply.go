@@ -214,7 +214,8 @@ func (x *Index) applyOne(s *shard, e event.Envelope, from sources) error {
 		event.ClaimMisused, event.ClaimMisuseSettled,
 		event.SupplierChanged, event.AllowListChanged, event.AllowListRead, event.AllowListEntryChanged, event.DuplicateSerial,
 		event.RogueDevice, event.LedgerAnchored,
-		event.PromiseSettled:
+		event.PromiseSettled,
+		event.CertificatePurposeChanged, event.BirthCertificateChanged, event.BirthCertificateMisused, event.ThingQuarantined, event.ThingReleased:
 		// Nothing of these is searchable.
 	}
 	return nil

@@ -136,6 +136,11 @@ func (s *Service) refused(ctx context.Context, account fleet.Account, e event.Pr
 	s.o.Logger.WarnContext(ctx, "device is not provisioned",
 		slog.String("method", string(e.Method)), slog.String("template", e.Template), slog.String("certificate", e.CertificateID),
 		slog.String("claim", e.ClaimID), slog.String("client_id", e.ClientID), slog.String("code", e.Code), slog.String("reason", e.Reason))
+	s.report(ctx, account, e)
+}
+
+// report commits an event about a refusal. It never fails, as refused does not.
+func (s *Service) report(ctx context.Context, account fleet.Account, e event.Event) {
 	_, err := s.o.Store.Commit(ctx, store.Batch{Events: []event.Envelope{
 		{Account: account, At: s.o.Now(), Actor: fleet.ActorFrom(ctx), Event: e},
 	}})

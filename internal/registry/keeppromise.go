@@ -122,7 +122,7 @@ func (s *Service) keepCertificate(ctx context.Context, a *attempt, p *Promised, 
 	if err != nil {
 		return err
 	}
-	return decideStatus(a, p.Certificate.ID, record, StatusActive)
+	return decideStatus(ctx, a, p.Certificate.ID, record, StatusActive)
 }
 
 // keepRecord changes what is promised.

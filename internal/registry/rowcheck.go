@@ -64,6 +64,9 @@ func thingRows(account fleet.Account, stored store.Record) (map[store.Key]string
 	if r.BillingGroup != "" {
 		rows[key(kindBillingGroupThing, account, r.BillingGroup, name)] = rowPresent
 	}
+	if r.Quarantine != nil {
+		rows[key(kindQuarantined, account, name)] = rowPresent
+	}
 	for attribute, value := range r.Attributes {
 		rows[key(kindThingByAttribute, account, attribute, value, name)] = rowPresent
 	}
@@ -132,9 +135,9 @@ func listedRows[T any, P stored[T]](of func(fleet.Account, string, *T) []store.K
 // rowKinds are the kinds of rows that are made from records.
 func rowKinds() []string {
 	return []string{
-		kindThingByType, kindThingByAttribute, kindBillingGroupThing, kindGroupThing, kindGroupChild, kindPolicyTarget, kindThingPromiseBy,
+		kindThingByType, kindThingByAttribute, kindBillingGroupThing, kindQuarantined, kindGroupThing, kindGroupChild, kindPolicyTarget, kindThingPromiseBy,
 		kindCertificateOldest, kindCertificateNewest, kindCertificateExpiry, kindCertificateByCA, kindCertificateByCADown,
-		kindCertificateSerial, kindCertificatePending, kindCertificatePendingClaim, kindCertificateOutgoing, kindCertificateOutgoingDown,
+		kindCertificateSerial, kindCertificatePending, kindCertificatePendingClaim, kindCertificateReopened, kindCertificateOutgoing, kindCertificateOutgoingDown,
 		kindCACertificateOldest, kindCACertificateNewest, kindCACertificateExpiry, kindPolicyOldest, kindPolicyNewest,
 	}
 }
@@ -148,7 +151,7 @@ func sourceOf(row store.Key) (store.Key, rowSource, bool) {
 	var kind string
 	name := row.Last()
 	switch parts[0] {
-	case kindThingByType, kindThingByAttribute, kindBillingGroupThing, kindGroupThing:
+	case kindThingByType, kindThingByAttribute, kindBillingGroupThing, kindQuarantined, kindGroupThing:
 		kind = kindThing
 	case kindGroupChild:
 		kind = kindGroup

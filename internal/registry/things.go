@@ -339,6 +339,9 @@ func dropThing(ctx context.Context, a *attempt, name string, record *thingRecord
 	if err := dropPromise(ctx, a, name); err != nil {
 		return err
 	}
+	if record.Quarantine != nil {
+		a.remove(key(kindQuarantined, a.account, name))
+	}
 	a.devices = true
 	a.emit(gone)
 	return saveThing(a, name, record, nil)
