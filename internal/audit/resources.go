@@ -159,6 +159,16 @@ func resourcesOfEvent(scope fleet.Scope, e event.Event) []string { //nolint:gocy
 			named(scope, map[string]string{fleet.ARNThing: v.OtherThing, fleet.ARNCertificate: v.OtherCertificateID}),
 			named(scope, map[string]string{fleet.ARNThing: v.Thing, fleet.ARNCertificate: v.CertificateID})...,
 		)
+	case event.BootstrapAssignmentChanged:
+		of := scope
+		of.Account = v.Target
+		return named(of, map[string]string{fleet.ARNProvisioningTemplate: v.Template})
+	case event.BootstrapAnswered:
+		of := scope
+		of.Account = v.Target
+		return append([]string{scope.ARN(fleet.ARNCertificate, v.CertificateID)}, named(of, map[string]string{fleet.ARNProvisioningTemplate: v.Template})...)
+	case event.BootstrapRefused:
+		return []string{scope.ARN(fleet.ARNCertificate, v.CertificateID)}
 	case event.OperatorChanged:
 		if v.Kind == event.OperatorSession {
 			return nil

@@ -94,6 +94,9 @@ func kinds() []Event {
 		AllowListRead{},
 		AllowListEntryChanged{},
 		DuplicateSerial{},
+		BootstrapAssignmentChanged{},
+		BootstrapAnswered{},
+		BootstrapRefused{},
 	}
 }
 
