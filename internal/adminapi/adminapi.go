@@ -120,6 +120,8 @@ type Options struct {
 	Approvals Approvals
 	// ClaimUses is what claims are used for.
 	ClaimUses ClaimUses
+	// Bootstrap says where devices are sent.
+	Bootstrap Bootstrap
 	// Plans are how devices come into service, Onboarding how far each is.
 	Plans      Plans
 	Onboarding Onboarding
@@ -186,6 +188,7 @@ func (h *handler) routes() *routes {
 	h.routeTemplateTest(mux)
 	h.routePlans(mux)
 	h.routeOnboarding(mux)
+	h.routeBootstrap(mux)
 	mux.HandleFunc(Prefix, func(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, fault.New(fault.ResourceNotFound, "%s %s is no operation of %s", r.Method, r.URL.Path, Prefix))
 	})

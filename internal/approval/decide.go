@@ -47,10 +47,7 @@ func (s *Service) decide(ctx context.Context, c provisioning.Candidate) (provisi
 		return provisioning.Pass{}, err
 	}
 	if version == 0 {
-		if s.o.RequireBinding {
-			return provisioning.Pass{}, refusal("nobody is bound to decide about devices of template %q, and provisioning.require-binding is on", c.Template)
-		}
-		return provisioning.Pass{}, nil
+		return provisioning.Pass{}, s.unbound(c.Template)
 	}
 	binding.version = version
 	if err := s.admissible(&binding, &c); err != nil {

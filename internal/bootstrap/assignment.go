@@ -227,6 +227,17 @@ func (s *Service) Put(ctx context.Context, owner fleet.Account, c PutCommand) (A
 	return out, change, err
 }
 
+// Update changes all of an assignment but whom it is for.
+func (s *Service) Update(ctx context.Context, owner fleet.Account, id string, next Assignment, version *int64) (Assignment, error) {
+	known, err := s.Assignment(ctx, owner, id)
+	if err != nil {
+		return Assignment{}, err
+	}
+	next.Who = known.Who
+	changed, _, err := s.Put(ctx, owner, PutCommand{Assignment: next, Known: true, Expected: version})
+	return changed, err
+}
+
 // agree refuses a command that expects something else than what there is.
 func (c *PutCommand) agree(id string, known bool, version int64) error {
 	switch {

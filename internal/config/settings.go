@@ -56,6 +56,7 @@ type Settings struct {
 	Function   Function
 
 	Provisioning Provisioning
+	Bootstrap    Bootstrap
 	Objects      Objects
 	SignIn       SignIn
 }
@@ -156,6 +157,17 @@ type Provisioning struct {
 	// connection may take.
 	RenewalOverlap  time.Duration
 	RenewalPatience time.Duration
+}
+
+// Bootstrap is the address at which devices ask where to join.
+type Bootstrap struct {
+	// ServerName is the host name of the address; empty for none.
+	ServerName string
+	// Window is how long a device may provision once it was told where.
+	Window time.Duration
+	// CertificateRate and AddressRate are in questions a minute; 0 is no bound.
+	CertificateRate int
+	AddressRate     int
 }
 
 // Log says what is logged and how.
