@@ -2,6 +2,7 @@ package adminapi
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"strconv"
 	"time"
@@ -222,10 +223,19 @@ type importedError struct {
 	Message string `json:"message"`
 }
 
+// assignmentInputs are the entries of an import.
+type assignmentInputs []assignmentInput
+
+// UnmarshalJSON implements json.Unmarshaler. What it is given is valid JSON.
+func (a *assignmentInputs) UnmarshalJSON(list []byte) (err error) {
+	*a, err = listUpTo[assignmentInput](list, bootstrap.MaxPage, "assignments", fmt.Errorf("assignments has more than %d entries", bootstrap.MaxPage))
+	return err
+}
+
 // importAssignments makes or changes many.
 func (h *handler) importAssignments(ctx context.Context, _ *http.Request, body []byte) (any, error) {
 	var in struct {
-		Assignments []assignmentInput `json:"assignments"`
+		Assignments assignmentInputs `json:"assignments"`
 	}
 	if err := decodeStrictly(body, &in); err != nil {
 		return nil, err
@@ -241,11 +251,8 @@ func (h *handler) importAssignments(ctx context.Context, _ *http.Request, body [
 		}
 		want, places = append(want, one), append(places, i)
 	}
-	if len(want) == 0 && len(out) > 0 && len(out) <= bootstrap.MaxPage {
+	if len(want) == 0 && len(out) > 0 {
 		return importResults(out), nil
-	}
-	if len(out) > bootstrap.MaxPage {
-		return nil, fault.New(fault.InvalidRequest, "assignments must have at most %d entries", bootstrap.MaxPage)
 	}
 	done, err := h.o.Bootstrap.Import(ctx, h.o.Account(ctx), want)
 	if err != nil {
