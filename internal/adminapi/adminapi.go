@@ -316,7 +316,7 @@ func status(code fault.Code) int {
 		return http.StatusForbidden
 	case fault.ResourceNotFound:
 		return http.StatusNotFound
-	case fault.Conflict, fault.ResourceAlreadyExists, fault.DeleteConflict:
+	case fault.Conflict, fault.ResourceAlreadyExists, fault.DeleteConflict, fault.VersionConflict:
 		return http.StatusConflict
 	case fault.RequestEntityTooLarge:
 		return http.StatusRequestEntityTooLarge

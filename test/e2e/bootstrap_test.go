@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"math/big"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -79,13 +80,12 @@ func TestBootstrapByCommand(t *testing.T) {
 	var registered struct {
 		CertificateID string `json:"certificateId"`
 	}
-	must(t, json.Unmarshal([]byte(c.run(words("ca register", ca, "--mode", "SNI_ONLY", "--activate", "-o", "json"))), &registered))
+	must(t, json.Unmarshal([]byte(c.run(words("ca register", ca, "--mode", "SNI_ONLY", "--set-as-active", "-o", "json"))), &registered))
 	issuer := registered.CertificateID
-	var made struct{ AccessKeyID, SecretAccessKey string }
-	must(t, json.Unmarshal([]byte(c.run(words("account create --id "+leeds+" --name Leeds -o json"))), &made))
-	credentials := c.file(folder, "leeds", "[default]\naws_access_key_id = "+made.AccessKeyID+"\naws_secret_access_key = "+made.SecretAccessKey+"\n")
+	credentials := filepath.Join(folder, "keys")
+	c.run(words("account create Leeds --id "+leeds+" --save-profile leeds --credentials-file", credentials))
 	inLeeds := func(line string, more ...string) []string {
-		return append(words(line, more...), "--credentials", credentials, "--region", "us-east-1")
+		return append(words(line, more...), "--credentials", credentials, "--profile", "leeds", "--region", "us-east-1")
 	}
 	body := strings.Replace(claimBody, `"ThingTypeName": "Pump", `, "", 1)
 	c.refused(words("bootstrap assign --ca-id "+issuer+" --account "+leeds+" --template pumps"), "account "+leeds+` has no provisioning template "pumps"`)
@@ -138,8 +138,8 @@ func TestBootstrapByCommand(t *testing.T) {
 	if !strings.Contains(shown, "Z") {
 		t.Errorf("it does not show when the device asked:\n%s", shown)
 	}
-	c.run(words("audit list --name BootstrapAnswered"), `BootstrapAnswered`)
-	c.run(inLeeds("audit list --name BootstrapAnswered"), `BootstrapAnswered`)
+	c.run(words("audit search --name BootstrapAnswered"), `BootstrapAnswered`)
+	c.run(inLeeds("audit search --name BootstrapAnswered"), `BootstrapAnswered`)
 
 	// With the answer alone, and the certificate, the device joins.
 	roots := x509.NewCertPool()
