@@ -4,8 +4,6 @@ import (
 	"context"
 
 	"github.com/muster-iot/muster/internal/broker"
-	"github.com/muster-iot/muster/internal/fault"
-	"github.com/muster-iot/muster/internal/fleet"
 )
 
 // Bootstrap tells the device behind a publish where to join. The answer is written as
@@ -31,27 +29,12 @@ func (h *Handler) takeBootstrap(p *broker.Publish, done broker.Done) (deferred, 
 	if len(p.Payload) > 0 && p.Payload[0] >= firstMap && p.Payload[0] <= lastMap {
 		how = formats()["cbor"]
 	}
-	request := provisioningTopic{format: how}
-	err := h.provisioner.submit(laneKey{thingKey: thingKey{p.Account, p.ClientID}}, task{
-		bytes: len(p.Payload) + len(p.Topic),
-		run: func(ctx context.Context) {
-			var answer any
-			err := how.readNothing(p.Payload)
-			if err == nil {
-				answer, err = h.bootstrap(fleet.WithActor(ctx, actorOf(p)), p)
-			}
-			done(nil)
-			h.replyProvisioning(p, request, answer, err)
-		},
+	return h.lineUp(p, how, done, func(ctx context.Context) (any, error) {
+		if err := how.readNothing(p.Payload); err != nil {
+			return nil, err
+		}
+		return h.bootstrap(ctx, p)
 	})
-	if err == nil {
-		return true, true
-	}
-	if fault.CodeOf(err) == fault.Throttling {
-		err = fault.New(fault.Throttling, "Too many requests are being carried out; try again later")
-	}
-	h.replyProvisioning(p, request, nil, err)
-	return false, true
 }
 
 // readNothing takes no payload, or an object without members.
