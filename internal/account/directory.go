@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 
@@ -125,6 +127,19 @@ func (d *Directory) Closed(of fleet.Account) bool {
 	defer d.mu.RUnlock()
 	_, closed := d.closed[of]
 	return closed
+}
+
+// AllOpen returns the accounts that are not closed now, in the order of their numbers.
+func (d *Directory) AllOpen() []fleet.Account {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	open := make(map[fleet.Account]struct{}, len(d.owners))
+	for _, of := range d.owners { // each has several names
+		if _, closed := d.closed[of]; !closed {
+			open[of] = struct{}{}
+		}
+	}
+	return slices.Sorted(maps.Keys(open))
 }
 
 // AllClosed returns the accounts that are closed now.

@@ -133,6 +133,8 @@ type Options struct {
 	AllowLists AllowLists
 	// ClaimUses is what claims are used for.
 	ClaimUses ClaimUses
+	// Bootstrap says where devices are sent.
+	Bootstrap Bootstrap
 	// Plans are how devices come into service, Onboarding how far each is.
 	Plans      Plans
 	Onboarding Onboarding
@@ -205,6 +207,7 @@ func (h *handler) routes() *routes {
 	h.routeOnboarding(mux)
 	h.routeLedger(mux)
 	h.routeDrift(mux)
+	h.routeBootstrap(mux)
 	mux.HandleFunc(Prefix, func(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, fault.New(fault.ResourceNotFound, "%s %s is no operation of %s", r.Method, r.URL.Path, Prefix))
 	})
@@ -342,7 +345,7 @@ func status(code fault.Code) int {
 		return http.StatusForbidden
 	case fault.ResourceNotFound:
 		return http.StatusNotFound
-	case fault.Conflict, fault.ResourceAlreadyExists, fault.DeleteConflict:
+	case fault.Conflict, fault.ResourceAlreadyExists, fault.DeleteConflict, fault.VersionConflict:
 		return http.StatusConflict
 	case fault.RequestEntityTooLarge:
 		return http.StatusRequestEntityTooLarge

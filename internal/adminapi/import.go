@@ -41,35 +41,41 @@ type importThingsInput struct {
 	Things importThings `json:"things"`
 }
 
-// importThings are the things of an import. More than may be are not decoded:
-// in a body of {},{},… they would take many times its size.
+// importThings are the things of an import.
 type importThings []importThing
 
 var errTooManyThings = fault.New(fault.InvalidRequest, "things must have at most %d entries", registry.MaxImport)
 
 // UnmarshalJSON implements json.Unmarshaler. What it is given is valid JSON.
-func (t *importThings) UnmarshalJSON(list []byte) error {
+func (t *importThings) UnmarshalJSON(list []byte) (err error) {
+	*t, err = listUpTo[importThing](list, registry.MaxImport, "things", errTooManyThings)
+	return err
+}
+
+// listUpTo decodes the list of a member that has so many entries at most. More than may
+// be are not decoded: in a body of {},{},… they would take many times its size.
+func listUpTo[T any](list []byte, most int, member string, tooMany error) ([]T, error) {
 	decoder := json.NewDecoder(bytes.NewReader(list))
 	decoder.DisallowUnknownFields()
 	open, err := decoder.Token()
 	if err != nil || open == nil {
-		return err //nolint:wrapcheck // importCommand says what it is about
+		return nil, err //nolint:wrapcheck // the caller says what it is about
 	}
 	if open != json.Delim('[') {
-		return errors.New("things is no list")
+		return nil, errors.New(member + " is no list")
 	}
-	*t = nil
+	var all []T
 	for decoder.More() {
-		if len(*t) == registry.MaxImport {
-			return errTooManyThings
+		if len(all) == most {
+			return nil, tooMany
 		}
-		var thing importThing
-		if err := decoder.Decode(&thing); err != nil {
-			return err //nolint:wrapcheck // as above
+		var one T
+		if err := decoder.Decode(&one); err != nil {
+			return nil, err //nolint:wrapcheck // as above
 		}
-		*t = append(*t, thing)
+		all = append(all, one)
 	}
-	return nil
+	return all, nil
 }
 
 // importThing is one thing of an import.

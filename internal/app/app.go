@@ -25,6 +25,7 @@ import (
 	"github.com/muster-iot/muster/internal/authorizer"
 	"github.com/muster-iot/muster/internal/awsapi"
 	awsiot "github.com/muster-iot/muster/internal/awsapi/iot"
+	"github.com/muster-iot/muster/internal/bootstrap"
 	"github.com/muster-iot/muster/internal/broker"
 	"github.com/muster-iot/muster/internal/bulkedit"
 	"github.com/muster-iot/muster/internal/certprovider"
@@ -125,6 +126,8 @@ type App struct {
 	allowLists *allowlist.Service
 	// claimUses watches what claims are used for.
 	claimUses *claimwatch.Service
+	// bootstrap tells devices where to join.
+	bootstrap *bootstrap.Service
 	// onboarding keeps plans, and what devices have come to by them.
 	onboarding *onboarding.Service
 	// ledger keeps the lives of devices.
@@ -212,7 +215,7 @@ func New(ctx context.Context, o Options) (*App, error) {
 	a.cleanups = &cleanups{log: log.Logger}
 	steps := []func(context.Context) error{
 		a.openFolder, a.openStore, a.recordCalls, a.openKeys, a.joinDomains, a.joinRevocations, a.joinAudit,
-		a.joinSignIn, a.joinFunctions, a.joinRenewals, a.joinOnboarding, a.joinLedger, a.joinAllowLists, a.joinProvisioning, a.joinRegistrationTasks, a.joinDevicePlane, a.joinFollowers, a.joinAPI,
+		a.joinSignIn, a.joinFunctions, a.joinRenewals, a.joinOnboarding, a.joinLedger, a.joinAllowLists, a.joinProvisioning, a.joinBootstrap, a.joinRegistrationTasks, a.joinDevicePlane, a.joinFollowers, a.joinAPI,
 	}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
@@ -259,6 +262,7 @@ func (a *App) openKeys(ctx context.Context) error {
 		return err
 	}
 	certificateNames := append([]string{a.settings.Endpoint}, a.settings.TLSNames...)
+	certificateNames = append(certificateNames, a.bootstrapNames()...)
 	certificateNames = append(certificateNames, account.Wildcards(a.settings.Region, a.settings.BaseDomain)...)
 	a.pki, err = pki.New(pki.Options{
 		Dir: dir, CAFile: a.dir.Path(datadir.CAFile), Names: certificateNames,

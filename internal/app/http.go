@@ -150,17 +150,12 @@ func (a *App) deviceHandler(listener string) http.Handler {
 		Memberships: a.memberships, WhyMember: a.whyMember,
 		Connectivity: a.connectivity, ShadowHistory: shadowVersions{a.versions, a}, Drifts: drifts{a},
 		History: a.history, Tokens: a.tokens, Account: callerAccount, Now: now,
-		BulkEdits: a.bulk, Templates: a.provisioning, Renewals: a.renewals, Approvals: a.approvals, ClaimUses: a.claimUses, AllowLists: a.allowLists,
+		BulkEdits: a.bulk, Templates: a.provisioning, Renewals: a.renewals, Approvals: a.approvals, ClaimUses: a.claimUses, AllowLists: a.allowLists, Bootstrap: a.bootstrap,
 		Plans: a.onboarding, Onboarding: onboardedDevices{a.onboarding, a}, Ledger: a.ledger, Promises: a.drift,
 		Importer: a.registry, Exporter: a.registry, Permit: a.permit, ARN: a.callerARN,
 	})
 	mqtt, buckets, uploads := a.webSocketHandler(listener), a.bucketHandler(), adminapi.UploadLinks(a.allowLists)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// net/http finds the state by itself only on a bare tls.Conn.
-		if c, ok := r.Context().Value(connKey{}).(*peekedConn); ok && r.TLS == nil {
-			state := c.ConnectionState()
-			r.TLS = &state
-		}
+	served := a.bootstrapHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case awsapi.SignedForS3(r):
 			// A bucket may have the name of anything below.
@@ -182,6 +177,14 @@ func (a *App) deviceHandler(listener string) http.Handler {
 		default:
 			a.api.ServeHTTP(w, r)
 		}
+	}))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// net/http finds the state by itself only on a bare tls.Conn.
+		if c, ok := r.Context().Value(connKey{}).(*peekedConn); ok && r.TLS == nil {
+			state := c.ConnectionState()
+			r.TLS = &state
+		}
+		served.ServeHTTP(w, r)
 	})
 }
 

@@ -29,7 +29,7 @@ func (a *App) newNames() *names {
 	return &names{
 		Directory: account.NewDirectory(account.DirectoryOptions{
 			Default: a.settings.AccountID, Region: a.settings.Region, BaseDomain: a.settings.BaseDomain,
-			Common: append([]string{a.settings.Endpoint}, a.settings.TLSNames...),
+			Common: append(append([]string{a.settings.Endpoint}, a.settings.TLSNames...), a.bootstrapNames()...),
 		}),
 		required: a.settings.TLS.RequireSNI,
 	}

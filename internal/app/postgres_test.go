@@ -10,6 +10,9 @@ func TestOnPostgreSQL(t *testing.T) {
 	for name, test := range map[string]func(*testing.T){
 		"AttributeRulesOverTheAPI":       TestAttributeRulesOverTheAPI,
 		"AuditLists":                     TestAuditLists,
+		"BootstrapIntoAnotherAccount":    TestBootstrapIntoAnotherAccount,
+		"BootstrapGuests":                TestBootstrapGuests,
+		"BootstrapTellsOfApprovals":      TestBootstrapTellsOfApprovals,
 		"CertificateRenewal":             TestCertificateRenewal,
 		"CertificateRenewalOverRestart":  TestCertificateRenewalOverRestart,
 		"ConnectivityOfDevices":          TestConnectivityOfDevices,

@@ -62,7 +62,7 @@ func (a *App) joinDevicePlane(context.Context) error {
 	}
 	a.custom = a.joinCustom()
 	a.topics = mqttapi.New(mqttapi.Options{
-		Shadows: a.shadows, Connectivity: a.connectivity, Provisioning: a.provisioning, Region: a.settings.Region, Now: now, Logger: a.component("mqttapi"), Registerer: a.metrics,
+		Shadows: a.shadows, Connectivity: a.connectivity, Provisioning: a.provisioning, Bootstrap: a.askBootstrap(), Region: a.settings.Region, Now: now, Logger: a.component("mqttapi"), Registerer: a.metrics,
 		Limits: mqttapi.ExecutorLimits{PerThing: a.settings.Shadow.MaxInFlight},
 		Publish: func(ctx context.Context, of fleet.Account, m broker.Message) error {
 			return a.broker.Publish(ctx, of, m)

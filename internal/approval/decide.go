@@ -46,10 +46,7 @@ func (s *Service) decide(ctx context.Context, c provisioning.Candidate) (provisi
 		return provisioning.Pass{}, err
 	}
 	if binding.version == 0 {
-		if s.o.RequireBinding {
-			return provisioning.Pass{}, refusal("nobody is bound to decide about devices of %s, and provisioning.require-binding is on", named(binding.target))
-		}
-		return provisioning.Pass{}, nil
+		return provisioning.Pass{}, s.unbound(binding.target)
 	}
 	if err := s.admissible(&binding, &c); err != nil {
 		return provisioning.Pass{}, err

@@ -272,7 +272,8 @@ func unasked(env *event.Envelope) bool {
 		event.SupplierChanged, event.AllowListChanged, event.AllowListRead, event.AllowListEntryChanged, event.DuplicateSerial,
 		event.RogueDevice, event.LedgerAnchored,
 		event.PromiseSettled,
-		event.CertificatePurposeChanged, event.BirthCertificateChanged, event.BirthCertificateMisused, event.ThingQuarantined, event.ThingReleased:
+		event.CertificatePurposeChanged, event.BirthCertificateChanged, event.BirthCertificateMisused, event.ThingQuarantined, event.ThingReleased,
+		event.BootstrapAssignmentChanged, event.BootstrapAnswered, event.BootstrapRefused:
 		return true
 	default:
 		// Devices and the server itself change the rest all the time.

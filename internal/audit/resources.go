@@ -175,6 +175,16 @@ func resourcesOfEvent(scope fleet.Scope, e event.Event) []string { //nolint:gocy
 		return arn(fleet.ARNThing, v.Thing)
 	case event.ThingReleased:
 		return arn(fleet.ARNThing, v.Thing)
+	case event.BootstrapAssignmentChanged:
+		of := scope
+		of.Account = v.Target
+		return named(of, map[string]string{fleet.ARNProvisioningTemplate: v.Template})
+	case event.BootstrapAnswered:
+		of := scope
+		of.Account = v.Target
+		return append([]string{scope.ARN(fleet.ARNCertificate, v.CertificateID)}, named(of, map[string]string{fleet.ARNProvisioningTemplate: v.Template})...)
+	case event.BootstrapRefused:
+		return []string{scope.ARN(fleet.ARNCertificate, v.CertificateID)}
 	case event.OperatorChanged:
 		if v.Kind == event.OperatorSession {
 			return nil

@@ -175,6 +175,22 @@ func fields() []field {
 			func(s *Settings) value { return (*duration)(&s.Provisioning.RenewalPatience) },
 		},
 		{
+			"bootstrap.server-name", "", "host name at which devices that know nothing else ask where to join, at tls-addr by HTTPS and at mqtt-addr; it is put into the server certificate; empty for none", false,
+			func(s *Settings) value { return (*text)(&s.Bootstrap.ServerName) },
+		},
+		{
+			"bootstrap.window", "24h", "how long a device may provision in the account that it was sent to, before it has to ask again", false,
+			func(s *Settings) value { return (*duration)(&s.Bootstrap.Window) },
+		},
+		{
+			"bootstrap.certificate-rate", "10", "how often one certificate may ask in a minute; 0 is no bound", false,
+			func(s *Settings) value { return (*count)(&s.Bootstrap.CertificateRate) },
+		},
+		{
+			"bootstrap.address-rate", "600", "how often devices of one address, or of one /64 of IPv6, may ask in a minute; 0 is no bound", false,
+			func(s *Settings) value { return (*count)(&s.Bootstrap.AddressRate) },
+		},
+		{
 			"objects.dir", "", "folder of buckets, each a folder of its files: BUCKET/KEY, for accounts other than the default one ACCOUNT/BUCKET/KEY; empty for buckets in data-dir", false,
 			func(s *Settings) value { return (*text)(&s.Objects.Dir) },
 		},

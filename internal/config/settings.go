@@ -58,6 +58,7 @@ type Settings struct {
 
 	Provisioning Provisioning
 	AllowList    AllowList
+	Bootstrap    Bootstrap
 	Objects      Objects
 	SignIn       SignIn
 }
@@ -171,6 +172,17 @@ type Provisioning struct {
 type AllowList struct {
 	// IdentityFile holds age identities; empty for none.
 	IdentityFile string
+}
+
+// Bootstrap is the address at which devices ask where to join.
+type Bootstrap struct {
+	// ServerName is the host name of the address; empty for none.
+	ServerName string
+	// Window is how long a device may provision once it was told where.
+	Window time.Duration
+	// CertificateRate and AddressRate are in questions a minute; 0 is no bound.
+	CertificateRate int
+	AddressRate     int
 }
 
 // Log says what is logged and how.

@@ -76,6 +76,7 @@ func (s *Settings) validate() []Problem {
 	c.require(s.Provisioning.TasksPerAccount >= 1, "provisioning.tasks-per-account", "must be at least 1")
 	c.require(s.Provisioning.RenewalOverlap >= minRenewal && s.Provisioning.RenewalOverlap <= maxRenewal, "provisioning.renewal-overlap", "must be from %v to %v", minRenewal, maxRenewal)
 	c.require(s.Provisioning.RenewalPatience >= minRenewal && s.Provisioning.RenewalPatience <= maxRenewal, "provisioning.renewal-patience", "must be from %v to %v", minRenewal, maxRenewal)
+	s.validateBootstrap(c)
 	s.validateObjects(c)
 	c.oneOf("mqtt.profile", s.MQTT.Profile, ProfileAWS, ProfileStandard)
 	c.require(s.MQTT.SessionExpiry >= 0 && s.MQTT.SessionExpiry <= maxSessionExpiry, "mqtt.session-expiry", "must be from 0s to %v", maxSessionExpiry)
@@ -224,6 +225,28 @@ func (s *Settings) validateNames(c *checker) {
 		c.require(validHost(name), "tls-name", "%q is not a host name or an IP address", name)
 	}
 	c.require((s.TLSCert == "") == (s.TLSKey == ""), "tls-cert", "tls-cert and tls-key belong together; one of them is not set")
+}
+
+// maxBootstrapWindow bounds how long a certificate is a guest.
+const maxBootstrapWindow = 30 * 24 * time.Hour
+
+// validateBootstrap checks the address at which devices ask where to join.
+func (s *Settings) validateBootstrap(c *checker) {
+	b := &s.Bootstrap
+	c.require(b.Window >= time.Minute && b.Window <= maxBootstrapWindow, "bootstrap.window", "must be from 1m to %v", maxBootstrapWindow)
+	c.require(b.CertificateRate >= 0, "bootstrap.certificate-rate", "must not be negative")
+	c.require(b.AddressRate >= 0, "bootstrap.address-rate", "must not be negative")
+	if b.ServerName == "" {
+		return
+	}
+	name := strings.ToLower(strings.TrimSuffix(b.ServerName, "."))
+	_, err := netip.ParseAddr(name)
+	c.require(err != nil && validHost(name) && !strings.HasPrefix(name, "*"), "bootstrap.server-name", "%q is not a host name", b.ServerName)
+	taken := slices.ContainsFunc(append([]string{s.Endpoint}, s.TLSNames...), func(other string) bool { return strings.EqualFold(other, name) })
+	c.require(!taken, "bootstrap.server-name", "must not be endpoint or a tls-name: it serves nothing else")
+	c.require(!strings.HasSuffix("."+name, "."+strings.ToLower("iot."+s.Region+"."+s.BaseDomain)), "bootstrap.server-name",
+		"must not be under iot.%s.%s, where the endpoints of accounts are", s.Region, s.BaseDomain)
+	c.require(s.TLSAddr != "", "bootstrap.server-name", "needs tls-addr, where it is served")
 }
 
 // splitAddr splits HOST:PORT; the host may be empty.

@@ -165,7 +165,8 @@ func concerns(env event.Envelope) (thing string, ok bool) {
 		event.SupplierChanged, event.AllowListChanged, event.AllowListRead, event.AllowListEntryChanged, event.DuplicateSerial,
 		event.RogueDevice, event.LedgerAnchored,
 		event.PromiseSettled,
-		event.CertificatePurposeChanged, event.BirthCertificateChanged, event.BirthCertificateMisused, event.ThingQuarantined, event.ThingReleased:
+		event.CertificatePurposeChanged, event.BirthCertificateChanged, event.BirthCertificateMisused, event.ThingQuarantined, event.ThingReleased,
+		event.BootstrapAssignmentChanged, event.BootstrapAnswered, event.BootstrapRefused:
 		// Attachments end with events of their own before a certificate or a thing
 		// does; settings are taken over where they are changed.
 		return "", false

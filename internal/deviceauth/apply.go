@@ -87,7 +87,8 @@ func (s *Service) apply(account fleet.Account, fact event.Event) {
 		event.SupplierChanged, event.AllowListChanged, event.AllowListRead, event.AllowListEntryChanged, event.DuplicateSerial,
 		event.RogueDevice, event.LedgerAnchored,
 		event.PromiseSettled,
-		event.BirthCertificateChanged, event.BirthCertificateMisused:
+		event.BirthCertificateChanged, event.BirthCertificateMisused,
+		event.BootstrapAssignmentChanged, event.BootstrapAnswered, event.BootstrapRefused:
 		// Nothing that a permission depends on: a new thing, group or
 		// certificate is attached to nothing, and parents of groups never
 		// change. Custom authorizers are asked again when their answer is old.

@@ -99,6 +99,9 @@ func kinds() []Event {
 		LedgerAnchored{},
 		CertificatePurposeChanged{}, BirthCertificateChanged{}, BirthCertificateMisused{},
 		ThingQuarantined{}, ThingReleased{},
+		BootstrapAssignmentChanged{},
+		BootstrapAnswered{},
+		BootstrapRefused{},
 	}
 }
 

@@ -42,7 +42,7 @@ type Builtin struct {
 const look = `
   {"Sid":"Look","Effect":"Allow","Resource":"*","Action":["iot:Describe*","iot:Get*","iot:List*","iot:SearchIndex",
     "ops:Describe*","ops:Get*","ops:Check*","ops:ExportThings","ops:LintPolicy","ops:TestProvisioningTemplate","ops:ListFleet*","ops:ListPast*","ops:ListExpiring*","ops:ListCertificate*",
-    "ops:ListUser*","ops:ListBulkEdit*","ops:ListProvisioningPlans","ops:ListOnboarding","ops:ListRole*","ops:ListAccess*","ops:ListApproval*","ops:ListClaimUses","ops:ListSuppliers","ops:ListAllowList*","ops:ListRogues","ops:ListDrift","ops:ListQuarantine"]}`
+    "ops:ListUser*","ops:ListBulkEdit*","ops:ListProvisioningPlans","ops:ListOnboarding","ops:ListRole*","ops:ListAccess*","ops:ListApproval*","ops:ListClaimUses","ops:ListSuppliers","ops:ListAllowList*","ops:ListRogues","ops:ListDrift","ops:ListQuarantine","ops:ListBootstrapAssignments"]}`
 
 // Builtins returns the policies that come with Muster.
 func Builtins() []Builtin {
@@ -63,7 +63,7 @@ func Builtins() []Builtin {
   {"Sid":"WatchAsConsole","Effect":"Allow","Resource":"arn:aws:iot:*:*:client/console-*","Action":"iot:Connect"}`),
 		of(FleetAdmin, "Everything about the fleet, also provisioning templates and allow lists. Neither operators and their permissions, nor the audit trail, nor approvals.", look+`,
   {"Sid":"Fleet","Effect":"Allow","Resource":"*","Action":["iot:*","s3:*","ops:Drain","ops:Doctor","ops:Repair","ops:DecommissionThing","ops:SetAttributeRules","ops:RestoreShadow","ops:*BulkEdit*","ops:VerifyLedger","ops:*Drift","ops:PutCertificatePurpose","ops:ReprovisionThing","ops:*Quarantine",
-    "ops:DeleteAttributeRules","ops:PutConnectivitySettings","ops:DeleteConnectivitySettings","ops:AssignGateway","ops:PutAllowList","ops:DeleteAllowList","ops:CreateAllowListLink","ops:RevokeAllowListLink","ops:PutSupplier","ops:DeleteSupplier","ops:Import*","ops:*ProvisioningPlan*","ops:ExpectDevice","ops:CompleteOnboardingStep"]}`),
+    "ops:DeleteAttributeRules","ops:PutConnectivitySettings","ops:DeleteConnectivitySettings","ops:AssignGateway","ops:PutAllowList","ops:DeleteAllowList","ops:CreateAllowListLink","ops:RevokeAllowListLink","ops:PutSupplier","ops:DeleteSupplier","ops:Import*","ops:*ProvisioningPlan*","ops:ExpectDevice","ops:CompleteOnboardingStep","ops:*BootstrapAssignment*"]}`),
 		of(SecurityAdmin, "Who may what: users, groups, roles, keys and their policies; certificates, authorities, device policies, authorizers; the audit trail; backups.", look+`,
   {"Sid":"Identities","Effect":"Allow","Resource":"*","Action":["iot:*Certificate*","iot:*CACertificate*","iot:*Policy*","iot:*Policies","iot:*Principal*",
     "iot:*Authorizer*","iot:*RegistrationCode","iot:*RoleAlias*","iot:TestAuthorization","iot:TestInvokeAuthorizer","iot:DeleteConnection",

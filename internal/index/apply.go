@@ -215,7 +215,8 @@ func (x *Index) applyOne(s *shard, e event.Envelope, from sources) error {
 		event.SupplierChanged, event.AllowListChanged, event.AllowListRead, event.AllowListEntryChanged, event.DuplicateSerial,
 		event.RogueDevice, event.LedgerAnchored,
 		event.PromiseSettled,
-		event.CertificatePurposeChanged, event.BirthCertificateChanged, event.BirthCertificateMisused, event.ThingQuarantined, event.ThingReleased:
+		event.CertificatePurposeChanged, event.BirthCertificateChanged, event.BirthCertificateMisused, event.ThingQuarantined, event.ThingReleased,
+		event.BootstrapAssignmentChanged, event.BootstrapAnswered, event.BootstrapRefused:
 		// Nothing of these is searchable.
 	}
 	return nil

@@ -96,7 +96,8 @@ func (h *Handler) Apply(ctx context.Context, events []event.Envelope) error {
 			event.SupplierChanged, event.AllowListChanged, event.AllowListRead, event.AllowListEntryChanged, event.DuplicateSerial,
 			event.RogueDevice, event.LedgerAnchored,
 			event.PromiseSettled,
-			event.CertificatePurposeChanged, event.BirthCertificateChanged, event.BirthCertificateMisused, event.ThingQuarantined, event.ThingReleased:
+			event.CertificatePurposeChanged, event.BirthCertificateChanged, event.BirthCertificateMisused, event.ThingQuarantined, event.ThingReleased,
+			event.BootstrapAssignmentChanged, event.BootstrapAnswered, event.BootstrapRefused:
 			// Nothing of these is published as an event; shadow answers are
 			// published by the request itself.
 		}

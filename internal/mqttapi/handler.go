@@ -24,7 +24,8 @@ type Shadows interface {
 	Delete(ctx context.Context, cmd shadow.DeleteCommand) (*shadow.Deleted, error)
 }
 
-// Options of a Handler; all but Connectivity, Limits and Registerer are required.
+// Options of a Handler; all but Connectivity, Bootstrap, Limits and Registerer are
+// required.
 type Options struct {
 	Shadows Shadows
 	// Connectivity takes in what devices declare about themselves. Without it
@@ -32,6 +33,8 @@ type Options struct {
 	Connectivity Connectivity
 	// Provisioning lets devices join.
 	Provisioning Provisioning
+	// Bootstrap tells devices where; nil where that is not offered.
+	Bootstrap Bootstrap
 	// Publish sends a message of the server to subscribers. It must not block.
 	Publish func(ctx context.Context, account fleet.Account, m broker.Message) error
 	// Region is the one region of this installation, a part of every ARN.
@@ -57,6 +60,7 @@ type Handler struct {
 	// provisioner carries out what takes long, apart from shadows.
 	provisioning Provisioning
 	provisioner  *executor
+	bootstrap    Bootstrap
 	requests     *prometheus.CounterVec
 	// declarations counts what devices say about themselves.
 	declarations *prometheus.CounterVec
@@ -70,6 +74,9 @@ var _ broker.Service = (*Handler)(nil)
 // New returns a handler.
 func New(o Options) *Handler {
 	table := reservedTopics()
+	if o.Bootstrap != nil {
+		table = append(bootstrapTopics(), table...)
+	}
 	waiting := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "muster_reserved_requests_waiting",
 		Help: "Requests to reserved topics that wait or are being carried out.",
@@ -77,7 +84,7 @@ func New(o Options) *Handler {
 	h := &Handler{
 		shadows: o.Shadows, declared: o.Connectivity, publish: o.Publish, now: o.Now, log: o.Logger,
 		table: table, warned: make([]atomic.Bool, len(table)),
-		executor: newExecutor(o.Limits, waiting), provisioning: o.Provisioning,
+		executor: newExecutor(o.Limits, waiting), provisioning: o.Provisioning, bootstrap: o.Bootstrap,
 		provisioner: newExecutor(ExecutorLimits{
 			Workers: provisioningWorkers, Waiting: provisioningWaiting, PerThing: provisioningPerClient,
 		}, waiting),
@@ -110,7 +117,7 @@ func (h *Handler) Drain(ctx context.Context) error {
 // Private implements broker.Service: requests to join are nobody else's business.
 func (h *Handler) Private(name string) bool {
 	_, isProvisioning := parseProvisioningTopic(name)
-	return isProvisioning
+	return isProvisioning || h.isBootstrap(name)
 }
 
 // CanSubscribeReserved implements broker.Service.
@@ -139,6 +146,9 @@ func (h *Handler) Reserved(p *broker.Publish, done broker.Done) (deferred, ok bo
 	}
 	if request, isProvisioning := parseProvisioningTopic(p.Topic); isProvisioning {
 		return h.takeProvisioning(p, request, done)
+	}
+	if h.isBootstrap(p.Topic) {
+		return h.takeBootstrap(p, done)
 	}
 	if thing, operation, ok := parseDeclarationTopic(p.Topic); ok {
 		return h.takeDeclaration(p, thing, operation, done)

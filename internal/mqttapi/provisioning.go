@@ -83,15 +83,21 @@ func parseProvisioningTopic(name string) (provisioningTopic, bool) {
 	return t, ok && (isCertificate && t.template == "" || t.operation == opProvision && t.template != "")
 }
 
-// takeProvisioning puts a request in line. Requests of one client are carried
-// out in order. The publish is acknowledged before its answer.
+// takeProvisioning puts a request in line.
 func (h *Handler) takeProvisioning(p *broker.Publish, request provisioningTopic, done broker.Done) (deferred, ok bool) {
+	return h.lineUp(p, request.format, done, func(ctx context.Context) (any, error) { return h.serveProvisioning(ctx, p, request) })
+}
+
+// lineUp puts in line what takes long and is answered to its asker alone, in a format.
+// Requests of one client are carried out in order. The publish is acknowledged before
+// its answer.
+func (h *Handler) lineUp(p *broker.Publish, as format, done broker.Done, serve func(context.Context) (any, error)) (deferred, ok bool) {
 	err := h.provisioner.submit(laneKey{thingKey: thingKey{p.Account, p.ClientID}}, task{
 		bytes: len(p.Payload) + len(p.Topic),
 		run: func(ctx context.Context) {
-			answer, err := h.serveProvisioning(fleet.WithActor(ctx, actorOf(p)), p, request)
+			answer, err := serve(fleet.WithActor(ctx, actorOf(p)))
 			done(nil)
-			h.replyProvisioning(p, request, answer, err)
+			h.replyProvisioning(p, as, answer, err)
 		},
 	})
 	if err == nil {
@@ -100,7 +106,7 @@ func (h *Handler) takeProvisioning(p *broker.Publish, request provisioningTopic,
 	if fault.CodeOf(err) == fault.Throttling {
 		err = fault.New(fault.Throttling, "Too many requests are being carried out; try again later")
 	}
-	h.replyProvisioning(p, request, nil, err)
+	h.replyProvisioning(p, as, nil, err)
 	return false, true
 }
 
@@ -182,7 +188,7 @@ type rejectedAnswer struct {
 
 // replyProvisioning answers the connection that has asked, and nobody else: an
 // answer may hold a private key.
-func (h *Handler) replyProvisioning(p *broker.Publish, request provisioningTopic, answer any, err error) {
+func (h *Handler) replyProvisioning(p *broker.Publish, as format, answer any, err error) {
 	suffix := "/accepted"
 	if err != nil {
 		suffix = "/rejected"
@@ -192,7 +198,7 @@ func (h *Handler) replyProvisioning(p *broker.Publish, request provisioningTopic
 		}
 		answer = rejected
 	}
-	payload, err := request.format.write(answer)
+	payload, err := as.write(answer)
 	if err != nil {
 		h.log.Error("provisioning answer is not sent", slog.String("topic", p.Topic), slog.Any("err", err))
 		return

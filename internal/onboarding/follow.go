@@ -87,6 +87,12 @@ func (f *follower) find(ctx context.Context, r store.Reader, events []event.Enve
 			ask(thingKey(account, e.Thing))
 		case event.ThingUpdated:
 			ask(thingKey(account, e.Thing.Thing))
+		case event.BootstrapAnswered:
+			ask(certificateKey(account, e.CertificateID))
+			ask(place{account: account, key: e.Serial}.record())
+		case event.BootstrapRefused:
+			ask(certificateKey(account, e.CertificateID))
+			ask(place{account: account, key: e.Serial}.record())
 		case event.ThingDeleted:
 			ask(thingKey(account, e.Thing))
 		case event.ThingDecommissioned:
@@ -200,6 +206,20 @@ func (f *follower) apply(ctx context.Context, env *event.Envelope) error {
 				l.reviewed(e.Attributes, e.TypeName)
 			}
 		}, thingKey(account, e.Thing.Thing))
+	case event.BootstrapAnswered:
+		return on(func(l *life) {
+			if !l.Decommissioned && l.Reached[StateRegistered] == 0 {
+				l.reach(StateShipped, "asked the bootstrap address with certificate "+e.CertificateID+" and was sent to account "+string(e.Target))
+			}
+		}, certificateKey(account, e.CertificateID), place{account: account, key: e.Serial}.record())
+	case event.BootstrapRefused:
+		// A device that came before its assignment, or that cannot go there now, is not
+		// rejected.
+		if e.Assignment == "" || e.Code != string(fault.Forbidden) {
+			return nil
+		}
+		return on(func(l *life) { l.refuse("bootstrap: " + e.Code + ": " + e.Reason) },
+			certificateKey(account, e.CertificateID), place{account: account, key: e.Serial}.record())
 	case event.ThingDeleted:
 		return on(func(l *life) { l.end("thing " + e.Thing + " was deleted") }, thingKey(account, e.Thing))
 	case event.ThingDecommissioned:

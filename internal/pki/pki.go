@@ -89,8 +89,7 @@ func New(o Options) (*PKI, error) {
 	if err := p.loadAuthorities(); err != nil {
 		return nil, err
 	}
-	bundle := append(slices.Clone(p.serverEC.certPEM()), p.serverRSA.certPEM()...)
-	if err := datadir.WriteFile(o.CAFile, bundle, datadir.PublicMode); err != nil {
+	if err := datadir.WriteFile(o.CAFile, p.ServerRootsPEM(), datadir.PublicMode); err != nil {
 		return nil, fmt.Errorf("publish server authorities: %w", err)
 	}
 	if err := p.refresh(o.CertFile, o.KeyFile); err != nil {
@@ -188,6 +187,12 @@ func (p *PKI) watch(ctx context.Context) error {
 // DeviceCAPEM is the authority of the device certificates, for systems that
 // verify devices on their own.
 func (p *PKI) DeviceCAPEM() []byte { return p.device.certPEM() }
+
+// ServerRootsPEM are the authorities of the generated server certificates, which devices
+// have to trust. That of an operator's own certificate is not among them.
+func (p *PKI) ServerRootsPEM() []byte {
+	return append(slices.Clone(p.serverEC.certPEM()), p.serverRSA.certPEM()...)
+}
 
 // certificates is one consistent set for handshakes, in order of preference.
 type certificates struct {

@@ -594,6 +594,7 @@ func (n *neighbour) hire() {
 		{http.MethodPut, "user-groups/crew/users/alice", ""},
 		{http.MethodPost, "roles", `{"roleName":"fixer","description":"` + n.secret + `",` + trust + `}`},
 		{http.MethodPost, "access-policies", `{"policyName":"own","description":"` + n.secret + `","policyDocument":"{\"Version\":\"2012-10-17\",\"Statement\":{\"Effect\":\"Allow\",\"Action\":\"iot:ListThings\",\"Resource\":\"*\"}}"}`},
+		{http.MethodPost, "bootstrap/assignments", `{"kind":"CERTIFICATE","certificateId":"` + n.certID + `","note":"` + n.secret + `"}`},
 		{http.MethodPut, "approval-authorities/own", `{"kind":"USER_GROUP","userGroup":"crew"}`},
 		{http.MethodPut, "approval-bindings/joins", `{"rule":"ANY_OF","authorities":["own"],"autoApproveIf":"parameters.kept:` + n.secret + `"}`},
 		{http.MethodPost, "users/alice/access-keys", ""},

@@ -261,6 +261,22 @@ func opsCases(of *neighbour) map[string][]opsCase {
 		"GET drift/templates/{template}/versions": {{path: "drift/templates/joins/versions"}},
 		"POST drift/things/{thing}/repair":        {{path: "drift/things/enlisted/repair", body: `{"revision":"x"}`, refused: "ResourceNotFound"}},
 		"POST drift/things/{thing}/accept":        {{path: "drift/things/enlisted/accept", body: `{"revision":"x"}`, refused: "ResourceNotFound"}},
+
+		// Only the default account sends devices elsewhere; which accounts there are
+		// nobody else learns.
+		"GET bootstrap/assignments": {
+			{path: "bootstrap/assignments"}, {path: "bootstrap/assignments?certificateId=" + of.certID},
+		},
+		"GET bootstrap/assignments/{assignment}":    {{path: "bootstrap/assignments/certificate-" + of.certID, refused: "ResourceNotFound"}},
+		"PUT bootstrap/assignments/{assignment}":    {{path: "bootstrap/assignments/certificate-" + of.certID, body: `{}`, refused: "ResourceNotFound"}},
+		"DELETE bootstrap/assignments/{assignment}": {{path: "bootstrap/assignments/certificate-" + of.certID, refused: "ResourceNotFound"}},
+		"POST bootstrap/assignments": {
+			{path: "bootstrap/assignments", body: `{"kind":"CERTIFICATE","certificateId":"` + of.certID + `","account":"` + of.account + `"}`, refused: "Forbidden"},
+			{path: "bootstrap/assignments", body: `{"kind":"CERTIFICATE","certificateId":"` + of.certID + `","account":"999999999999"}`, refused: "Forbidden"},
+		},
+		"POST bootstrap/assignments/import": {
+			{path: "bootstrap/assignments/import", body: `{"assignments":[{"kind":"CERTIFICATE","certificateId":"` + of.certID + `","account":"` + of.account + `"}]}`},
+		},
 	}
 }
 
