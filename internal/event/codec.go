@@ -87,8 +87,11 @@ func kinds() []Event {
 		ProvisioningPlanChanged{},
 		OnboardingChanged{},
 		OnboardingCriteriaFailed{},
-		CertificatePurposeChanged{}, BirthCertificateChanged{}, BirthCertificateMisused{},
-		ThingQuarantined{}, ThingReleased{},
+		CertificatePurposeChanged{},
+		BirthCertificateChanged{},
+		BirthCertificateMisused{},
+		ThingQuarantined{},
+		ThingReleased{},
 	}
 }
 
