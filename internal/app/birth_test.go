@@ -166,11 +166,19 @@ func TestBirthCertificateAchievesNothingElse(t *testing.T) {
 		s.need(again.Close())
 	}
 	for _, call := range [][2]string{
-		{http.MethodPost, "/topics/plant/t?qos=1"}, {http.MethodPost, "/topics/%24aws/certificates/create/json?qos=1"},
-		{http.MethodPost, "/topics/%24aws/provisioning-templates/join/provision/json"}, {http.MethodPost, "/topics/a?retain=true"},
-		{http.MethodGet, "/things/victim/shadow"}, {http.MethodPost, "/things/victim/shadow"}, {http.MethodDelete, "/things/victim/shadow"},
-		{http.MethodPost, "/things/B7-0042/shadow?name=n"}, {http.MethodGet, "/things/victim/shadow?name=n"}, {http.MethodDelete, "/things/victim/shadow?name=n"},
-		{http.MethodGet, "/api/things/shadow/ListNamedShadowsForThing/victim"}, {http.MethodGet, "/retainedMessage/kept"}, {http.MethodGet, "/retainedMessage"},
+		{http.MethodPost, "/topics/plant/t?qos=1"},
+		{http.MethodPost, "/topics/%24aws/certificates/create/json?qos=1"},
+		{http.MethodPost, "/topics/%24aws/provisioning-templates/join/provision/json"},
+		{http.MethodPost, "/topics/a?retain=true"},
+		{http.MethodGet, "/things/victim/shadow"},
+		{http.MethodPost, "/things/victim/shadow"},
+		{http.MethodDelete, "/things/victim/shadow"},
+		{http.MethodPost, "/things/B7-0042/shadow?name=n"},
+		{http.MethodGet, "/things/victim/shadow?name=n"},
+		{http.MethodDelete, "/things/victim/shadow?name=n"},
+		{http.MethodGet, "/api/things/shadow/ListNamedShadowsForThing/victim"},
+		{http.MethodGet, "/retainedMessage/kept"},
+		{http.MethodGet, "/retainedMessage"},
 	} {
 		if status := s.https(birth, call[0], call[1], `{"state":{"reported":{"a":3}}}`); status != http.StatusForbidden {
 			t.Errorf("%s %s: %d", call[0], call[1], status)

@@ -66,7 +66,3 @@ func (a *App) sweepPending(ctx context.Context) error {
 		a.component("provisioning").ErrorContext(ctx, "certificates that nobody came back for are not deleted", slog.Any("err", err))
 	})
 }
-
-// birthSession is how long a connection for provisioning lasts at most unless its
-// certificate says something else.
-const birthSession = 15 * time.Minute

@@ -38,7 +38,7 @@ const (
 func (a *App) joinDevicePlane(context.Context) error {
 	var err error
 	a.devices, err = deviceauth.New(deviceauth.Options{
-		Registry: deviceRegistry{a.registry, birthSession}, Region: a.settings.Region, Account: a.names.of, Named: a.names.named,
+		Registry: deviceRegistry{a.registry, a.settings.Provisioning.BirthSession}, Region: a.settings.Region, Account: a.names.of, Named: a.names.named,
 		AllowAnonymous: a.settings.MQTTInsecureAddr != "",
 		Disconnect: func(of fleet.Account, certificateID string) {
 			a.broker.DisconnectPrincipal(of, certificateID, broker.ReasonAuthError)

@@ -15,7 +15,7 @@ import (
 func limitFlags(cmd *cobra.Command) func() apiclient.BirthLimits {
 	template := cmd.Flags().String("template", "", "the only provisioning template that may be asked for")
 	networks := cmd.Flags().StringSlice("network", nil, "network from which it may connect, such as 192.0.2.0/24; repeat for several")
-	session := cmd.Flags().Duration("session", 0, "how long a connection lasts (default 15m)")
+	session := cmd.Flags().Duration("session", 0, "how long a connection lasts (default provisioning.birth-session)")
 	rate := cmd.Flags().Int("requests-per-minute", 0, "certificates that it may ask for in a minute (default provisioning.claim-rate)")
 	uses := cmd.Flags().Int("max-uses", 0, "devices that it may provision (default 1 for BIRTH, no limit for CLAIM)")
 	return func() apiclient.BirthLimits {
@@ -52,8 +52,15 @@ func properties(raw any, rows ...[2]string) table {
 // purposeTable shows what a certificate is for.
 func purposeTable(p *apiclient.Purpose) table {
 	rows := [][2]string{
-		{"certificate", p.CertificateID}, {"purpose", p.Purpose}, {"by its CA certificate", p.CACertificateID}, {"serial", p.Serial},
-		{"state", p.State}, {"thing", p.Thing}, {"replaced by", p.ReplacedBy}, {"used", p.UsedAt}, {"open until", p.ReopenedUntil},
+		{"certificate", p.CertificateID},
+		{"purpose", p.Purpose},
+		{"by its CA certificate", p.CACertificateID},
+		{"serial", p.Serial},
+		{"state", p.State},
+		{"thing", p.Thing},
+		{"replaced by", p.ReplacedBy},
+		{"used", p.UsedAt},
+		{"open until", p.ReopenedUntil},
 	}
 	if p.Uses > 0 {
 		rows = append(rows, [2]string{"uses", strconv.Itoa(p.Uses)})

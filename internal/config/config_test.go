@@ -54,7 +54,7 @@ func TestDefaultsAreValidAndAllSet(t *testing.T) {
 		PKI:      PKI{DeviceKey: DeviceKeyRSA, KeyPool: 4},
 		BulkEdit: BulkEdit{ThingsPerSecond: 500, RetentionAge: 720 * time.Hour},
 
-		Provisioning: Provisioning{ClaimOutstanding: 10_000, TaskWorkers: 16, ApprovalWindow: 72 * time.Hour, TasksPerAccount: 1, RenewalOverlap: 24 * time.Hour, RenewalPatience: 168 * time.Hour},
+		Provisioning: Provisioning{ClaimOutstanding: 10_000, BirthSession: 15 * time.Minute, TaskWorkers: 16, ApprovalWindow: 72 * time.Hour, TasksPerAccount: 1, RenewalOverlap: 24 * time.Hour, RenewalPatience: 168 * time.Hour},
 		Bootstrap:    Bootstrap{Window: 24 * time.Hour, CertificateRate: 10, AddressRate: 600},
 		Objects:      Objects{MaxBytes: 1 << 30, S3Region: "us-east-1"},
 		Ledger:       Ledger{TrustClaims: true},

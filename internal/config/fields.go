@@ -143,6 +143,10 @@ func fields() []field {
 			func(s *Settings) value { return (*count)(&s.Provisioning.ClaimOutstanding) },
 		},
 		{
+			"provisioning.birth-session", "15m0s", "how long a connection of a birth certificate or marked claim lasts, where the certificate does not say", false,
+			func(s *Settings) value { return (*duration)(&s.Provisioning.BirthSession) },
+		},
+		{
 			"provisioning.require-ca-declaration", "false", "let a CA in mode SNI_ONLY, whose key nobody proved to hold, register devices automatically only once an operator has declared that it is trusted", false,
 			func(s *Settings) value { return (*flag)(&s.Provisioning.RequireCADeclaration) },
 		},

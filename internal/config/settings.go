@@ -150,6 +150,8 @@ type Provisioning struct {
 	ClaimRate int
 	// ClaimOutstanding is how many certificates of a claim may wait.
 	ClaimOutstanding int
+	// BirthSession is how long a connection for provisioning lasts.
+	BirthSession time.Duration
 	// RequireCADeclaration keeps authorities that proved nothing from registering
 	// devices until an operator has declared that they are trusted.
 	RequireCADeclaration bool

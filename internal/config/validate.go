@@ -71,6 +71,7 @@ func (s *Settings) validate() []Problem {
 	c.require(s.PKI.KeyPool >= 1 && s.PKI.KeyPool <= maxKeyPool, "pki.key-pool", "must be from 1 to %d", maxKeyPool)
 	c.require(s.Provisioning.ClaimRate >= 0, "provisioning.claim-rate", "must not be negative")
 	c.require(s.Provisioning.ClaimOutstanding >= 0, "provisioning.claim-outstanding", "must not be negative")
+	c.require(s.Provisioning.BirthSession >= time.Second && s.Provisioning.BirthSession <= maxBirthSession, "provisioning.birth-session", "must be from 1s to %v", maxBirthSession)
 	c.require(s.Provisioning.ApprovalWindow > 0 && s.Provisioning.ApprovalWindow <= maxApprovalWindow, "provisioning.approval-window", "must be greater than 0s and at most %v", maxApprovalWindow)
 	c.require(s.Provisioning.TaskWorkers >= 1 && s.Provisioning.TaskWorkers <= maxTaskWorkers, "provisioning.task-workers", "must be from 1 to %d", maxTaskWorkers)
 	c.require(s.Provisioning.TasksPerAccount >= 1, "provisioning.tasks-per-account", "must be at least 1")
@@ -119,6 +120,9 @@ const (
 	minRenewal = time.Second
 	maxRenewal = 366 * 24 * time.Hour
 )
+
+// maxBirthSession is that of a certificate of its own, see registry.MaxBirthSession.
+const maxBirthSession = 24 * time.Hour
 
 // maxApprovalWindow bounds how long a certificate waits.
 const maxApprovalWindow = 30 * 24 * time.Hour

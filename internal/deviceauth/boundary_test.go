@@ -193,7 +193,8 @@ func TestBoundaryAtConnect(t *testing.T) {
 		"unreadable":        {deviceauth.Boundary{Kind: deviceauth.BoundaryBirth, Networks: []netip.Prefix{{}}}, deviceauth.Request{ClientID: "x", RemoteAddr: "192.0.2.9:1"}, "may not connect from"},
 		"will": {
 			deviceauth.Boundary{Kind: deviceauth.BoundaryBirth},
-			deviceauth.Request{ClientID: "x", Will: &deviceauth.Will{Topic: "$aws/certificates/create/json"}}, "has a will",
+			deviceauth.Request{ClientID: "x", Will: &deviceauth.Will{Topic: "$aws/certificates/create/json"}},
+			"has a will",
 		},
 		"another's client id": {deviceauth.Boundary{Kind: deviceauth.BoundaryClaim}, deviceauth.Request{ClientID: "taken"}, "is connected with another certificate"},
 		"own client id":       {deviceauth.Boundary{Kind: deviceauth.BoundaryClaim}, deviceauth.Request{ClientID: "mine"}, ""},

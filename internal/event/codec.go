@@ -102,6 +102,11 @@ func kinds() []Event {
 		BootstrapAssignmentChanged{},
 		BootstrapAnswered{},
 		BootstrapRefused{},
+		CertificatePurposeChanged{},
+		BirthCertificateChanged{},
+		BirthCertificateMisused{},
+		ThingQuarantined{},
+		ThingReleased{},
 	}
 }
 

@@ -287,3 +287,33 @@ func TestAttachedBirthCertificateRenewsNothing(t *testing.T) {
 		t.Errorf("told %+v", joined)
 	}
 }
+
+// A device in quarantine that is provisioned again stays there, with its new
+// certificate, also by a template that replaces groups.
+func TestProvisionedInQuarantine(t *testing.T) {
+	t.Parallel()
+	r := newFlowRig(t, Limits{})
+	body := strings.Replace(flowBody, `"site":{"Ref":"Site"}}}}`, `"site":{"Ref":"Site"}},"ThingGroups":["line"]},"OverrideSettings":{"AttributePayload":"MERGE","ThingGroups":"REPLACE"}}`, 1)
+	r.template("pumps", body)
+	for _, group := range []string{"line", "spare"} {
+		_, err := r.registry.CreateThingGroup(t.Context(), flowAccount, registry.CreateThingGroupCommand{Name: group})
+		r.need(err)
+	}
+	claim := r.claim()
+	_, err := r.join(claim, r.issued(claim).Token, "1")
+	r.need(err)
+	_, err = r.registry.Quarantine(t.Context(), flowAccount, "pump-1", "x", "test")
+	r.need(err)
+	r.need(r.registry.UpdateThingGroupsForThing(t.Context(), flowAccount, registry.UpdateGroupsCommand{Thing: "pump-1", Add: []string{"spare"}}))
+	made := r.issued(claim)
+	_, err = r.join(claim, made.Token, "1")
+	r.need(err)
+	groups, err := r.registry.ListThingGroupsForThing(t.Context(), flowAccount, "pump-1", registry.Page{Limit: 10})
+	r.need(err)
+	if strings.Join(groups.Items, " ") != "line quarantine" {
+		t.Errorf("the thing is in %v", groups.Items)
+	}
+	if p, err := r.registry.CertificatePurpose(t.Context(), flowAccount, made.CertificateID); err != nil || !p.Quarantined || !p.Bound() {
+		t.Errorf("its new certificate is %+v, %v", p, err)
+	}
+}

@@ -83,6 +83,11 @@ func TestOnPostgreSQL(t *testing.T) {
 		"ExpiredAuthorityTakesNoCertificates":  TestExpiredAuthorityTakesNoCertificates,
 		"RegisterCertificateUnderOneOfSeveral": TestRegisterCertificateUnderOneOfSeveral,
 		"ListCertificatesByCA":                 TestListCertificatesByCA,
+		"CertificatesOfABirthAuthority":        TestCertificatesOfABirthAuthority,
+		"MarkedCertificates":                   TestMarkedCertificates,
+		"Quarantine":                           TestQuarantine,
+		"QuarantineOfAThingThatGoes":           TestQuarantineOfAThingThatGoes,
+		"QuarantineBatch":                      TestQuarantineBatch,
 	} {
 		t.Run(name, test)
 	}

@@ -115,7 +115,7 @@ func (s *Service) QuarantineBatch(ctx context.Context, orders []QuarantineOrder)
 			attempts[o.Account] = a
 		}
 		err := s.quarantining(o.Thing, brief(o.Reason), o.By, &Quarantined{})(ctx, a)
-		switch fault.CodeOf(err) { //nolint:exhaustive // the others are about the store
+		switch fault.CodeOf(err) {
 		case "", fault.ResourceNotFound:
 		case fault.InvalidRequest:
 			// Whoever follows events must get past it.
