@@ -48,11 +48,20 @@ type Finding struct {
 	Repairable bool `json:"repairable"`
 }
 
+// Notice is something that is not wrong, and that an operator may not know.
+type Notice struct {
+	Check   string `json:"check"`
+	Subject string `json:"subject"`
+	Detail  string `json:"detail"`
+}
+
 // Report is what doctor looked at and found.
 type Report struct {
 	// Checked counts what each comparison looked at.
 	Checked  map[string]int `json:"checked"`
 	Findings []Finding      `json:"findings"`
+	// Notices do not count as differences.
+	Notices []Notice `json:"notices,omitempty"`
 }
 
 // Repaired is what a repair did.
@@ -125,6 +134,10 @@ type Options struct {
 	// Plans are how devices come into service, Onboarding how far each is.
 	Plans      Plans
 	Onboarding Onboarding
+	// Ledger keeps the lives of devices.
+	Ledger Ledger
+	// Promises compares things with what their templates promised.
+	Promises Promises
 	// BulkEdits changes what a query finds.
 	BulkEdits BulkEdits
 	// Importer makes and changes things in bulk.
@@ -188,6 +201,8 @@ func (h *handler) routes() *routes {
 	h.routeTemplateTest(mux)
 	h.routePlans(mux)
 	h.routeOnboarding(mux)
+	h.routeLedger(mux)
+	h.routeDrift(mux)
 	mux.HandleFunc(Prefix, func(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, fault.New(fault.ResourceNotFound, "%s %s is no operation of %s", r.Method, r.URL.Path, Prefix))
 	})

@@ -33,11 +33,13 @@ import (
 	"github.com/muster-iot/muster/internal/connectivity"
 	"github.com/muster-iot/muster/internal/datadir"
 	"github.com/muster-iot/muster/internal/deviceauth"
+	"github.com/muster-iot/muster/internal/drift"
 	"github.com/muster-iot/muster/internal/eventlog"
 	"github.com/muster-iot/muster/internal/function"
 	"github.com/muster-iot/muster/internal/history"
 	"github.com/muster-iot/muster/internal/index"
 	"github.com/muster-iot/muster/internal/inlet"
+	"github.com/muster-iot/muster/internal/ledger"
 	"github.com/muster-iot/muster/internal/membership"
 	"github.com/muster-iot/muster/internal/mqttapi"
 	"github.com/muster-iot/muster/internal/mqttstore"
@@ -125,6 +127,8 @@ type App struct {
 	claimUses *claimwatch.Service
 	// onboarding keeps plans, and what devices have come to by them.
 	onboarding *onboarding.Service
+	// ledger keeps the lives of devices.
+	ledger *ledger.Service
 	// tasks registers devices from files, which are among objects; reports serves what became of them.
 	tasks   *registrationtask.Service
 	objects objectstore.Store
@@ -140,6 +144,7 @@ type App struct {
 	api         *awsapi.Server
 	tokens      *pagetoken.Sealer
 	bulk        *bulkedit.Service
+	drift       *drift.Service
 	names       *names
 	followers   followers
 	// repairing is held by the one repair that runs.
@@ -185,6 +190,8 @@ type followers struct {
 	onboarding *eventlog.Runner
 	// claimUses sees what claims are used for.
 	claimUses *eventlog.Runner
+	// ledger sees the lives of devices.
+	ledger *eventlog.Runner
 	// connectivity follows connections, attachments and certificates.
 	connectivity *eventlog.Runner
 }
@@ -203,7 +210,7 @@ func New(ctx context.Context, o Options) (*App, error) {
 	a.cleanups = &cleanups{log: log.Logger}
 	steps := []func(context.Context) error{
 		a.openFolder, a.openStore, a.recordCalls, a.openKeys, a.joinDomains, a.joinRevocations, a.joinAudit,
-		a.joinSignIn, a.joinFunctions, a.joinRenewals, a.joinOnboarding, a.joinAllowLists, a.joinProvisioning, a.joinRegistrationTasks, a.joinDevicePlane, a.joinFollowers, a.joinAPI,
+		a.joinSignIn, a.joinFunctions, a.joinRenewals, a.joinOnboarding, a.joinLedger, a.joinAllowLists, a.joinProvisioning, a.joinRegistrationTasks, a.joinDevicePlane, a.joinFollowers, a.joinAPI,
 	}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {

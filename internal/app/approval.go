@@ -32,6 +32,10 @@ type templateAuthors struct{ app *App }
 
 // Author implements approval.Templates.
 func (t templateAuthors) Author(ctx context.Context, of fleet.Account, template string) (string, error) {
+	if ca, ok := strings.CutPrefix(template, approval.CATarget); ok {
+		_, err := t.app.registry.DescribeCACertificate(ctx, of, ca)
+		return "", err
+	}
 	return t.app.provisioning.Author(ctx, of, template)
 }
 

@@ -58,6 +58,7 @@ func (a *App) joinAPI(context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.drift = a.newDrift()
 	a.bulk = a.newBulkEdits()
 	a.reports = a.reportLinks()
 	awsiot.Register(a.api, awsiot.Deps{
@@ -150,7 +151,7 @@ func (a *App) deviceHandler(listener string) http.Handler {
 		Connectivity: a.connectivity, ShadowHistory: shadowVersions{a.versions, a}, Drifts: drifts{a},
 		History: a.history, Tokens: a.tokens, Account: callerAccount, Now: now,
 		BulkEdits: a.bulk, Templates: a.provisioning, Renewals: a.renewals, Approvals: a.approvals, ClaimUses: a.claimUses, AllowLists: a.allowLists,
-		Plans: a.onboarding, Onboarding: onboardedDevices{a.onboarding, a},
+		Plans: a.onboarding, Onboarding: onboardedDevices{a.onboarding, a}, Ledger: a.ledger, Promises: a.drift,
 		Importer: a.registry, Exporter: a.registry, Permit: a.permit, ARN: a.callerARN,
 	})
 	mqtt, buckets, uploads := a.webSocketHandler(listener), a.bucketHandler(), adminapi.UploadLinks(a.allowLists)

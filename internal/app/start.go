@@ -190,6 +190,7 @@ func (a *App) joinFollowers(context.Context) error {
 		{&a.followers.renewals, a.renewalConsumer()},
 		{&a.followers.onboarding, a.onboardingConsumer()},
 		{&a.followers.claimUses, eventlog.Consumer{Name: "claim-uses", Durable: a.claimUses.Apply}},
+		{&a.followers.ledger, a.ledgerConsumer()},
 	}
 	for _, c := range consumers {
 		runner, err := eventlog.NewRunner(c.consumer, eventlog.Options{Store: a.store, Now: now, Logger: a.component("eventlog"), Registerer: a.metrics})
@@ -230,6 +231,8 @@ func (a *App) Start(ctx context.Context) error {
 		part{"onboarding follower", a.followers.onboarding.Run},
 		part{"claim uses follower", a.followers.claimUses.Run},
 		part{"onboarding", a.onboarding.Run},
+		part{"ledger follower", a.followers.ledger.Run},
+		part{"ledger", a.ledger.Run},
 		part{"revocation list follower", a.followers.crl.Run},
 		part{"history retention", a.history.Run},
 		part{"cut connections", endCut},

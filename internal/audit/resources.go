@@ -146,6 +146,8 @@ func resourcesOfEvent(scope fleet.Scope, e event.Event) []string { //nolint:gocy
 		return named(scope, map[string]string{fleet.ARNThing: v.Thing})
 	case event.OnboardingCriteriaFailed:
 		return named(scope, map[string]string{fleet.ARNThing: v.Thing, fleet.ARNCertificate: v.CertificateID})
+	case event.PromiseSettled:
+		return named(scope, map[string]string{fleet.ARNProvisioningTemplate: v.Template, fleet.ARNThing: v.Thing})
 	case event.ClaimMisused:
 		return named(scope, map[string]string{
 			fleet.ARNProvisioningTemplate: v.Template, fleet.ARNCertificate: v.ClaimID,
@@ -159,6 +161,10 @@ func resourcesOfEvent(scope fleet.Scope, e event.Event) []string { //nolint:gocy
 			named(scope, map[string]string{fleet.ARNThing: v.OtherThing, fleet.ARNCertificate: v.OtherCertificateID}),
 			named(scope, map[string]string{fleet.ARNThing: v.Thing, fleet.ARNCertificate: v.CertificateID})...,
 		)
+	case event.RogueDevice:
+		return named(scope, map[string]string{
+			fleet.ARNProvisioningTemplate: v.Template, fleet.ARNThing: v.Thing, fleet.ARNCertificate: v.CertificateID,
+		})
 	case event.OperatorChanged:
 		if v.Kind == event.OperatorSession {
 			return nil
@@ -170,7 +176,7 @@ func resourcesOfEvent(scope fleet.Scope, e event.Event) []string { //nolint:gocy
 		event.DeviceConnected, event.DeviceDisconnected, event.ConnectRefused, event.SubscriptionsChanged,
 		event.APICalled, event.ConfigurationChanged, event.IndexingConfigurationChanged,
 		event.ConnectivityStateChanged, event.ConnectivitySettingsChanged, event.LatencyMeasured, event.BulkEditChanged,
-		event.RegistrationTaskChanged, event.ApprovalAuthorityChanged, event.ProvisioningPlanChanged:
+		event.RegistrationTaskChanged, event.ApprovalAuthorityChanged, event.ProvisioningPlanChanged, event.LedgerAnchored:
 		// They are about the account, or about a connection.
 	}
 	return nil

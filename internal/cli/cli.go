@@ -106,7 +106,7 @@ whose data folder is ./muster-data.`,
 	c.add(root, groupOperate, c.things(), c.bulkEdits(), c.types(), c.groups(), c.billingGroups(), c.search(), c.stats(), c.describe(), c.index(), c.shadow(), c.subscribe(), c.publish(), c.explain(), c.connections())
 	c.add(root, groupOperate, c.connectivity())
 	c.add(root, groupOperate, c.certificates(), c.ca(), c.approvals(), c.suppliers(), c.allowLists())
-	c.add(root, groupOperate, c.templates(), c.claim(), c.bulk(), c.plans(), c.onboardings())
+	c.add(root, groupOperate, c.templates(), c.claim(), c.bulk(), c.plans(), c.onboardings(), c.ledgers(), c.drifts())
 	c.add(root, groupOperate, c.policy())
 	c.add(root, groupOperate, c.imports(), c.exports())
 	c.add(root, groupServer, c.drain())

@@ -251,6 +251,10 @@ func fields() []field {
 			func(s *Settings) value { return (*flag)(&s.Audit.DataEvents) },
 		},
 		{
+			"ledger.trust-claims", "true", "let a claim or a CA certificate that an operator made speak for the devices that join by it; without, a device that was neither announced, listed, approved nor made by an operator is raised as one that nobody made", false,
+			func(s *Settings) value { return (*flag)(&s.Ledger.TrustClaims) },
+		},
+		{
 			"shadow.require-thing", "false", "refuse shadows of names that are not in the registry", false,
 			func(s *Settings) value { return (*flag)(&s.Shadow.RequireThing) },
 		},

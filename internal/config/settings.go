@@ -47,6 +47,7 @@ type Settings struct {
 	BulkEdit   BulkEdit
 	Membership Membership
 	Audit      Audit
+	Ledger     Ledger
 	Shadow     Shadow
 	Registry   Registry
 	Index      Index
@@ -134,6 +135,13 @@ const (
 	DeviceKeyRSA  = "rsa-2048"
 	DeviceKeyP256 = "p-256"
 )
+
+// Ledger is how the ledger of devices judges.
+type Ledger struct {
+	// TrustClaims lets a claim or an authority that an operator made speak for the
+	// devices that join by it.
+	TrustClaims bool
+}
 
 // Provisioning bounds what devices that join may ask for; 0 is no bound.
 type Provisioning struct {

@@ -162,7 +162,9 @@ func concerns(env event.Envelope) (thing string, ok bool) {
 		event.ApprovalChanged, event.ApprovalAuthorityChanged, event.ApprovalBindingChanged,
 		event.ProvisioningPlanChanged, event.OnboardingChanged, event.OnboardingCriteriaFailed,
 		event.ClaimMisused, event.ClaimMisuseSettled,
-		event.SupplierChanged, event.AllowListChanged, event.AllowListRead, event.AllowListEntryChanged, event.DuplicateSerial:
+		event.SupplierChanged, event.AllowListChanged, event.AllowListRead, event.AllowListEntryChanged, event.DuplicateSerial,
+		event.RogueDevice, event.LedgerAnchored,
+		event.PromiseSettled:
 		// Attachments end with events of their own before a certificate or a thing
 		// does; settings are taken over where they are changed.
 		return "", false

@@ -68,7 +68,9 @@ func (s *Service) apply(account fleet.Account, fact event.Event) {
 		event.ApprovalChanged, event.ApprovalAuthorityChanged, event.ApprovalBindingChanged,
 		event.ProvisioningPlanChanged, event.OnboardingChanged, event.OnboardingCriteriaFailed,
 		event.ClaimMisused, event.ClaimMisuseSettled,
-		event.SupplierChanged, event.AllowListChanged, event.AllowListRead, event.AllowListEntryChanged, event.DuplicateSerial:
+		event.SupplierChanged, event.AllowListChanged, event.AllowListRead, event.AllowListEntryChanged, event.DuplicateSerial,
+		event.RogueDevice, event.LedgerAnchored,
+		event.PromiseSettled:
 		// Nothing that a permission depends on: a new thing, group or
 		// certificate is attached to nothing, and parents of groups never
 		// change. Custom authorizers are asked again when their answer is old.

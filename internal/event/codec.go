@@ -87,6 +87,7 @@ func kinds() []Event {
 		ProvisioningPlanChanged{},
 		OnboardingChanged{},
 		OnboardingCriteriaFailed{},
+		PromiseSettled{},
 		ClaimMisused{},
 		ClaimMisuseSettled{},
 		SupplierChanged{},
@@ -94,6 +95,8 @@ func kinds() []Event {
 		AllowListRead{},
 		AllowListEntryChanged{},
 		DuplicateSerial{},
+		RogueDevice{},
+		LedgerAnchored{},
 	}
 }
 

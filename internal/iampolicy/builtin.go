@@ -42,7 +42,7 @@ type Builtin struct {
 const look = `
   {"Sid":"Look","Effect":"Allow","Resource":"*","Action":["iot:Describe*","iot:Get*","iot:List*","iot:SearchIndex",
     "ops:Describe*","ops:Get*","ops:Check*","ops:ExportThings","ops:LintPolicy","ops:TestProvisioningTemplate","ops:ListFleet*","ops:ListPast*","ops:ListExpiring*","ops:ListCertificate*",
-    "ops:ListUser*","ops:ListBulkEdit*","ops:ListProvisioningPlans","ops:ListOnboarding","ops:ListRole*","ops:ListAccess*","ops:ListApproval*","ops:ListClaimUses","ops:ListSuppliers","ops:ListAllowList*"]}`
+    "ops:ListUser*","ops:ListBulkEdit*","ops:ListProvisioningPlans","ops:ListOnboarding","ops:ListRole*","ops:ListAccess*","ops:ListApproval*","ops:ListClaimUses","ops:ListSuppliers","ops:ListAllowList*","ops:ListRogues","ops:ListDrift"]}`
 
 // Builtins returns the policies that come with Muster.
 func Builtins() []Builtin {
@@ -58,18 +58,18 @@ func Builtins() []Builtin {
   {"Sid":"Work","Effect":"Allow","Resource":"*","Action":["iot:CreateThing","iot:UpdateThing","iot:AddThingToThingGroup","iot:RemoveThingFromThingGroup",
     "iot:UpdateThingGroupsForThing","iot:AddThingToBillingGroup","iot:RemoveThingFromBillingGroup",
     "iot:UpdateThingShadow","iot:DeleteThingShadow","iot:Publish","iot:RetainPublish","iot:DeleteConnection","iot:SendDirectMessage",
-    "ops:RestoreShadow","ops:*BulkEdit*","ops:ExpectDevice","ops:CompleteOnboardingStep","iot:CreateJob","iot:UpdateJob","iot:CancelJob","iot:CancelJobExecution","iot:DeleteJobExecution","iot:TestAuthorization"]},
+    "ops:RestoreShadow","ops:*BulkEdit*","ops:RepairDrift","ops:ExpectDevice","ops:CompleteOnboardingStep","iot:CreateJob","iot:UpdateJob","iot:CancelJob","iot:CancelJobExecution","iot:DeleteJobExecution","iot:TestAuthorization"]},
   {"Sid":"Watch","Effect":"Allow","Resource":"*","Action":["iot:Subscribe","iot:Receive"]},
   {"Sid":"WatchAsConsole","Effect":"Allow","Resource":"arn:aws:iot:*:*:client/console-*","Action":"iot:Connect"}`),
 		of(FleetAdmin, "Everything about the fleet, also provisioning templates and allow lists. Neither operators and their permissions, nor the audit trail, nor approvals.", look+`,
-  {"Sid":"Fleet","Effect":"Allow","Resource":"*","Action":["iot:*","s3:*","ops:Drain","ops:Doctor","ops:Repair","ops:DecommissionThing","ops:SetAttributeRules","ops:RestoreShadow","ops:*BulkEdit*",
+  {"Sid":"Fleet","Effect":"Allow","Resource":"*","Action":["iot:*","s3:*","ops:Drain","ops:Doctor","ops:Repair","ops:DecommissionThing","ops:SetAttributeRules","ops:RestoreShadow","ops:*BulkEdit*","ops:VerifyLedger","ops:*Drift",
     "ops:DeleteAttributeRules","ops:PutConnectivitySettings","ops:DeleteConnectivitySettings","ops:AssignGateway","ops:PutAllowList","ops:DeleteAllowList","ops:CreateAllowListLink","ops:RevokeAllowListLink","ops:PutSupplier","ops:DeleteSupplier","ops:Import*","ops:*ProvisioningPlan*","ops:ExpectDevice","ops:CompleteOnboardingStep"]}`),
 		of(SecurityAdmin, "Who may what: users, groups, roles, keys and their policies; certificates, authorities, device policies, authorizers; the audit trail; backups.", look+`,
   {"Sid":"Identities","Effect":"Allow","Resource":"*","Action":["iot:*Certificate*","iot:*CACertificate*","iot:*Policy*","iot:*Policies","iot:*Principal*",
     "iot:*Authorizer*","iot:*RegistrationCode","iot:*RoleAlias*","iot:TestAuthorization","iot:TestInvokeAuthorizer","iot:DeleteConnection",
     "iot:*ProvisioningTemplate*","iot:CreateProvisioningClaim"]},
   {"Sid":"Operators","Effect":"Allow","Resource":"*","Action":["ops:*User*","ops:*Group*","ops:*Role*","ops:*AccessKey*","ops:*AccessPolicy*","ops:*Session*",
-    "ops:*Audit*","ops:ImportRevocationList","ops:PutCADeclaration","ops:PutApproval*","ops:DeleteApproval*","ops:SettleClaimMisuse","ops:PutAllowList","ops:DeleteAllowList","ops:VetAllowList","ops:ReadAllowList","ops:LookUpAllowListEntry","ops:SetAllowListEntry","ops:Backup","ops:Doctor"]}`),
+    "ops:*Audit*","ops:ImportRevocationList","ops:PutCADeclaration","ops:PutApproval*","ops:DeleteApproval*","ops:SettleClaimMisuse","ops:PutAllowList","ops:DeleteAllowList","ops:VetAllowList","ops:ReadAllowList","ops:LookUpAllowListEntry","ops:SetAllowListEntry","ops:Backup","ops:Doctor","ops:VerifyLedger"]}`),
 		of(ProvisioningApprover, "Approves or denies what is provisioned. Cannot be combined with permissions to supply allow lists or templates.", look+`,
   {"Sid":"Approve","Effect":"Allow","Resource":"*","Action":["ops:ApproveProvisioning","ops:DenyProvisioning"]}`),
 		of(AllowListUploader, "Uploads allow lists and sees how they stand. Reads none back, not even its own.", `

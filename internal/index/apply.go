@@ -212,7 +212,9 @@ func (x *Index) applyOne(s *shard, e event.Envelope, from sources) error {
 		event.ApprovalChanged, event.ApprovalAuthorityChanged, event.ApprovalBindingChanged,
 		event.ProvisioningPlanChanged, event.OnboardingChanged, event.OnboardingCriteriaFailed,
 		event.ClaimMisused, event.ClaimMisuseSettled,
-		event.SupplierChanged, event.AllowListChanged, event.AllowListRead, event.AllowListEntryChanged, event.DuplicateSerial:
+		event.SupplierChanged, event.AllowListChanged, event.AllowListRead, event.AllowListEntryChanged, event.DuplicateSerial,
+		event.RogueDevice, event.LedgerAnchored,
+		event.PromiseSettled:
 		// Nothing of these is searchable.
 	}
 	return nil

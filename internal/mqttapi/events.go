@@ -93,7 +93,9 @@ func (h *Handler) Apply(ctx context.Context, events []event.Envelope) error {
 			event.ApprovalChanged, event.ApprovalAuthorityChanged, event.ApprovalBindingChanged,
 			event.ProvisioningPlanChanged, event.OnboardingChanged, event.OnboardingCriteriaFailed,
 			event.ClaimMisused, event.ClaimMisuseSettled,
-			event.SupplierChanged, event.AllowListChanged, event.AllowListRead, event.AllowListEntryChanged, event.DuplicateSerial:
+			event.SupplierChanged, event.AllowListChanged, event.AllowListRead, event.AllowListEntryChanged, event.DuplicateSerial,
+			event.RogueDevice, event.LedgerAnchored,
+			event.PromiseSettled:
 			// Nothing of these is published as an event; shadow answers are
 			// published by the request itself.
 		}

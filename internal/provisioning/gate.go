@@ -39,6 +39,8 @@ type Pass struct {
 	// Join, unless it is nil, returns what has to be committed with the
 	// registration. It is asked in each attempt.
 	Join func(ctx context.Context) (store.Batch, error)
+	// Evidence is why the device may join, for its record.
+	Evidence []event.ProvisioningEvidence
 }
 
 // ErrPending is a device about which nobody has decided yet; test with errors.Is.

@@ -288,17 +288,24 @@ func (s *Service) UpdateCertificate(ctx context.Context, account fleet.Account, 
 	}
 	return s.change(ctx, account, func(ctx context.Context, a *attempt) error {
 		record, err := loadCertificate(ctx, a, id)
-		if err != nil || record.Status == status {
+		if err != nil {
 			return err
 		}
-		switch record.Status {
-		case StatusRevoked:
-			return fault.New(fault.CertificateState, "certificate %s is revoked, which is final", id)
-		case StatusPendingTransfer:
-			return beingTransferred(id)
-		}
-		return setStatus(a, account, id, record, status)
+		return decideStatus(a, id, record, status)
 	})
+}
+
+// decideStatus gives a certificate another state where that may be.
+func decideStatus(a *attempt, id string, record *certificateRecord, status string) error {
+	switch record.Status {
+	case status:
+		return nil
+	case StatusRevoked:
+		return fault.New(fault.CertificateState, "certificate %s is revoked, which is final", id)
+	case StatusPendingTransfer:
+		return beingTransferred(id)
+	}
+	return setStatus(a, a.account, id, record, status)
 }
 
 // setStatus gives a certificate another state and saves it. Our own revocation

@@ -16,6 +16,8 @@ import (
 //	thing-by-type/A/<type>/<thing>         row
 //	thing-by-attribute/A/<name>/<value>/<thing>  row
 //	thing-tombstone/A/<thing>/<time down>/<id>  record: a decommissioned thing as it was
+//	thing-promise/A/<thing>                record: what the template that provisioned a thing says of it
+//	thing-promise-by/A/<template>/<version>/<thing>  row
 //	thing-type/A/<type>                    record, with the rules of attributes
 //	billing-group/A/<group>                record: description, version
 //	billing-group-thing/A/<group>/<thing>  row; the other way round is in the thing's record
@@ -61,6 +63,8 @@ const (
 	kindThingByType       = "thing-by-type"
 	kindThingByAttribute  = "thing-by-attribute"
 	kindThingTombstone    = "thing-tombstone"
+	kindThingPromise      = "thing-promise"
+	kindThingPromiseBy    = "thing-promise-by"
 	kindThingType         = "thing-type"
 	kindBillingGroup      = "billing-group"
 	kindBillingGroupThing = "billing-group-thing"

@@ -23,6 +23,8 @@ type ProvisionCommand struct {
 	// PENDING_ACTIVATION, so that of several who carry out the same plan one does;
 	// the others get ErrNotWaiting.
 	Waiting bool
+	// Origin is what the thing's promise says of the plan.
+	Origin PromiseOrigin
 	// Asking is the id of the certificate with which the device asks for another
 	// one; empty for none.
 	Asking string
@@ -70,7 +72,10 @@ func (s *Service) Provision(ctx context.Context, account fleet.Account, c Provis
 		if err := mustWait(ctx, a, &c); err != nil {
 			return err
 		}
-		if err := s.makeAll(ctx, a, &c, certify, &made); err != nil || c.Joined == nil {
+		if err := s.makeAll(ctx, a, &c, certify, &made); err != nil {
+			return err
+		}
+		if err := promising(ctx, a, &c, &made); err != nil || c.Joined == nil {
 			return err
 		}
 		more, err := c.Joined(made)

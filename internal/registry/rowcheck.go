@@ -45,6 +45,7 @@ func rowSources() []rowSource {
 	return []rowSource{
 		{kindThing, thingRows},
 		{kindGroup, groupRows},
+		{kindThingPromise, promiseRows},
 		{kindCertificate, usedCertificateRows},
 		{kindCACertificate, listedRows(caRows)},
 		{kindPolicy, listedRows(policyRows)},
@@ -85,6 +86,14 @@ func groupRows(account fleet.Account, stored store.Record) (map[store.Key]string
 	return rows, nil
 }
 
+func promiseRows(account fleet.Account, stored store.Record) (map[store.Key]string, error) {
+	r, err := decode[promiseRecord](stored)
+	if err != nil || r.Template == "" {
+		return nil, err
+	}
+	return map[store.Key]string{promiseRow(account, r.Template, r.Version, stored.Key.Last()): rowPresent}, nil
+}
+
 func usedCertificateRows(account fleet.Account, stored store.Record) (map[store.Key]string, error) {
 	r, err := decode[certificateRecord](stored)
 	if err != nil {
@@ -123,7 +132,7 @@ func listedRows[T any, P stored[T]](of func(fleet.Account, string, *T) []store.K
 // rowKinds are the kinds of rows that are made from records.
 func rowKinds() []string {
 	return []string{
-		kindThingByType, kindThingByAttribute, kindBillingGroupThing, kindGroupThing, kindGroupChild, kindPolicyTarget,
+		kindThingByType, kindThingByAttribute, kindBillingGroupThing, kindGroupThing, kindGroupChild, kindPolicyTarget, kindThingPromiseBy,
 		kindCertificateOldest, kindCertificateNewest, kindCertificateExpiry, kindCertificateByCA, kindCertificateByCADown,
 		kindCertificateSerial, kindCertificatePending, kindCertificatePendingClaim, kindCertificateOutgoing, kindCertificateOutgoingDown,
 		kindCACertificateOldest, kindCACertificateNewest, kindCACertificateExpiry, kindPolicyOldest, kindPolicyNewest,
@@ -143,6 +152,8 @@ func sourceOf(row store.Key) (store.Key, rowSource, bool) {
 		kind = kindThing
 	case kindGroupChild:
 		kind = kindGroup
+	case kindThingPromiseBy:
+		kind = kindThingPromise
 	case kindPolicyTarget:
 		of := parseRef(name)
 		kind, name = kindCertificate, of.name

@@ -336,6 +336,9 @@ func dropThing(ctx context.Context, a *attempt, name string, record *thingRecord
 	for _, group := range gone.Groups {
 		a.remove(key(kindGroupThing, a.account, group, name))
 	}
+	if err := dropPromise(ctx, a, name); err != nil {
+		return err
+	}
 	a.devices = true
 	a.emit(gone)
 	return saveThing(a, name, record, nil)

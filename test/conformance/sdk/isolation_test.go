@@ -414,6 +414,7 @@ func TestIsolationOfOperations(t *testing.T) {
 	victim.supply("solo-"+victim.secret, "w48-"+victim.secret, "w48-1")
 	victim.supply("acme", "w47", "w47-1")
 	victim.edit()
+	victim.activate(h)
 	h.server.Stop()
 	before := h.dump(victim)
 	h.server.Start()
@@ -509,7 +510,8 @@ func (h *neighbourhood) dump(of *neighbour) []string {
 func ofConnections(line string) bool {
 	kind, _, _ := strings.Cut(line, "/")
 	switch kind {
-	case "connectivity", "connectivity-timer", "connectivity-count", "connectivity-latency":
+	case "connectivity", "connectivity-timer", "connectivity-count", "connectivity-latency",
+		"ledger-anchor": // the audit trail is told every hour
 		return true
 	default:
 		return strings.HasPrefix(line, "connection")
@@ -610,6 +612,24 @@ func (n *neighbour) hire() {
 			n.operatorKey = key.AccessKeyID
 		}
 	}
+}
+
+// activate lets the account's device connect for the first time, which is an event in
+// its ledger.
+func (n *neighbour) activate(h *neighbourhood) {
+	n.t.Helper()
+	h.device(n, mqttclient.Options{ClientID: "pump"})
+	for range 200 {
+		answer, err := n.raw(n.t.Context(), apiclient.Request{Service: "iot", Method: http.MethodGet, Path: "/ops/v1/ledger/pump"})
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		if strings.Contains(answer, "ACTIVATED") {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	n.t.Fatal("the device's ledger has no activation")
 }
 
 // supply gives an account a supplier with a list that is accepted, and an upload link

@@ -236,6 +236,23 @@ func opsCases(of *neighbour) map[string][]opsCase {
 		"GET onboarding/{device}":                        {{path: "onboarding/S-1", refused: "ResourceNotFound"}},
 		"GET onboarding/{device}/document":               {{path: "onboarding/S-1/document", refused: "ResourceNotFound"}},
 		"POST onboarding/{device}/steps/{step}/complete": {{path: "onboarding/S-1/steps/test/complete", refused: "ResourceNotFound"}},
+		// The caller has things of the same names, and their ledgers are its own.
+		"GET ledger/{device}": {
+			{path: "ledger/S-1", refused: "ResourceNotFound"},
+			{path: "ledger/" + of.certID, refused: "ResourceNotFound"},
+			{path: "ledger/certificate:" + of.certID, refused: "ResourceNotFound"},
+			{path: "ledger/pump"},
+		},
+		"GET ledger/{device}/verify": {{path: "ledger/S-1/verify", refused: "ResourceNotFound"}, {path: "ledger/pump/verify"}},
+		"GET ledger/rogues":          {{path: "ledger/rogues"}, {path: "ledger/rogues?kind=ATTEMPT"}},
+		"GET ledger:verify":          {{path: "ledger:verify"}, {path: `ledger:verify?head={"account":"` + of.account + `","entries":1,"hash":"` + strings.Repeat("0", 64) + `"}`, refused: "InvalidRequest"}},
+		"GET ledger:head":            {{path: "ledger:head"}},
+		// Only the neighbour's things were made by a template.
+		"GET drift":                               {{path: "drift?all=true"}, {path: "drift?query=thingName:*&all=true"}, {path: "drift?template=joins&all=true"}},
+		"GET drift/things/{thing}":                {{path: "drift/things/enlisted", refused: "ResourceNotFound"}},
+		"GET drift/templates/{template}/versions": {{path: "drift/templates/joins/versions"}},
+		"POST drift/things/{thing}/repair":        {{path: "drift/things/enlisted/repair", body: `{"revision":"x"}`, refused: "ResourceNotFound"}},
+		"POST drift/things/{thing}/accept":        {{path: "drift/things/enlisted/accept", body: `{"revision":"x"}`, refused: "ResourceNotFound"}},
 	}
 }
 
