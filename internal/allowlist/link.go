@@ -7,6 +7,7 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/hex"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -166,7 +167,7 @@ func (s *Service) UploadBy(ctx context.Context, account fleet.Account, id, secre
 	after := context.WithoutCancel(ctx)
 	if err != nil {
 		if again := s.useLink(after, account, id, 0, 0); again != nil {
-			s.o.Logger.ErrorContext(ctx, "an upload link that brought nothing stays used", "link", id, "err", again)
+			s.o.Logger.ErrorContext(ctx, "an upload link that brought nothing stays used", slog.String("link", id), slog.Any("err", again))
 		}
 		return Revision{}, err
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"log/slog"
 	"slices"
 	"time"
 	"unicode/utf8"
@@ -131,7 +132,7 @@ func (s *Service) refusedUpload(ctx context.Context, account fleet.Account, u *U
 		return nil
 	})
 	if err != nil {
-		s.o.Logger.ErrorContext(ctx, "refusal of an allow list is not recorded", "err", err)
+		s.o.Logger.ErrorContext(ctx, "refusal of an allow list is not recorded", slog.Any("err", err))
 	}
 }
 

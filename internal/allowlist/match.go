@@ -216,13 +216,13 @@ func (m *Match) same() bool {
 // no list.
 func (v *vault) find(ctx context.Context, m *Match) (*place, error) {
 	q := &m.query
-	for _, print := range q.Fingerprints {
-		places, err := v.places(ctx, m, kindPrint, v.hash("print", print), ByFingerprint)
+	for _, key := range q.Fingerprints {
+		places, err := v.places(ctx, m, kindPrint, v.hash("print", key), ByFingerprint)
 		if err != nil {
 			return nil, err
 		}
 		for _, at := range places {
-			if at.entry.Fingerprint != print {
+			if at.entry.Fingerprint != key {
 				continue // a hash that meets another by chance, or a row that was put there
 			}
 			if q.Serial != "" && at.entry.Serial != q.Serial || q.Model != "" && at.entry.Model != "" && at.entry.Model != q.Model {
@@ -389,8 +389,8 @@ func (s *Service) Check(ctx context.Context, account fleet.Account, q Query) (Ch
 	if q.Serial == "" && len(q.Fingerprints) == 0 {
 		return Checked{}, fault.New(fault.InvalidRequest, "serial or fingerprint must be given")
 	}
-	for _, print := range q.Fingerprints {
-		if !fingerprintPattern.MatchString(print) {
+	for _, key := range q.Fingerprints {
+		if !fingerprintPattern.MatchString(key) {
 			return Checked{}, fault.New(fault.InvalidRequest, "fingerprint: must have 64 lower-case hexadecimal digits")
 		}
 	}

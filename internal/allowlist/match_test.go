@@ -67,13 +67,13 @@ func testReasons(t *testing.T, newRig func(*testing.T) *rig) {
 	if _, err := r.Accept(r.as("vic"), account, "b", 1, ""); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.SetEntry(r.as("vic"), account, Query{Serial: "B7-blocked", Fingerprints: []string{print("B7-blocked")}}, BlockedOne, "stolen from the truck"); err != nil {
+	if _, err := r.SetEntry(r.as("vic"), account, Query{Serial: "B7-blocked", Fingerprints: []string{fingerprint("B7-blocked")}}, BlockedOne, "stolen from the truck"); err != nil {
 		t.Fatal(err)
 	}
 	with := func(serial string, keys ...string) Query {
-		q := Query{Serial: serial, Template: "Pumps", Thing: "thing-" + serial, CertificateID: print("certificate of " + serial)}
+		q := Query{Serial: serial, Template: "Pumps", Thing: "thing-" + serial, CertificateID: fingerprint("certificate of " + serial)}
 		for _, k := range keys {
-			q.Fingerprints = append(q.Fingerprints, print(k))
+			q.Fingerprints = append(q.Fingerprints, fingerprint(k))
 		}
 		return q
 	}
@@ -144,7 +144,7 @@ func oneEntryOneDevice(t *testing.T, newRig func(*testing.T) *rig) {
 	}
 	upload(0, bare, pump("B7-2"))
 	who := func(i int) Query {
-		return Query{Serial: "B7-1", Thing: fmt.Sprintf("thing-%d", i), CertificateID: print(fmt.Sprint(i))}
+		return Query{Serial: "B7-1", Thing: fmt.Sprintf("thing-%d", i), CertificateID: fingerprint(fmt.Sprint(i))}
 	}
 	const racers = 20
 	var joined atomic.Int32
@@ -203,11 +203,11 @@ func oneEntryOneDevice(t *testing.T, newRig func(*testing.T) *rig) {
 	}
 
 	// The key proves that it is the same device, with a new certificate.
-	known := Query{Serial: "B7-3", Fingerprints: []string{print("B7-3")}, Thing: "p3", CertificateID: print("first")}
+	known := Query{Serial: "B7-3", Fingerprints: []string{fingerprint("B7-3")}, Thing: "p3", CertificateID: fingerprint("first")}
 	again := known
-	again.CertificateID = print("second")
+	again.CertificateID = fingerprint("second")
 	impostor := again
-	impostor.Thing, impostor.CertificateID = "p4", print("third")
+	impostor.Thing, impostor.CertificateID = "p4", fingerprint("third")
 	for i, c := range []struct {
 		q    Query
 		want Reason
@@ -242,7 +242,7 @@ func changesBetweenMatchAndClaim(t *testing.T, newRig func(*testing.T) *rig) {
 			return errors.Join(first, second)
 		},
 		"blocked": func(r *rig, _ *factory) error {
-			_, err := r.SetEntry(r.as("vic"), account, Query{Serial: "B7-1", Fingerprints: []string{print("B7-1")}}, BlockedOne, "x")
+			_, err := r.SetEntry(r.as("vic"), account, Query{Serial: "B7-1", Fingerprints: []string{fingerprint("B7-1")}}, BlockedOne, "x")
 			return err
 		},
 	} {
@@ -251,7 +251,7 @@ func changesBetweenMatchAndClaim(t *testing.T, newRig func(*testing.T) *rig) {
 			f := newFactory(t, Ed25519, "line-1")
 			r.acme(f, nil)
 			r.accepted("w", f.seal(written(t, "w", r.now, pump("B7-1"))))
-			m, err := r.Match(t.Context(), account, Query{Serial: "B7-1", Fingerprints: []string{print("B7-1")}, Thing: "x", CertificateID: print("c")})
+			m, err := r.Match(t.Context(), account, Query{Serial: "B7-1", Fingerprints: []string{fingerprint("B7-1")}, Thing: "x", CertificateID: fingerprint("c")})
 			if err != nil || m.Reason != "" {
 				t.Fatalf("%+v, %v", m, err)
 			}
@@ -439,7 +439,9 @@ func nothingOfAListIsReadable(t *testing.T, newRig func(*testing.T) *rig) {
 	r.accepted("w", body)
 	csv := []byte("serial,vetted\n" + serial + ",maybe\n")
 	for _, u := range []Upload{
-		{Body: csv, Signature: f.plain(csv)}, {Body: body}, {Body: []byte(serial + ",true\n"), Signature: f.plain([]byte(serial + ",true\n"))},
+		{Body: csv, Signature: f.plain(csv)},
+		{Body: body},
+		{Body: []byte(serial + ",true\n"), Signature: f.plain([]byte(serial + ",true\n"))},
 		{Body: []byte(`{"` + serial + `":1}`), Signature: f.plain([]byte(`{"` + serial + `":1}`))},
 		{Body: []byte(`{"serial":"` + serial + `","` + serial + `":1}`), Signature: f.plain([]byte(`{"serial":"` + serial + `","` + serial + `":1}`))},
 	} {
@@ -449,7 +451,7 @@ func nothingOfAListIsReadable(t *testing.T, newRig func(*testing.T) *rig) {
 		}
 	}
 	for i := range 3 {
-		if _, err := r.claim(Query{Serial: serial, Fingerprints: []string{e.Fingerprint}, Thing: "p", CertificateID: print(fmt.Sprint(i)), Template: "T"}); err != nil {
+		if _, err := r.claim(Query{Serial: serial, Fingerprints: []string{e.Fingerprint}, Thing: "p", CertificateID: fingerprint(fmt.Sprint(i)), Template: "T"}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -507,11 +509,11 @@ func entriesCannotBeMoved(t *testing.T, newRig func(*testing.T) *rig) {
 		t.Fatal(err)
 	}
 	// The row of a device that nobody made leads to a good entry.
-	row := foundKey(kindPrint, account, v.hash("print", print("rogue")), "w", 1, 0)
+	row := foundKey(kindPrint, account, v.hash("print", fingerprint("rogue")), "w", 1, 0)
 	if _, err := r.engine.Commit(t.Context(), store.Batch{Writes: []store.Write{{Key: row, Value: []byte(plainRow)}}}); err != nil {
 		t.Fatal(err)
 	}
-	if m, err := r.Match(t.Context(), account, Query{Fingerprints: []string{print("rogue")}}); err != nil || m.Reason != Unknown {
+	if m, err := r.Match(t.Context(), account, Query{Fingerprints: []string{fingerprint("rogue")}}); err != nil || m.Reason != Unknown {
 		t.Errorf("%+v, %v", m, err)
 	}
 	first, err := r.engine.Get(t.Context(), entryKey(account, "w", 1, 0))
@@ -521,7 +523,7 @@ func entriesCannotBeMoved(t *testing.T, newRig func(*testing.T) *rig) {
 	if _, err := r.engine.Commit(t.Context(), store.Batch{Writes: []store.Write{{Key: entryKey(account, "w", 1, 1), Value: first.Value}}}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Match(t.Context(), account, Query{Fingerprints: []string{print("B7-2")}}); err == nil || !strings.Contains(err.Error(), "is damaged") {
+	if _, err := r.Match(t.Context(), account, Query{Fingerprints: []string{fingerprint("B7-2")}}); err == nil || !strings.Contains(err.Error(), "is damaged") {
 		t.Errorf("%v", err)
 	}
 }
@@ -531,15 +533,14 @@ func TestRandomLists(t *testing.T) {
 	r := newRig(t)
 	f := newFactory(t, Ed25519, "line-1")
 	r.acme(f, func(s *Supplier) { s.AcceptSigned = true })
-	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // it makes test cases
-	current := map[string]Entry{}
+	random := rand.New(rand.NewPCG(1, 2))
 	for round := range 20 {
-		current = map[string]Entry{}
+		current := map[string]Entry{}
 		var entries []Entry
 		for i := range 1 + random.IntN(40) {
 			e := Entry{Serial: fmt.Sprintf("S%d", random.IntN(60)), Model: "m", Vetted: random.IntN(4) > 0}
 			if random.IntN(2) == 0 {
-				e.Fingerprint = print(fmt.Sprint(round, i))
+				e.Fingerprint = fingerprint(fmt.Sprint(round, i))
 			}
 			if _, twice := current[e.Serial]; !twice {
 				current[e.Serial] = e

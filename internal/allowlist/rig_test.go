@@ -236,8 +236,8 @@ func (f *factory) seal(payload []byte) []byte {
 // plain is the base64 of a plain signature.
 func (f *factory) plain(list []byte) string { return base64.StdEncoding.EncodeToString(f.sign(list)) }
 
-// print is a made-up fingerprint.
-func print(of string) string {
+// fingerprint is a made-up fingerprint.
+func fingerprint(of string) string {
 	sum := sha256.Sum256([]byte(of))
 	return hex.EncodeToString(sum[:])
 }
@@ -283,7 +283,7 @@ func (r *rig) accepted(list string, body []byte) Revision {
 
 // pump is an entry.
 func pump(serial string) Entry {
-	return Entry{Serial: serial, Vetted: true, Fingerprint: print(serial), ManufacturedAt: "2026-11-18", Batch: "secret-batch", VetReport: "qa/8841", Generation: "2"}
+	return Entry{Serial: serial, Vetted: true, Fingerprint: fingerprint(serial), ManufacturedAt: "2026-11-18", Batch: "secret-batch", VetReport: "qa/8841", Generation: "2"}
 }
 
 // says fails unless an error has a code and words.

@@ -2,7 +2,6 @@ package allowlist
 
 import (
 	"context"
-
 	"regexp"
 	"slices"
 	"strings"

@@ -29,10 +29,10 @@ func formatsAndAlgorithms(t *testing.T, newRig func(*testing.T) *rig) {
 			f := newFactory(t, algorithm, "line-1")
 			r.acme(f, nil)
 			csv := func(serial string) []byte {
-				return []byte("serial,model,spkiSha256,manufacturedAt,vetted\r\n" + serial + ",pump-g2," + print(serial) + ",2026-11-18,true\r\n")
+				return []byte("serial,model,spkiSha256,manufacturedAt,vetted\r\n" + serial + ",pump-g2," + fingerprint(serial) + ",2026-11-18,true\r\n")
 			}
 			lines := func(serial string) []byte {
-				return []byte(`{"model":"pump-g2","serial":"` + serial + `","vetted":true,"spkiSha256":"` + print(serial) + `"}` + "\n\n")
+				return []byte(`{"model":"pump-g2","serial":"` + serial + `","vetted":true,"spkiSha256":"` + fingerprint(serial) + `"}` + "\n\n")
 			}
 			detached := func(body []byte) string {
 				parts := strings.Split(string(f.seal(body)), ".")
@@ -64,7 +64,7 @@ func formatsAndAlgorithms(t *testing.T, newRig func(*testing.T) *rig) {
 				if _, err := r.Accept(r.as("vic"), account, list, 1, ""); err != nil {
 					t.Errorf("%s: %v", name, err)
 				}
-				m, err := r.Match(t.Context(), account, Query{Serial: "B7-" + name, Model: "pump-g2", Fingerprints: []string{print("B7-" + name)}})
+				m, err := r.Match(t.Context(), account, Query{Serial: "B7-" + name, Model: "pump-g2", Fingerprints: []string{fingerprint("B7-" + name)}})
 				if err != nil || m.Reason != "" || m.List != list || m.Found != ByFingerprint {
 					t.Errorf("%s: %+v, %v", name, m, err)
 				}
@@ -145,7 +145,7 @@ func refusedUploads(t *testing.T, newRig func(*testing.T) *rig) {
 		"damaged age":     {Upload{Body: damaged}, fault.InvalidRequest, "its age encryption is damaged"},
 		"no entries":      {Upload{Body: later()}, fault.InvalidRequest, "entries: a list has 1 to"},
 		"one twice":       {Upload{Body: later(pump("B7-1"), pump("B7-2"), pump("B7-1"))}, fault.InvalidRequest, "entries[2].serial: is that of entries[0]"},
-		"a key twice":     {Upload{Body: later(pump("B7-1"), Entry{Serial: "B7-2", Fingerprint: print("B7-1")})}, fault.InvalidRequest, "entries[1].spkiSha256: is that of entries[0]"},
+		"a key twice":     {Upload{Body: later(pump("B7-1"), Entry{Serial: "B7-2", Fingerprint: fingerprint("B7-1")})}, fault.InvalidRequest, "entries[1].spkiSha256: is that of entries[0]"},
 		"bad date":        {Upload{Body: later(Entry{Serial: "B7-1", ManufacturedAt: "18.11.2026"})}, fault.InvalidRequest, "entries[0].manufacturedAt: must be a date"},
 		"empty":           {Upload{Body: []byte("  \n"), Signature: f.plain([]byte("  \n"))}, fault.InvalidRequest, "list: is empty"},
 		"no columns":      {Upload{Body: []byte("B7-77,true\n"), Signature: f.plain([]byte("B7-77,true\n"))}, fault.InvalidRequest, "what the header of the CSV has in column 1"},
@@ -353,7 +353,7 @@ func tenRevisions(t *testing.T, newRig func(*testing.T) *rig) {
 		if sum := sha256.Sum256(body); err != nil || again != nil || !bytes.Equal(back, body) || known.Digest != hex.EncodeToString(sum[:]) {
 			t.Errorf("revision %d: %v, %v", i+1, err, again)
 		}
-		m, err := r.Match(t.Context(), account, Query{Serial: fmt.Sprintf("B%d-0699", i), Fingerprints: []string{print(fmt.Sprintf("B%d-0699", i))}})
+		m, err := r.Match(t.Context(), account, Query{Serial: fmt.Sprintf("B%d-0699", i), Fingerprints: []string{fingerprint(fmt.Sprintf("B%d-0699", i))}})
 		if want := map[bool]Reason{true: Unknown}[i < 9]; err != nil || m.Reason != want {
 			t.Errorf("revision %d: %+v, %v", i+1, m, err)
 		}

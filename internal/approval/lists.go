@@ -56,8 +56,8 @@ func (a *Authority) query(c *provisioning.Candidate) allowlist.Query {
 		q.Model = c.Parameters[a.ModelParameter]
 	}
 	for _, text := range []string{c.CertificatePEM, c.ClaimPEM} {
-		if print := fingerprint(text); print != "" && !slices.Contains(q.Fingerprints, print) {
-			q.Fingerprints = append(q.Fingerprints, print)
+		if key := fingerprint(text); key != "" && !slices.Contains(q.Fingerprints, key) {
+			q.Fingerprints = append(q.Fingerprints, key)
 		}
 	}
 	return q

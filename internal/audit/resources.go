@@ -192,7 +192,7 @@ func resourcesOfEvent(scope fleet.Scope, e event.Event) []string { //nolint:gocy
 		return []string{iamARN(scope.Account, string(v.Kind)+"/"+v.Name)}
 	case event.AccountChanged:
 		return []string{iamARN(scope.Account, "root")}
-	case event.EventConfigurationsChanged, event.RegistrationCodeChanged,
+	case event.EventConfigurationsChanged, event.RegistrationCodeChanged, event.SupplierChanged, event.AllowListChanged, event.AllowListRead,
 		event.DeviceConnected, event.DeviceDisconnected, event.ConnectRefused, event.SubscriptionsChanged,
 		event.APICalled, event.ConfigurationChanged, event.IndexingConfigurationChanged,
 		event.ConnectivityStateChanged, event.ConnectivitySettingsChanged, event.LatencyMeasured, event.BulkEditChanged,

@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -336,7 +337,7 @@ func (c *command) allowListLinks() *cobra.Command {
 			e := &found[i]
 			revision := ""
 			if e.Revision > 0 {
-				revision = fmt.Sprint(e.Revision)
+				revision = strconv.FormatInt(e.Revision, 10)
 			}
 			t.add(e.ID, e.List, e.Supplier, e.CreatedBy, e.Expires, e.Used, revision)
 		}

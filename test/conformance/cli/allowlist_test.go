@@ -179,7 +179,7 @@ func TestAllowListOfASupplier(t *testing.T) {
 	root.refused("you have uploaded revision 2 of list pumps; another person reads it", "allowlist", "original", "pumps", "2", "--out", "-")
 	root.refused("another person reads it", "allowlist", "diff", "pumps", "1", "2")
 	wants(t, vic.may("allowlist", "diff", "pumps", "1", "2"), "added B7-3/g2", "removed B7-2/g2")
-	vic.may("allowlist", "reject", "pumps", "2", "--note", "B7-2 is missing")
+	vic.may("allowlist", "reject", "pumps", "2", "--note", "one device is missing")
 	vic.refused("revision 2 of list pumps is REJECTED", "allowlist", "accept", "pumps", "2")
 
 	// A list that openssl has signed, by a link, with curl.
@@ -191,7 +191,10 @@ func TestAllowListOfASupplier(t *testing.T) {
 	wants(t, uma.may("allowlist", "upload", "--supplier", "acme", "--list", "valves-by-hand", "--sig", r.file("valves.sig"), valves), "valves-by-hand 1 QUARANTINED CSV 1 line-2")
 	bytesOf := r.write("other.csv", "serial,vetted\nV-2,true\n")
 	r.run("openssl", "dgst", "-sha256", "-sign", r.file("line-2.key"), "-out", r.file("other.sig"), bytesOf)
-	var link struct{ LinkID, URL string }
+	var link struct {
+		LinkID string `json:"linkId"`
+		URL    string `json:"url"`
+	}
 	if err := json.Unmarshal([]byte(both.may("allowlist", "link", "valves", "--supplier", "acme", "--valid-for", "1h", "-o", "json")), &link); err != nil {
 		t.Fatal(err)
 	}
@@ -250,7 +253,17 @@ func TestAllowListOfASupplier(t *testing.T) {
 	vic.refused("is gone with its list", "allowlist", "original", "pumps", "1", "--out", "-")
 	admin.refused("supplier acme has allow lists", "supplier", "delete", "acme")
 
-	// The log has nothing of what the lists say.
+	// Each look at a list is in the audit trail, whether it was let in or not; what the
+	// lists say is neither there nor in the log.
+	trail := r.muster("audit", "search", "--limit", "0", "-o", "json")
+	for _, name := range []string{"LookUpAllowListEntry", "ReadAllowList", "VetAllowList", "SetAllowListEntry", "PutAllowList", "DeleteAllowList", "CreateAllowListLink"} {
+		if !strings.Contains(trail, name) {
+			t.Errorf("the audit trail has no %s", name)
+		}
+	}
+	if strings.Contains(trail, "B7-") || strings.Contains(trail, strings.Repeat("ab", 32)) {
+		t.Error("the audit trail has what a list says")
+	}
 	for _, secret := range []string{"B7-1", "B7-3", "V-1", strings.Repeat("ab", 32)} {
 		if strings.Contains(r.server.Log(), secret) {
 			t.Errorf("the log has %q", secret)
