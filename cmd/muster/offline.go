@@ -158,7 +158,9 @@ func doctorCommand(o cli.Options) *cobra.Command {
 with itself, rows of the registry with its records, the fleet index with one
 built anew from the store, members of dynamic groups with what the index
 decides, the histories of connections and memberships with what there is now,
-and the audit trail with its chain of hashes. Nothing is changed.
+and the audit trail with its chain of hashes. Nothing is changed. Notes name the
+provisioning templates that no authority is bound to decide about; they are no
+differences.
 
 With --repair it shows what differs, asks, and has the server make what can be
 made from its sources again: rows, index, memberships, open ends of histories.
@@ -251,6 +253,9 @@ func printReport(out io.Writer, report adminapi.Report) error {
 	}
 	if len(report.Findings) == 0 {
 		text.WriteString("no differences\n")
+	}
+	for _, n := range report.Notices {
+		fmt.Fprintf(&text, "note: %s: %s\n", n.Subject, n.Detail)
 	}
 	if _, err := io.WriteString(out, text.String()); err != nil {
 		return fmt.Errorf("print report: %w", err)

@@ -48,11 +48,20 @@ type Finding struct {
 	Repairable bool `json:"repairable"`
 }
 
+// Notice is something that is not wrong, and that an operator may not know.
+type Notice struct {
+	Check   string `json:"check"`
+	Subject string `json:"subject"`
+	Detail  string `json:"detail"`
+}
+
 // Report is what doctor looked at and found.
 type Report struct {
 	// Checked counts what each comparison looked at.
 	Checked  map[string]int `json:"checked"`
 	Findings []Finding      `json:"findings"`
+	// Notices do not count as differences.
+	Notices []Notice `json:"notices,omitempty"`
 }
 
 // Repaired is what a repair did.
@@ -112,12 +121,16 @@ type Options struct {
 	AttributeRules AttributeRules
 	// Certificates answers what expires and takes over revocation lists.
 	Certificates Certificates
+	// Births says what certificates are for, and which things are in quarantine.
+	Births Births
 	// Templates tries provisioning templates.
 	Templates Templates
 	// Renewals answers about exchanged certificates.
 	Renewals Renewals
 	// Approvals decides who joins.
 	Approvals Approvals
+	// AllowLists is what suppliers have made.
+	AllowLists AllowLists
 	// ClaimUses is what claims are used for.
 	ClaimUses ClaimUses
 	// Bootstrap says where devices are sent.
@@ -125,6 +138,10 @@ type Options struct {
 	// Plans are how devices come into service, Onboarding how far each is.
 	Plans      Plans
 	Onboarding Onboarding
+	// Ledger keeps the lives of devices.
+	Ledger Ledger
+	// Promises compares things with what their templates promised.
+	Promises Promises
 	// BulkEdits changes what a query finds.
 	BulkEdits BulkEdits
 	// Importer makes and changes things in bulk.
@@ -189,6 +206,8 @@ func (h *handler) routes() *routes {
 	h.routePlans(mux)
 	h.routeOnboarding(mux)
 	h.routeBootstrap(mux)
+	h.routeLedger(mux)
+	h.routeDrift(mux)
 	mux.HandleFunc(Prefix, func(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, fault.New(fault.ResourceNotFound, "%s %s is no operation of %s", r.Method, r.URL.Path, Prefix))
 	})
@@ -208,11 +227,21 @@ func (h *handler) enter(w http.ResponseWriter, r *http.Request, action string) (
 
 // enterUpTo is enter for a body of another size.
 func (h *handler) enterUpTo(w http.ResponseWriter, r *http.Request, action string, limit int64) (*http.Request, []byte, error) {
+	return h.enterWith(w, r, action, limit, func(body []byte) []byte { return body })
+}
+
+// enterSilently is enterUpTo for a body of which nothing goes into the audit trail.
+func (h *handler) enterSilently(w http.ResponseWriter, r *http.Request, action string, limit int64) (*http.Request, []byte, error) {
+	return h.enterWith(w, r, action, limit, func([]byte) []byte { return nil })
+}
+
+// enterWith is enter with what of the body goes into the audit trail.
+func (h *handler) enterWith(w http.ResponseWriter, r *http.Request, action string, limit int64, recorded func(body []byte) []byte) (*http.Request, []byte, error) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	if err != nil {
 		return r, nil, fault.Wrap(fault.InvalidRequest, err, "the body is longer than %d bytes or ends early", limit)
 	}
-	describe(w, r, body, action)
+	describe(w, r, recorded(body), action)
 	authorized, err := h.o.Authorize(r, body, action)
 	if err != nil {
 		return r, nil, err

@@ -84,7 +84,7 @@ type bulkFailureOutput struct {
 	At        string     `json:"at,omitempty"`
 	Code      fault.Code `json:"code"`
 	Message   string     `json:"message"`
-	// Conflict says that an undo found the thing other than the edit left it.
+	// Conflict says that somebody else has changed the thing meanwhile.
 	Conflict bool `json:"conflict,omitempty"`
 }
 

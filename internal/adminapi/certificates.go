@@ -45,9 +45,12 @@ func (h *handler) handleCertificates(mux *routes) {
 	mux.HandleFunc("GET "+Prefix+"certificates/expiring", h.read(ActionListExpiringCertificates, h.expiring))
 	mux.HandleFunc("POST "+Prefix+"ca-certificates/{caCertificateId}/revocation-list", h.importRevocationList)
 	h.handleCADeclarations(mux)
+	h.handleBirths(mux)
 	h.handleRenewals(mux)
 	h.handleApprovals(mux)
 	h.handleClaimUses(mux)
+	h.handleSuppliers(mux)
+	h.handleAllowLists(mux)
 }
 
 // Kinds of certificates in expiringOutput.
@@ -153,26 +156,44 @@ type importOutput struct {
 	Unchanged bool `json:"unchanged"`
 }
 
+// admitLong says how long a body may be. A long one is read only when its head proves
+// who sends it, and few are held at a time; release gives the place back.
+func (h *handler) admitLong(r *http.Request, longest int64) (limit int64, release func(), err error) {
+	if r.ContentLength >= 0 && r.ContentLength <= maxBody {
+		return maxBody, func() {}, nil
+	}
+	if h.o.AuthenticateHead != nil {
+		if err := h.o.AuthenticateHead(r); err != nil {
+			return 0, nil, err
+		}
+	}
+	select {
+	case h.imports <- struct{}{}:
+		return longest, func() { <-h.imports }, nil
+	default:
+		return 0, nil, fault.New(fault.Throttling, "%d long lists are being taken; try again", maxImports)
+	}
+}
+
+// takeTime lets a request that is read take longer than others: what is left of its
+// time must not end the import of a long list.
+func takeTime(w http.ResponseWriter) error {
+	control := http.NewResponseController(w)
+	if err := errors.Join(control.SetReadDeadline(time.Time{}), control.SetWriteDeadline(time.Time{})); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	return nil
+}
+
 // importRevocationList takes over an authority's list in PEM or DER. A long one
 // is read only when its head proves who sends it, and few are held at a time.
 func (h *handler) importRevocationList(w http.ResponseWriter, r *http.Request) {
-	limit := int64(maxBody)
-	if r.ContentLength < 0 || r.ContentLength > maxBody {
-		if h.o.AuthenticateHead != nil {
-			if err := h.o.AuthenticateHead(r); err != nil {
-				h.fail(w, r, err)
-				return
-			}
-		}
-		limit = maxRevocationList
-		select {
-		case h.imports <- struct{}{}:
-			defer func() { <-h.imports }()
-		default:
-			h.fail(w, r, fault.New(fault.Throttling, "%d revocation lists are being imported; try again", maxImports))
-			return
-		}
+	limit, release, err := h.admitLong(r, maxRevocationList)
+	if err != nil {
+		h.fail(w, r, err)
+		return
 	}
+	defer release()
 	r, body, err := h.enterUpTo(w, r, ActionImportRevocationList, limit)
 	if err != nil {
 		h.fail(w, r, err)
@@ -181,10 +202,7 @@ func (h *handler) importRevocationList(w http.ResponseWriter, r *http.Request) {
 	ctx := r.Context()
 	ca := r.PathValue("caCertificateId")
 	callOf(w).About(h.o.ARN(ctx, fleet.ARNCACert, ca)) //nolint:contextcheck // enter returned the same request with the actor
-	// The request is read: what is left of its time must not end the import of a
-	// long list.
-	control := http.NewResponseController(w)
-	if err := errors.Join(control.SetReadDeadline(time.Time{}), control.SetWriteDeadline(time.Time{})); err != nil && !errors.Is(err, http.ErrNotSupported) {
+	if err := takeTime(w); err != nil {
 		h.fail(w, r, err)
 		return
 	}

@@ -305,7 +305,7 @@ func (h *handler) shadowDrift(ctx context.Context, r *http.Request) (any, error)
 	}
 	out := driftsOutput{Shadows: make([]driftOutput, len(page.Drifts)), Incomplete: page.Filling}
 	for i := range page.Drifts {
-		out.Shadows[i] = drift(&page.Drifts[i], now)
+		out.Shadows[i] = shadowDrift(&page.Drifts[i], now)
 	}
 	if page.Next != "" {
 		out.NextToken = h.o.Tokens.Seal(l.account, l.operation, l.filter, page.Next, now)
@@ -313,8 +313,8 @@ func (h *handler) shadowDrift(ctx context.Context, r *http.Request) (any, error)
 	return out, nil
 }
 
-// drift encodes a shadow that differs.
-func drift(d *shadow.Drift, now time.Time) driftOutput {
+// shadowDrift encodes a shadow that differs.
+func shadowDrift(d *shadow.Drift, now time.Time) driftOutput {
 	age := func(since time.Time) int64 { return max(0, int64(now.Sub(since)/time.Second)) }
 	out := driftOutput{
 		ThingName: d.Thing, ShadowName: d.Shadow, Version: d.Version, Since: stamp(d.Since), AgeSeconds: age(d.Since), Leaves: make([]driftLeafOutput, len(d.Leaves)),

@@ -11,6 +11,7 @@ func FuzzUpload(f *testing.F) {
 	for _, seed := range []string{
 		`{"v":1,"list":"w","issuedAt":"2026-11-20T08:00:00Z","entries":[{"serial":"B7-0042","vetted":true}]}`,
 		"serial,model,vetted\nB7-1,pump,true\n", `{"serial":"B7"}` + "\n" + `{"serial":"B8"}`, "eyJhbGciOiJFZERTQSIsImtpZCI6ImsifQ.e30.c2ln", "{", "\xef\xbb\xbfserial\n\"B7\n",
+		`{"SECRET":1}`, "SECRET,serial\n1,2\n", `{"serial":"SECRET é","vetted":true}`, "serial,vetted\nSECRET,maybe\n", `{"serial":1,"batch":"SECRET"}`,
 	} {
 		f.Add([]byte(seed), "")
 		f.Add([]byte(seed), "eyJhbGciOiJFZERTQSIsImtpZCI6ImsifQ..c2ln")

@@ -21,6 +21,8 @@ const (
 	Unknown Reason = "UNKNOWN"
 	// OtherKey is a serial number whose key, by the list, is not the device's.
 	OtherKey Reason = "OTHER_KEY"
+	// KeyNeeded is a serial number for which the list has a key, when none was shown.
+	KeyNeeded Reason = "KEY_NEEDED"
 	// OtherSerial is a key whose serial number, by the list, is not the device's.
 	OtherSerial Reason = "OTHER_SERIAL"
 	// Ambiguous is a serial number that several lists have, for devices of different
@@ -41,6 +43,7 @@ const (
 var words = map[Reason]string{
 	Unknown:            "the device is on no accepted allow list",
 	OtherKey:           "the allow list has another key for this serial number",
+	KeyNeeded:          "the allow list has a key for this serial number, and none was shown",
 	OtherSerial:        "the allow list has another serial number for this key",
 	Ambiguous:          "several allow lists have this serial number, for different devices",
 	NotVetted:          "the supplier has not vetted the device",
@@ -182,7 +185,7 @@ func (s *Service) match(ctx context.Context, account fleet.Account, q Query) (*M
 		return nil, fmt.Errorf("entry of list %s: %w", at.list, err)
 	}
 	switch {
-	case m.Reason != "":
+	case m.Reason != "" && m.Reason != KeyNeeded:
 	case supplier.Status != Active:
 		m.Reason = SupplierSuspended
 	case q.Template != "" && len(supplier.Templates) > 0 && !slices.Contains(supplier.Templates, q.Template):
@@ -193,6 +196,8 @@ func (s *Service) match(ctx context.Context, account fleet.Account, q Query) (*M
 		m.Reason = NotVetted
 	case !ends.IsZero() && !s.o.Now().Before(ends):
 		m.Reason = TooLate
+	case m.Reason != "":
+		// Without its key nobody can make it a second use.
 	case m.use.State == Claimed && !m.same():
 		m.Reason = Used
 		m.OtherThing, m.OtherCertificateID = m.use.Thing, m.use.CertificateID
@@ -248,7 +253,11 @@ func (v *vault) find(ctx context.Context, m *Match) (*place, error) {
 			return at, nil
 		}
 	}
-	if at.entry.Fingerprint != "" {
+	switch {
+	case at.entry.Fingerprint == "":
+	case len(q.Fingerprints) == 0:
+		m.Reason = KeyNeeded
+	default:
 		// None of its keys is that one, or it had been found.
 		m.Reason = OtherKey
 	}

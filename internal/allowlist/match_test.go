@@ -20,7 +20,7 @@ import (
 	"github.com/muster-iot/muster/internal/store"
 )
 
-// claim lets a device join, as a registration would.
+// claim lets a device join, as a registration would; told to try again it does.
 func (r *rig) claim(q Query) (Reason, error) {
 	for {
 		m, err := r.Match(r.t.Context(), account, q)
@@ -28,7 +28,11 @@ func (r *rig) claim(q Query) (Reason, error) {
 			return "", err
 		}
 		if m.Reason == Used {
-			return Used, m.RecordDuplicate(r.t.Context())
+			err := m.RecordDuplicate(r.t.Context())
+			if fault.CodeOf(err) == fault.Throttling {
+				continue
+			}
+			return Used, err
 		}
 		if m.Reason != "" {
 			return m.Reason, nil
@@ -44,7 +48,10 @@ func (r *rig) claim(q Query) (Reason, error) {
 }
 
 // TestReasons: each reason why a device may not join, in the order in which they count.
-func TestReasons(t *testing.T) {
+func TestReasons(t *testing.T) { onEngines(t, testReasons) }
+
+func testReasons(t *testing.T, newRig func(*testing.T) *rig) {
+	t.Helper()
 	r := newRig(t)
 	f := newFactory(t, Ed25519, "line-1")
 	r.acme(f, func(s *Supplier) { s.Templates = []string{"Pumps"} })
@@ -86,11 +93,12 @@ func TestReasons(t *testing.T) {
 		"by key of several":  {with("B7-1", "x", "y", "B7-1"), ""},
 		"another's serial":   {with("B7-2", "B7-1"), OtherSerial},
 		"copied serial":      {with("B7-1", "mine"), OtherKey},
-		"no key":             {with("B7-1"), OtherKey},
+		"no key":             {with("B7-1"), KeyNeeded},
 		"other template":     {other, TemplateNotAllowed},
 		"not vetted":         {with("B7-unvetted", "B7-unvetted"), NotVetted},
 		"the day it expires": {with("B7-late", "B7-late"), ""},
 		"blocked":            {with("B7-blocked", "B7-blocked"), Blocked},
+		"blocked, no key":    {with("B7-blocked"), Blocked},
 		"two suppliers":      {with("B7-bare"), Ambiguous},
 		"with its model":     {model, ""},
 		"of one supplier":    {supplier, ""},
@@ -120,7 +128,10 @@ func TestReasons(t *testing.T) {
 // TestOneEntryOneDevice: of many that race for an entry one joins; the others are raised
 // once each. The one that has joined may come again, others may when the entry is set
 // free, and what became of an entry outlives revisions.
-func TestOneEntryOneDevice(t *testing.T) {
+func TestOneEntryOneDevice(t *testing.T) { onEngines(t, oneEntryOneDevice) }
+
+func oneEntryOneDevice(t *testing.T, newRig func(*testing.T) *rig) {
+	t.Helper()
 	r := newRig(t)
 	f := newFactory(t, Ed25519, "line-1")
 	r.acme(f, func(s *Supplier) { s.AcceptSigned = true })
@@ -212,7 +223,10 @@ func TestOneEntryOneDevice(t *testing.T) {
 }
 
 // TestChangesBetweenMatchAndClaim: a match does not outlive what it has relied upon.
-func TestChangesBetweenMatchAndClaim(t *testing.T) {
+func TestChangesBetweenMatchAndClaim(t *testing.T) { onEngines(t, changesBetweenMatchAndClaim) }
+
+func changesBetweenMatchAndClaim(t *testing.T, newRig func(*testing.T) *rig) {
+	t.Helper()
 	for name, change := range map[string]func(r *rig, f *factory) error{
 		"supplier suspended": func(r *rig, _ *factory) error {
 			_, err := r.PutSupplier(r.as("sam"), account, Supplier{ID: "acme", Status: Suspended})
@@ -272,7 +286,10 @@ func (c *cut) Commit(ctx context.Context, b store.Batch) (store.Position, error)
 // TestCutAnywhere: whichever commit of an upload, its acceptance or a deletion is the
 // last one before the process ends, the next process makes it whole: devices are
 // matched against all of a revision or against none of it.
-func TestCutAnywhere(t *testing.T) {
+func TestCutAnywhere(t *testing.T) { onEngines(t, cutAnywhere) }
+
+func cutAnywhere(t *testing.T, newRig func(*testing.T) *rig) {
+	t.Helper()
 	identity := newIdentity(t)
 	for commits := range int64(14) {
 		r := newRig(t)
@@ -341,6 +358,58 @@ func TestCutAnywhere(t *testing.T) {
 	}
 }
 
+// meddled is a store in which something happens ahead of a commit.
+type meddled struct {
+	store.Store
+
+	left  atomic.Int64
+	event func()
+}
+
+func (m *meddled) Commit(ctx context.Context, b store.Batch) (store.Position, error) {
+	if m.left.Add(-1) == -1 {
+		m.event()
+	}
+	return m.Store.Commit(ctx, b) //nolint:wrapcheck // as it is
+}
+
+// TestDeletedWhileItIsAccepted: whenever two people delete a list whose revision is
+// being accepted, nothing of it is left, and the next process has nothing to do.
+func TestDeletedWhileItIsAccepted(t *testing.T) {
+	for commits := range int64(5) {
+		r := newRig(t)
+		f := newFactory(t, Ed25519, "line-1")
+		r.acme(f, nil)
+		entries := make([]Entry, 2*commitEntries+1)
+		for i := range entries {
+			entries[i] = pump(fmt.Sprintf("B7-%04d", i))
+		}
+		if _, err := r.Upload(r.as("uma"), account, Upload{Supplier: "acme", List: "w", Body: f.seal(written(t, "w", r.now, entries...))}); err != nil {
+			t.Fatal(err)
+		}
+		engine := &meddled{Store: r.engine, event: func() {
+			for _, who := range []string{"uma", "vic"} {
+				if _, err := r.Delete(r.as(who), account, "w"); err != nil {
+					t.Error(err)
+				}
+			}
+		}}
+		engine.left.Store(commits)
+		meddling := r.over(engine, r.o.Identity)
+		if _, err := meddling.Accept(r.as("vic"), account, "w", 1, ""); fault.CodeOf(err) != fault.ResourceNotFound {
+			t.Errorf("%d commits: %v", commits, err)
+		}
+		if err := r.Resume(t.Context()); err != nil {
+			t.Errorf("%d commits: %v", commits, err)
+		}
+		for _, kind := range []string{kindUpload, kindWork, kindOriginal, kindEntry, kindSerial, kindPrint} {
+			if left := r.keys(kind); len(left) > 0 {
+				t.Errorf("%d commits: %d keys left under %s", commits, len(left), kind)
+			}
+		}
+	}
+}
+
 // keys are those of a kind.
 func (r *rig) keys(kind string) []store.Key {
 	r.t.Helper()
@@ -357,7 +426,10 @@ func (r *rig) keys(kind string) []store.Key {
 
 // TestNothingOfAListIsReadable: neither the store, nor the log of events, nor log lines
 // hold anything of a list, and another identity opens nothing.
-func TestNothingOfAListIsReadable(t *testing.T) {
+func TestNothingOfAListIsReadable(t *testing.T) { onEngines(t, nothingOfAListIsReadable) }
+
+func nothingOfAListIsReadable(t *testing.T, newRig func(*testing.T) *rig) {
+	t.Helper()
 	r := newRig(t)
 	f := newFactory(t, Ed25519, "line-1")
 	r.acme(f, nil)
@@ -422,7 +494,10 @@ func TestNothingOfAListIsReadable(t *testing.T) {
 
 // TestEntriesCannotBeMoved: a row or an entry that somebody with access to the store has
 // put in another place lets no other device in.
-func TestEntriesCannotBeMoved(t *testing.T) {
+func TestEntriesCannotBeMoved(t *testing.T) { onEngines(t, entriesCannotBeMoved) }
+
+func entriesCannotBeMoved(t *testing.T, newRig func(*testing.T) *rig) {
+	t.Helper()
 	r := newRig(t)
 	f := newFactory(t, Ed25519, "line-1")
 	r.acme(f, nil)

@@ -122,20 +122,38 @@ func (s *Service) finish(ctx context.Context, account fleet.Account, list string
 	if err != nil {
 		return Revision{}, err
 	}
-	entries, err := v.entries(ctx, list, r)
-	if err != nil {
-		return Revision{}, err
-	}
 	var l listRecord
 	if _, err := read(ctx, s.o.Store, listKey(account, list), &l); err != nil {
 		return Revision{}, err
 	}
-	if err := v.write(ctx, list, r, entries); err != nil {
-		return Revision{}, err
+	if l.Deleted != 0 {
+		return Revision{}, s.abandon(ctx, account, list, number)
+	}
+	entries, err := v.entries(ctx, list, r)
+	if err == nil {
+		err = v.write(ctx, list, r, entries)
 	}
 	var out Revision
-	err = s.change(ctx, account, func(b *batch) error { return b.current(ctx, list, number, &out) })
+	if err == nil {
+		err = s.change(ctx, account, func(b *batch) error { return b.current(ctx, list, number, &out) })
+	}
+	if fault.CodeOf(err) == fault.ResourceNotFound {
+		// It was deleted meanwhile, perhaps ahead of what was written just now.
+		err = s.abandon(ctx, account, list, number)
+	}
 	return out, err
+}
+
+// abandon ends the acceptance of a revision whose list is deleted, and says so.
+func (s *Service) abandon(ctx context.Context, account fleet.Account, list string, number int64) error {
+	if err := s.shred(ctx, account, list); err != nil {
+		return err
+	}
+	_, err := s.o.Store.Commit(ctx, store.Batch{Writes: []store.Write{{Key: workKey(account, list, number), Delete: true}}})
+	if err != nil {
+		return store.Fault(err)
+	}
+	return fault.New(fault.ResourceNotFound, "allow list %s was deleted", list)
 }
 
 // write keeps the entries of a revision with the rows by which they are found.
@@ -246,7 +264,7 @@ func (s *Service) Resume(ctx context.Context) error {
 		} else {
 			_, err = s.finish(ctx, account, list, number)
 		}
-		if err != nil {
+		if err != nil && fault.CodeOf(err) != fault.ResourceNotFound {
 			failures = append(failures, fmt.Errorf("allow list %s: %w", list, err))
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"log/slog"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -24,13 +25,32 @@ import (
 
 	"filippo.io/age"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"go.uber.org/goleak"
 
 	"github.com/muster-iot/muster/internal/event"
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/store"
 	"github.com/muster-iot/muster/internal/store/embedded"
+	"github.com/muster-iot/muster/internal/store/postgres"
+	"github.com/muster-iot/muster/internal/testkit"
 )
+
+// cluster is the PostgreSQL of this binary's tests.
+var cluster testkit.PostgresPool
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if err := cluster.Close(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	if err := goleak.Find(); code == 0 && err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
 
 const account = fleet.Account("000000000042")
 
@@ -40,7 +60,6 @@ type rig struct {
 
 	t      *testing.T
 	engine store.Store
-	files  *vfs.MemFS
 	log    *bytes.Buffer
 	mu     sync.Mutex
 	now    time.Time
@@ -60,10 +79,19 @@ func newIdentity(t *testing.T) *Identity {
 	return identity
 }
 
+// newRig is a rig over the engine that is embedded.
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	r := &rig{t: t, files: vfs.NewMem(), log: &bytes.Buffer{}, now: time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)}
-	engine, err := embedded.Open(embedded.Options{Dir: "data", FS: r.files, Logger: slog.New(slog.DiscardHandler), CacheBytes: 1 << 20, ReserveBytes: -1})
+	return newRigOver(t, func(t *testing.T) (store.Store, error) {
+		t.Helper()
+		return embedded.Open(embedded.Options{Dir: "data", FS: vfs.NewMem(), Logger: slog.New(slog.DiscardHandler), CacheBytes: 1 << 20, ReserveBytes: -1})
+	})
+}
+
+func newRigOver(t *testing.T, open func(*testing.T) (store.Store, error)) *rig {
+	t.Helper()
+	r := &rig{t: t, log: &bytes.Buffer{}, now: time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)}
+	engine, err := open(t)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,6 +103,25 @@ func newRig(t *testing.T) *rig {
 	r.engine = engine
 	r.Service = r.over(engine, newIdentity(t))
 	return r
+}
+
+// onEngines runs a test on each engine.
+func onEngines(t *testing.T, test func(*testing.T, func(*testing.T) *rig)) {
+	t.Helper()
+	t.Run("embedded", func(t *testing.T) {
+		t.Parallel()
+		test(t, newRig)
+	})
+	t.Run("postgres", func(t *testing.T) {
+		t.Parallel()
+		test(t, func(t *testing.T) *rig {
+			t.Helper()
+			return newRigOver(t, func(t *testing.T) (store.Store, error) {
+				t.Helper()
+				return postgres.Open(t.Context(), postgres.Options{URL: cluster.Get(t).Database(t), Logger: slog.New(slog.DiscardHandler)})
+			})
+		})
+	})
 }
 
 // over is a Service of the rig's over a store.

@@ -179,9 +179,6 @@ func (s *Service) PutSigningKey(ctx context.Context, account fleet.Account, supp
 	if want.From.IsZero() {
 		want.From = s.o.Now()
 	}
-	if !want.Until.IsZero() && !want.Until.After(want.From) {
-		return Supplier{}, fault.New(fault.InvalidRequest, "validTo must be after validFrom")
-	}
 	var out Supplier
 	err = s.change(ctx, account, func(b *batch) error {
 		r, err := b.supplier(ctx, supplier)
@@ -190,7 +187,12 @@ func (s *Service) PutSigningKey(ctx context.Context, account fleet.Account, supp
 		}
 		wanted := keyOfRecord{ID: want.ID, Algorithm: algorithm, PublicKey: want.PublicKey, From: want.From.UnixMilli(), Until: milliseconds(want.Until)}
 		i := slices.IndexFunc(r.Keys, func(k keyOfRecord) bool { return k.ID == want.ID })
+		if i >= 0 {
+			wanted.From = r.Keys[i].From
+		}
 		switch {
+		case wanted.Until != 0 && wanted.Until <= wanted.From:
+			return fault.New(fault.InvalidRequest, "validTo must be after validFrom")
 		case i < 0 && len(r.Keys) >= maxKeys:
 			return fault.New(fault.LimitExceeded, "a supplier has at most %d keys", maxKeys)
 		case i < 0:

@@ -19,7 +19,10 @@ import (
 
 // TestFormatsAndAlgorithms: every format with every way of signing is taken, kept bit
 // for bit, and lets its devices in.
-func TestFormatsAndAlgorithms(t *testing.T) {
+func TestFormatsAndAlgorithms(t *testing.T) { onEngines(t, formatsAndAlgorithms) }
+
+func formatsAndAlgorithms(t *testing.T, newRig func(*testing.T) *rig) {
+	t.Helper()
 	for _, algorithm := range []Algorithm{Ed25519, ES256, RS256} {
 		t.Run(string(algorithm), func(t *testing.T) {
 			r := newRig(t)
@@ -76,7 +79,10 @@ func TestFormatsAndAlgorithms(t *testing.T) {
 
 // TestRefusedUploads: what is tampered with, signed by somebody else, out of order,
 // replayed, or for somebody else is refused in words, on record, and nothing is kept.
-func TestRefusedUploads(t *testing.T) {
+func TestRefusedUploads(t *testing.T) { onEngines(t, refusedUploads) }
+
+func refusedUploads(t *testing.T, newRig func(*testing.T) *rig) {
+	t.Helper()
 	r := newRig(t)
 	f, stranger := newFactory(t, Ed25519, "line-1"), newFactory(t, Ed25519, "line-1")
 	r.acme(f, nil)
@@ -193,7 +199,10 @@ func TestRefusedUploads(t *testing.T) {
 
 // TestKeysHaveTimes: a key signs from its begin to its end, and what it is does not
 // change.
-func TestKeysHaveTimes(t *testing.T) {
+func TestKeysHaveTimes(t *testing.T) { onEngines(t, keysHaveTimes) }
+
+func keysHaveTimes(t *testing.T, newRig func(*testing.T) *rig) {
+	t.Helper()
 	r := newRig(t)
 	f := newFactory(t, ES256, "line-1")
 	r.acme(f, nil)
@@ -224,7 +233,10 @@ func TestKeysHaveTimes(t *testing.T) {
 
 // TestTwoRoles: who has uploaded a revision can neither accept nor read it, two people
 // delete a list, and each reading is on record before it.
-func TestTwoRoles(t *testing.T) {
+func TestTwoRoles(t *testing.T) { onEngines(t, twoRoles) }
+
+func twoRoles(t *testing.T, newRig func(*testing.T) *rig) {
+	t.Helper()
 	r := newRig(t)
 	f := newFactory(t, Ed25519, "line-1")
 	r.acme(f, nil)
@@ -316,7 +328,10 @@ func TestTwoRoles(t *testing.T) {
 
 // TestTenRevisions: the first original is the same after ten revisions, and the newest
 // is what devices are matched against.
-func TestTenRevisions(t *testing.T) {
+func TestTenRevisions(t *testing.T) { onEngines(t, tenRevisions) }
+
+func tenRevisions(t *testing.T, newRig func(*testing.T) *rig) {
+	t.Helper()
 	r := newRig(t)
 	f := newFactory(t, Ed25519, "line-1")
 	r.acme(f, func(s *Supplier) { s.AcceptSigned = true })
@@ -363,7 +378,10 @@ func TestTenRevisions(t *testing.T) {
 
 // TestLinks: a link lets one revision in, once, and a list that is refused does not use
 // it up.
-func TestLinks(t *testing.T) {
+func TestLinks(t *testing.T) { onEngines(t, testLinks) }
+
+func testLinks(t *testing.T, newRig func(*testing.T) *rig) {
+	t.Helper()
 	r := newRig(t)
 	f := newFactory(t, Ed25519, "line-1")
 	r.acme(f, nil)

@@ -19,6 +19,7 @@ type BulkOperation struct {
 	ClearBillingGroup     bool              `json:"clearBillingGroup,omitempty"`
 	Shadow                *BulkShadow       `json:"shadow,omitempty"`
 	Delete                *BulkDeletion     `json:"delete,omitempty"`
+	Drift                 *BulkDrift        `json:"drift,omitempty"`
 }
 
 // BulkShadow is merged into a desired state.
@@ -64,6 +65,7 @@ type BulkImage struct {
 	Attributes       map[string]*string `json:"attributes,omitempty"`
 	ThingGroups      map[string]bool    `json:"thingGroups,omitempty"`
 	Desired          json.RawMessage    `json:"desired,omitempty"`
+	Drift            []DriftDifference  `json:"drift,omitempty"`
 	Thing            *BulkThing         `json:"thing,omitempty"`
 }
 

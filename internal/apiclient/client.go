@@ -99,6 +99,9 @@ func tlsConfig(caFile string) (*tls.Config, error) {
 	return config, nil
 }
 
+// Region is what requests are signed for.
+func (c *Client) Region() string { return c.credentials.Region }
+
 // CloseIdle ends connections that nobody uses.
 func (c *Client) CloseIdle() { c.http.CloseIdleConnections() }
 

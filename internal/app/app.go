@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/muster-iot/muster/internal/account"
+	"github.com/muster-iot/muster/internal/allowlist"
 	"github.com/muster-iot/muster/internal/approval"
 	"github.com/muster-iot/muster/internal/audit"
 	"github.com/muster-iot/muster/internal/authorizer"
@@ -33,11 +34,13 @@ import (
 	"github.com/muster-iot/muster/internal/connectivity"
 	"github.com/muster-iot/muster/internal/datadir"
 	"github.com/muster-iot/muster/internal/deviceauth"
+	"github.com/muster-iot/muster/internal/drift"
 	"github.com/muster-iot/muster/internal/eventlog"
 	"github.com/muster-iot/muster/internal/function"
 	"github.com/muster-iot/muster/internal/history"
 	"github.com/muster-iot/muster/internal/index"
 	"github.com/muster-iot/muster/internal/inlet"
+	"github.com/muster-iot/muster/internal/ledger"
 	"github.com/muster-iot/muster/internal/membership"
 	"github.com/muster-iot/muster/internal/mqttapi"
 	"github.com/muster-iot/muster/internal/mqttstore"
@@ -119,12 +122,16 @@ type App struct {
 	renewals *renewal.Service
 	// approvals lets authorities decide who joins.
 	approvals *approval.Service
+	// allowLists is what suppliers have made.
+	allowLists *allowlist.Service
 	// claimUses watches what claims are used for.
 	claimUses *claimwatch.Service
 	// bootstrap tells devices where to join.
 	bootstrap *bootstrap.Service
 	// onboarding keeps plans, and what devices have come to by them.
 	onboarding *onboarding.Service
+	// ledger keeps the lives of devices.
+	ledger *ledger.Service
 	// tasks registers devices from files, which are among objects; reports serves what became of them.
 	tasks   *registrationtask.Service
 	objects objectstore.Store
@@ -140,6 +147,7 @@ type App struct {
 	api         *awsapi.Server
 	tokens      *pagetoken.Sealer
 	bulk        *bulkedit.Service
+	drift       *drift.Service
 	names       *names
 	followers   followers
 	// repairing is held by the one repair that runs.
@@ -185,6 +193,10 @@ type followers struct {
 	onboarding *eventlog.Runner
 	// claimUses sees what claims are used for.
 	claimUses *eventlog.Runner
+	// ledger sees the lives of devices.
+	ledger *eventlog.Runner
+	// quarantine sees what is a reason for one.
+	quarantine *eventlog.Runner
 	// connectivity follows connections, attachments and certificates.
 	connectivity *eventlog.Runner
 }
@@ -203,7 +215,7 @@ func New(ctx context.Context, o Options) (*App, error) {
 	a.cleanups = &cleanups{log: log.Logger}
 	steps := []func(context.Context) error{
 		a.openFolder, a.openStore, a.recordCalls, a.openKeys, a.joinDomains, a.joinRevocations, a.joinAudit,
-		a.joinSignIn, a.joinFunctions, a.joinRenewals, a.joinOnboarding, a.joinProvisioning, a.joinBootstrap, a.joinRegistrationTasks, a.joinDevicePlane, a.joinFollowers, a.joinAPI,
+		a.joinSignIn, a.joinFunctions, a.joinRenewals, a.joinOnboarding, a.joinLedger, a.joinAllowLists, a.joinProvisioning, a.joinBootstrap, a.joinRegistrationTasks, a.joinDevicePlane, a.joinFollowers, a.joinAPI,
 	}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {

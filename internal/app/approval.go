@@ -21,6 +21,7 @@ const approvalSweepEvery = time.Minute
 func (a *App) newApprovals() *approval.Service {
 	return approval.New(approval.Options{
 		Store: a.store, Functions: a.functions, People: operatorGroups{a.accounts}, Certificates: a.registry, Templates: templateAuthors{a},
+		Lists:          a.allowLists,
 		RequireBinding: a.settings.Provisioning.RequireBinding, Patience: a.settings.Provisioning.ApprovalWindow,
 		Now: now, NewID: uuid.NewString, Logger: a.component("approval"), Registerer: a.metrics,
 	})
@@ -31,6 +32,10 @@ type templateAuthors struct{ app *App }
 
 // Author implements approval.Templates.
 func (t templateAuthors) Author(ctx context.Context, of fleet.Account, template string) (string, error) {
+	if ca, ok := strings.CutPrefix(template, approval.CATarget); ok {
+		_, err := t.app.registry.DescribeCACertificate(ctx, of, ca)
+		return "", err
+	}
 	return t.app.provisioning.Author(ctx, of, template)
 }
 

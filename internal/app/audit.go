@@ -11,6 +11,7 @@ import (
 
 	"github.com/muster-iot/muster/internal/audit"
 	"github.com/muster-iot/muster/internal/eventlog"
+	"github.com/muster-iot/muster/internal/fleet"
 )
 
 // recordCalls puts the recording of calls in front of the store, before any
@@ -93,18 +94,10 @@ const settingsPatience = 10 * time.Second
 
 // checkAudit verifies the trails of all accounts.
 func (a *App) checkAudit(ctx context.Context, found func(finding)) (checked int, err error) {
-	accounts, err := a.audit.Accounts(ctx)
+	accounts, err := a.everyAccount(ctx, a.audit.Accounts)
 	if err != nil {
 		return checked, err
 	}
-	// Whoever removed a head would keep its trail from being looked at.
-	known, err := a.accounts.AllAccounts(ctx)
-	if err != nil {
-		return checked, err
-	}
-	accounts = append(append(accounts, a.settings.AccountID), known...)
-	slices.Sort(accounts)
-	accounts = slices.Compact(accounts)
 	for _, account := range accounts {
 		verdict, err := a.audit.Verify(ctx, account, nil, audit.Witness{
 			Found: func(f audit.Finding) error {
@@ -119,4 +112,20 @@ func (a *App) checkAudit(ctx context.Context, found func(finding)) (checked int,
 		checked += verdict.Records
 	}
 	return checked, nil
+}
+
+// everyAccount are those of which something tells, and all that there are: whoever
+// removed what tells of one would keep it from being looked at.
+func (a *App) everyAccount(ctx context.Context, told func(context.Context) ([]fleet.Account, error)) ([]fleet.Account, error) {
+	accounts, err := told(ctx)
+	if err != nil {
+		return nil, err
+	}
+	known, err := a.accounts.AllAccounts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	accounts = append(append(accounts, a.settings.AccountID), known...)
+	slices.Sort(accounts)
+	return slices.Compact(accounts), nil
 }

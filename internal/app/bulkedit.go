@@ -17,7 +17,7 @@ import (
 // newBulkEdits joins edits by query.
 func (a *App) newBulkEdits() *bulkedit.Service {
 	return bulkedit.New(bulkedit.Options{
-		Store: a.store, Registry: a.registry, Shadows: editedShadows{a}, Index: searched{a}, Decommissioner: a.newDecommission(),
+		Store: a.store, Registry: a.registry, Shadows: editedShadows{a}, Index: searched{a}, Drift: a.drift, Decommissioner: a.newDecommission(),
 		Tokens: a.tokens, Permit: a.permitOn,
 		PerSecond: a.settings.BulkEdit.ThingsPerSecond, RetentionAge: a.settings.BulkEdit.RetentionAge,
 		Now: now, NewID: uuid.NewString, Logger: a.component("bulkedit"), Registerer: a.metrics,

@@ -38,7 +38,7 @@ type liveSessions struct{ app *App }
 func (l liveSessions) Activity(account fleet.Account, clientID string) (connectivity.Activity, bool) {
 	found, ok := l.app.broker.Activity(account, clientID)
 	return connectivity.Activity{
-		ConnectionID: found.ConnectionID, LastPacket: found.LastPacket, LastPublish: found.LastPublish,
+		ConnectionID: found.ConnectionID, LastPacket: found.LastPacket, LastPublish: found.LastPublish, Provisioning: ok && found.Transient,
 	}, ok && found.Indexed
 }
 

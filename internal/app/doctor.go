@@ -74,6 +74,7 @@ func (a *App) checks() []check {
 		{name: "membership history", counted: "memberships", rounds: doctorRounds, run: a.checkMemberships, repair: a.repairMemberships},
 		{name: "shadow history", counted: "shadows with a history", rounds: doctorRounds, run: a.checkVersions},
 		{name: "drifts", counted: "drifts", rounds: doctorRounds, run: a.checkDrifts, repair: a.repairDrifts},
+		{name: "ledger", counted: "ledger entries", rounds: 1, run: a.checkLedger},
 		{name: "audit", counted: "audit records", rounds: 1, run: a.checkAudit},
 	}
 }
@@ -93,6 +94,15 @@ func (a *App) Doctor(ctx context.Context) (adminapi.Report, error) {
 			}
 		}
 	}
+	n, err := a.unboundTemplates(ctx, func(notice adminapi.Notice) {
+		if len(report.Notices) < maxFindings {
+			report.Notices = append(report.Notices, notice)
+		}
+	})
+	if err != nil {
+		return report, fmt.Errorf("look for provisioning templates without a binding: %w", err)
+	}
+	report.Checked["templates"] = n
 	return report, nil
 }
 

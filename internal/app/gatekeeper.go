@@ -3,6 +3,8 @@ package app
 import (
 	"context"
 	"crypto/x509"
+	"net/netip"
+	"time"
 
 	"github.com/muster-iot/muster/internal/awsapi"
 	"github.com/muster-iot/muster/internal/broker"
@@ -53,6 +55,11 @@ func (g *gatekeeper) Admit(ctx context.Context, c *broker.ConnectRequest) (broke
 		return g.admitSigned(ctx, c, opened)
 	// A certificate is no proof on a WebSocket, where AWS IoT does not look at it.
 	case isWebSocket:
+		// But one that is for provisioning comes in by that or not at all.
+		if err := g.devices.Bound(ctx, c.ServerName, c.PeerCertificate); err != nil {
+			g.devices.CustomRefused(ctx, c.Account, request, err)
+			return broker.Admission{}, err //nolint:wrapcheck // it is a fault
+		}
 		admitted, err := g.custom.Admit(ctx, c)
 		if admitted.Until.IsZero() || opened.until.Before(admitted.Until) {
 			admitted.Until, admitted.UntilReason = opened.until, broker.ReasonWebSocketExpired
@@ -96,7 +103,9 @@ func (g *gatekeeper) admitDevice(ctx context.Context, c *broker.ConnectRequest, 
 		Principal: admitted.Principal,
 		ThingName: admitted.ThingName,
 		Indexed:   admitted.Indexed,
+		Transient: admitted.Provisioning,
 		Guard:     deviceGuard{admitted.Guard},
+		Until:     admitted.Until, UntilReason: broker.ReasonServerInitiated,
 	}, nil
 }
 
@@ -195,12 +204,44 @@ func (g *signedGuard) Close() { g.opened.remove(g) }
 
 // deviceRegistry lets deviceauth ask the registry: the same answers under the
 // names that each side chose.
-type deviceRegistry struct{ *registry.Service }
+type deviceRegistry struct {
+	*registry.Service
+
+	// session is how long a connection for provisioning lasts that has no limit of
+	// its own.
+	session time.Duration
+}
 
 // Certificate implements deviceauth.Registry.
 func (d deviceRegistry) Certificate(ctx context.Context, account fleet.Account, id string) (deviceauth.Certificate, error) {
 	c, err := d.Service.Certificate(ctx, account, id)
-	return deviceauth.Certificate{ID: c.ID, ARN: c.ARN, Status: c.Status, NotAfter: c.NotAfter, PEM: c.PEM, SNIOnly: c.Mode == registry.ModeSNIOnly}, err
+	return deviceauth.Certificate{
+		ID: c.ID, ARN: c.ARN, Status: c.Status, NotAfter: c.NotAfter, PEM: c.PEM, SNIOnly: c.Mode == registry.ModeSNIOnly,
+		Boundary: d.boundaryOf(&c.Purpose),
+	}, err
+}
+
+// boundaryOf is what a purpose holds a certificate to.
+func (d deviceRegistry) boundaryOf(p *registry.Purpose) deviceauth.Boundary {
+	b := deviceauth.Boundary{Template: p.Template, Serial: p.Serial, Until: p.ReopenedUntil, Session: d.session}
+	switch {
+	case p.Purpose == registry.PurposeBirth:
+		b.Kind = deviceauth.BoundaryBirth
+	case p.Purpose == registry.PurposeClaim:
+		b.Kind = deviceauth.BoundaryClaim
+	case p.Quarantined:
+		return deviceauth.Boundary{Kind: deviceauth.BoundaryQuarantine}
+	default:
+		return deviceauth.Boundary{}
+	}
+	if p.Session > 0 {
+		b.Session = time.Duration(p.Session) * time.Second
+	}
+	for _, text := range p.Networks {
+		network, _ := netip.ParsePrefix(text) // it was checked when it was set; what cannot be read contains nothing
+		b.Networks = append(b.Networks, network)
+	}
+	return b
 }
 
 // ConnectionThing implements deviceauth.Registry.

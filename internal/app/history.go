@@ -49,7 +49,7 @@ func sessionEvent(c *presence.Connection) event.Session {
 	return event.Session{
 		ClientID: c.ClientID, SessionID: c.SessionID, ConnectionID: c.ConnectionID, Principal: c.Principal.ID, ThingName: c.ThingName,
 		IPAddress: c.IPAddress, RemoteAddr: c.RemoteAddr, LocalAddr: c.LocalAddr, Protocol: c.Protocol, Transport: c.Transport,
-		Version: c.Version, Indexed: c.Indexed, KeepAlive: c.KeepAlive, CleanSession: c.CleanSession(), SessionExpiry: c.SessionExpiry,
+		Version: c.Version, Indexed: c.Indexed, Provisioning: c.Provisioning, KeepAlive: c.KeepAlive, CleanSession: c.CleanSession(), SessionExpiry: c.SessionExpiry,
 	}
 }
 

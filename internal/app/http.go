@@ -58,6 +58,7 @@ func (a *App) joinAPI(context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.drift = a.newDrift()
 	a.bulk = a.newBulkEdits()
 	a.reports = a.reportLinks()
 	awsiot.Register(a.api, awsiot.Deps{
@@ -144,16 +145,16 @@ func (a *App) deviceHandler(listener string) http.Handler {
 		StartDrain: a.StartDrain, DrainStatus: a.drainStatus, EndDrain: a.endDrain,
 		Devices: refusals{a.devices}, Accounts: a.accounts,
 		Decommissioner: a.newDecommission(), AttributeRules: a.registry,
-		Certificates: a.registry, Recorder: a.recorder, Audit: a.audit,
+		Certificates: a.registry, Births: a.registry, Recorder: a.recorder, Audit: a.audit,
 		Policies: policyLint{a.registry, a.devices}, FleetIndex: fleetIndex{a},
 		Memberships: a.memberships, WhyMember: a.whyMember,
 		Connectivity: a.connectivity, ShadowHistory: shadowVersions{a.versions, a}, Drifts: drifts{a},
 		History: a.history, Tokens: a.tokens, Account: callerAccount, Now: now,
-		BulkEdits: a.bulk, Templates: a.provisioning, Renewals: a.renewals, Approvals: a.approvals, ClaimUses: a.claimUses, Bootstrap: a.bootstrap,
-		Plans: a.onboarding, Onboarding: onboardedDevices{a.onboarding, a},
+		BulkEdits: a.bulk, Templates: a.provisioning, Renewals: a.renewals, Approvals: a.approvals, ClaimUses: a.claimUses, AllowLists: a.allowLists, Bootstrap: a.bootstrap,
+		Plans: a.onboarding, Onboarding: onboardedDevices{a.onboarding, a}, Ledger: a.ledger, Promises: a.drift,
 		Importer: a.registry, Exporter: a.registry, Permit: a.permit, ARN: a.callerARN,
 	})
-	mqtt, buckets := a.webSocketHandler(listener), a.bucketHandler()
+	mqtt, buckets, uploads := a.webSocketHandler(listener), a.bucketHandler(), adminapi.UploadLinks(a.allowLists)
 	served := a.bootstrapHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case awsapi.SignedForS3(r):
@@ -169,6 +170,8 @@ func (a *App) deviceHandler(listener string) http.Handler {
 			a.revocations.ServeHTTP(w, r)
 		case strings.HasPrefix(r.URL.Path, awsiot.ReportPath):
 			a.reports.ServeHTTP(w, r)
+		case strings.HasPrefix(r.URL.Path, adminapi.UploadLinkPrefix):
+			uploads.ServeHTTP(w, r)
 		case strings.HasPrefix(r.URL.Path, adminapi.Prefix):
 			admin.ServeHTTP(w, r)
 		default:

@@ -8,6 +8,7 @@ import (
 	"github.com/muster-iot/muster/internal/event"
 	"github.com/muster-iot/muster/internal/onboarding"
 	"github.com/muster-iot/muster/internal/provisioning"
+	"github.com/muster-iot/muster/internal/registry"
 	"github.com/muster-iot/muster/internal/store"
 )
 
@@ -84,6 +85,11 @@ func TestOnboarding(t *testing.T) {
 			}
 		}
 		return len(failed) == 1 && failed[0].Predicate == "thingName:other" && failed[0].Thing == "pump-7"
+	})
+	s.eventually("its quarantine", func() bool {
+		held, err := s.registry.ListQuarantined(t.Context(), s.account, registry.Page{Limit: 10})
+		s.need(err)
+		return len(held.Items) == 1 && held.Items[0].Thing == "pump-7" && held.Items[0].By == "onboarding" && strings.Contains(held.Items[0].Reason, "thingName:other")
 	})
 	d := state(s)
 	var results []string

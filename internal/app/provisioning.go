@@ -11,6 +11,7 @@ import (
 	"github.com/muster-iot/muster/internal/certprovider"
 	"github.com/muster-iot/muster/internal/claimwatch"
 	"github.com/muster-iot/muster/internal/function"
+	"github.com/muster-iot/muster/internal/onboarding"
 	"github.com/muster-iot/muster/internal/provisioning"
 )
 
@@ -37,7 +38,7 @@ func (a *App) joinProvisioning(context.Context) error {
 	a.approvals = a.newApprovals()
 	a.claimUses = claimwatch.New(claimwatch.Options{Store: a.store, Now: now, Registerer: a.metrics})
 	a.provisioning, err = provisioning.New(provisioning.Options{
-		Store: a.store, Registry: a.registry, Region: a.settings.Region, Functions: a.functions, Signer: a.providers, Renewals: a.renewals, Gate: a.approvals, Now: now, NewID: uuid.NewString,
+		Store: a.store, Registry: a.registry, Region: a.settings.Region, Functions: a.functions, Signer: a.providers, Renewals: a.renewals, Facts: manufacture{a.onboarding}, Gate: a.approvals, Now: now, NewID: uuid.NewString,
 		Limits: provisioning.Limits{
 			ClaimRate: a.settings.Provisioning.ClaimRate, ClaimOutstanding: a.settings.Provisioning.ClaimOutstanding,
 			TemplateVersions: maxTemplateVersions,
@@ -48,9 +49,24 @@ func (a *App) joinProvisioning(context.Context) error {
 	return err
 }
 
+// manufacture is what was announced of devices.
+type manufacture struct{ *onboarding.Service }
+
+// Announced implements provisioning.Facts.
+func (m manufacture) Announced(ctx context.Context, of accountID, n provisioning.Newcomer) (attributes map[string]string, typeName string, err error) {
+	return m.Service.Announced(ctx, of, onboarding.Newcomer{
+		Template: n.Template, Authority: n.CA, Thing: n.Thing.Name, TypeName: n.Thing.TypeName, Attributes: n.Thing.Attributes,
+		CertificateID: n.CertificateID, ClientID: n.ClientID,
+	})
+}
+
 // sweepPending deletes what no device came back for.
 func (a *App) sweepPending(ctx context.Context) error {
 	return a.provisioning.Sweep(ctx, pendingSweepEvery, func(err error) {
 		a.component("provisioning").ErrorContext(ctx, "certificates that nobody came back for are not deleted", slog.Any("err", err))
 	})
 }
+
+// birthSession is how long a connection for provisioning lasts at most unless its
+// certificate says something else.
+const birthSession = 15 * time.Minute

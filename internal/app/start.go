@@ -16,6 +16,7 @@ import (
 	"github.com/muster-iot/muster/internal/mqttapi"
 	"github.com/muster-iot/muster/internal/mqttstore"
 	"github.com/muster-iot/muster/internal/presence"
+	"github.com/muster-iot/muster/internal/quarantine"
 	"github.com/muster-iot/muster/internal/registry"
 	"github.com/muster-iot/muster/internal/store"
 	"github.com/muster-iot/muster/internal/topic"
@@ -37,7 +38,7 @@ const (
 func (a *App) joinDevicePlane(context.Context) error {
 	var err error
 	a.devices, err = deviceauth.New(deviceauth.Options{
-		Registry: deviceRegistry{a.registry}, Region: a.settings.Region, Account: a.names.of, Named: a.names.named,
+		Registry: deviceRegistry{a.registry, birthSession}, Region: a.settings.Region, Account: a.names.of, Named: a.names.named,
 		AllowAnonymous: a.settings.MQTTInsecureAddr != "",
 		Disconnect: func(of fleet.Account, certificateID string) {
 			a.broker.DisconnectPrincipal(of, certificateID, broker.ReasonAuthError)
@@ -46,6 +47,10 @@ func (a *App) joinDevicePlane(context.Context) error {
 		Connected: func(of fleet.Account, clientID string) (string, bool) {
 			c, ok := a.broker.Connection(of, clientID)
 			return c.Principal.ID, ok && c.Principal.ID != ""
+		},
+		Holds: func(of fleet.Account, clientID string) (string, bool) {
+			c, ok := a.broker.Connection(of, clientID)
+			return c.Principal.ID, ok && c.Connected
 		},
 		Introduce: func(ctx context.Context, who deviceauth.Stranger) string {
 			return a.provisioning.Introduce(ctx, who.Account, registry.Newcomer{Certificate: who.Certificate, Named: who.Named}, who.Registered)
@@ -107,7 +112,7 @@ func session(s *broker.SessionInfo) presence.Session {
 	return presence.Session{
 		Account: s.Account, ClientID: s.ClientID, SessionID: s.SessionID, ConnectionID: s.ConnectionID, Principal: s.Principal, ThingName: s.ThingName,
 		RemoteAddr: s.RemoteAddr, IPAddress: s.RemoteIP, LocalAddr: s.LocalAddr, Protocol: protocol(s.Version), Transport: string(s.Transport),
-		Indexed: s.Indexed, KeepAlive: int(s.KeepAlive), SessionExpiry: int64(s.SessionExpiry),
+		Indexed: s.Indexed, Provisioning: s.Transient, KeepAlive: int(s.KeepAlive), SessionExpiry: int64(s.SessionExpiry),
 	}
 }
 
@@ -190,6 +195,8 @@ func (a *App) joinFollowers(context.Context) error {
 		{&a.followers.renewals, a.renewalConsumer()},
 		{&a.followers.onboarding, a.onboardingConsumer()},
 		{&a.followers.claimUses, eventlog.Consumer{Name: "claim-uses", Durable: a.claimUses.Apply}},
+		{&a.followers.ledger, a.ledgerConsumer()},
+		{&a.followers.quarantine, eventlog.Consumer{Name: "quarantine", Durable: quarantine.New(a.registry).Apply}},
 	}
 	for _, c := range consumers {
 		runner, err := eventlog.NewRunner(c.consumer, eventlog.Options{Store: a.store, Now: now, Logger: a.component("eventlog"), Registerer: a.metrics})
@@ -229,7 +236,10 @@ func (a *App) Start(ctx context.Context) error {
 		part{"renewals", a.renewals.Run},
 		part{"onboarding follower", a.followers.onboarding.Run},
 		part{"claim uses follower", a.followers.claimUses.Run},
+		part{"quarantine follower", a.followers.quarantine.Run},
 		part{"onboarding", a.onboarding.Run},
+		part{"ledger follower", a.followers.ledger.Run},
+		part{"ledger", a.ledger.Run},
 		part{"revocation list follower", a.followers.crl.Run},
 		part{"history retention", a.history.Run},
 		part{"cut connections", endCut},
@@ -254,6 +264,7 @@ func (a *App) Start(ctx context.Context) error {
 		part{"stored sessions", a.keeper.Run},
 		part{"bulk edits", a.bulk.Run},
 		part{"approvals", a.sweepApprovals},
+		part{"allow lists", a.resumeAllowLists},
 		part{"registration tasks", a.tasks.Run},
 		part{"uploads", a.sweepUploads},
 		part{"introductions", a.provisioning.RunIntroductions},

@@ -518,3 +518,27 @@ func TestChangesMeanwhile(t *testing.T) {
 		t.Errorf("a pass of a binding that is gone: %v", err)
 	}
 }
+
+// A pass says why: the rule, the functions, or the people of a request.
+func TestPassSaysWhy(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, true)
+	why := func(c provisioning.Candidate, want event.ProvisioningEvidence) {
+		t.Helper()
+		pass, err := r.Decide(t.Context(), c)
+		if err != nil || len(pass.Evidence) != 1 || pass.Evidence[0] != want {
+			t.Errorf("%+v, %v, want %+v", pass.Evidence, err, want)
+		}
+	}
+	r.bind(Binding{Rule: AnyOf, Authorities: []string{"a"}, AutoApproveIf: "parameters.SerialNumber:1"})
+	why(device(1), event.ProvisioningEvidence{Kind: event.EvidenceRule, Ref: "template T", Detail: "its rule lets the device in unasked"})
+	r.bind(Binding{Rule: AllOf, Authorities: []string{"a", "b"}})
+	id := r.wait(device(2))
+	r.vote("ann", id, Yes)
+	r.vote("ben", id, Yes)
+	arn := func(who string) string { return fleet.ActorFrom(r.as(who)).Principal.ARN }
+	why(device(2), event.ProvisioningEvidence{Kind: event.EvidenceApproval, Ref: id, Detail: "a by " + arn("ann") + ", b by " + arn("ben")})
+	r.bind(Binding{Rule: KOfN, K: 1, Authorities: []string{"f1", "f2"}})
+	r.answers["f1"], r.answers["f2"] = `{"verdict":"DENIED"}`, `{"verdict":"APPROVED","reason":"words"}`
+	why(device(3), event.ProvisioningEvidence{Kind: event.EvidenceApproval, Ref: "template T", Detail: "f2"})
+}

@@ -25,8 +25,14 @@ const (
 	KOfN  Rule = "K_OF_N"
 )
 
-// Binding says who decides about the devices of a template.
+// CATarget begins what a binding is of when it is of an authority: its certificate id
+// follows. It decides about devices under the authority whose template has no binding,
+// or that have no template.
+const CATarget = "ca:"
+
+// Binding says who decides about the devices of a template, or of an authority.
 type Binding struct {
+	// Template is its name, or CATarget with the id of a CA certificate.
 	Template string
 	Rule     Rule
 	// K is how many of the authorities must say yes, for KOfN.

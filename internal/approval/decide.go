@@ -41,20 +41,18 @@ func (s *Service) Decide(ctx context.Context, c provisioning.Candidate) (provisi
 }
 
 func (s *Service) decide(ctx context.Context, c provisioning.Candidate) (provisioning.Pass, error) {
-	var binding bindingRecord
-	version, err := read(ctx, s.o.Store, bindingKey(c.Account, c.Template), &binding)
+	binding, err := s.bound(ctx, &c)
 	if err != nil {
 		return provisioning.Pass{}, err
 	}
-	if version == 0 {
-		return provisioning.Pass{}, s.unbound(c.Template)
+	if binding.version == 0 {
+		return provisioning.Pass{}, s.unbound(binding.target)
 	}
-	binding.version = version
 	if err := s.admissible(&binding, &c); err != nil {
 		return provisioning.Pass{}, err
 	}
 	var of ofRecord
-	if _, err := read(ctx, s.o.Store, ofKey(c.Account, c.CertificateID, c.Template), &of); err != nil {
+	if _, err := read(ctx, s.o.Store, ofKey(c.Account, c.CertificateID, binding.target), &of); err != nil {
 		return provisioning.Pass{}, err
 	}
 	if of.ID != "" {
@@ -71,6 +69,36 @@ func (s *Service) decide(ctx context.Context, c provisioning.Candidate) (provisi
 	return s.ask(ctx, &binding, &c)
 }
 
+// bound is the binding that decides about a device: its template's, else that of the
+// authority that its certificate comes under. It has no version when there is none.
+func (s *Service) bound(ctx context.Context, c *provisioning.Candidate) (binding bindingRecord, err error) {
+	var targets []string
+	if c.Template != "" {
+		targets = append(targets, c.Template)
+	}
+	if c.CA != "" {
+		targets = append(targets, CATarget+c.CA)
+	}
+	for _, target := range targets {
+		if binding.version, err = read(ctx, s.o.Store, bindingKey(c.Account, target), &binding); err != nil || binding.version != 0 {
+			binding.target = target
+			return binding, err
+		}
+	}
+	if len(targets) > 0 {
+		binding.target = targets[0]
+	}
+	return binding, nil
+}
+
+// named is what a binding is of, in words.
+func named(target string) string {
+	if id, ok := strings.CutPrefix(target, CATarget); ok {
+		return "CA certificate " + id
+	}
+	return "template " + target
+}
+
 // refusal is the fault for a device that may not join.
 func refusal(format string, args ...any) error {
 	return fault.New(fault.Forbidden, format, args...)
@@ -79,10 +107,10 @@ func refusal(format string, args ...any) error {
 // admissible refuses what no authority can let in.
 func (s *Service) admissible(binding *bindingRecord, c *provisioning.Candidate) error {
 	if len(binding.Claims) > 0 && !slices.Contains(binding.Claims, c.ClaimID) {
-		return provisioning.Misused(event.ClaimOtherTemplate, "the claim is not one of those that template %q is bound to", c.Template)
+		return provisioning.Misused(event.ClaimOtherTemplate, "the claim is not one of those that %s is bound to", named(binding.target))
 	}
 	if len(binding.Networks) > 0 && !within(binding.Networks, c.Address) {
-		return provisioning.Misused(event.ClaimOtherNetwork, "devices of template %q do not come from this network", c.Template)
+		return provisioning.Misused(event.ClaimOtherNetwork, "devices of %s do not come from this network", named(binding.target))
 	}
 	if binding.From != binding.Until {
 		now := s.o.Now().UTC()
@@ -92,7 +120,7 @@ func (s *Service) admissible(binding *bindingRecord, c *provisioning.Candidate) 
 			inside = minute >= binding.From || minute < binding.Until
 		}
 		if !inside {
-			return provisioning.Misused(event.ClaimAtOtherTime, "devices of template %q do not join at this time of the day", c.Template)
+			return provisioning.Misused(event.ClaimAtOtherTime, "devices of %s do not join at this time of the day", named(binding.target))
 		}
 	}
 	return nil
@@ -127,7 +155,7 @@ func (s *Service) remembered(binding *bindingRecord, c *provisioning.Candidate, 
 	case Pending:
 		return pass, true, provisioning.Waits(r.ID)
 	case Approved:
-		return s.pass(binding, c, r.ID, r.Lists), true, nil
+		return s.pass(binding, c, r.ID, r.Lists, evidence(binding, r.Lists, r.Votes, r.ID)), true, nil
 	case Denied:
 		return pass, true, refusal("request %s was denied", r.ID)
 	case Expired, Used:
@@ -149,14 +177,15 @@ func (s *Service) ask(ctx context.Context, binding *bindingRecord, c *provisioni
 	// A list is a check and nobody's word: where all must say yes, no query says it in
 	// the place of one.
 	if binding.AutoIf != "" && (binding.Rule != AllOf || len(listed) == len(looked)) && holds(binding.AutoIf, c, listed) {
-		return s.pass(binding, c, "", listed), nil
+		rule := event.ProvisioningEvidence{Kind: event.EvidenceRule, Ref: named(binding.target), Detail: "its rule lets the device in unasked"}
+		return s.pass(binding, c, "", listed, append(evidence(binding, listed, nil, ""), rule)), nil
 	}
 	request := Request{
-		ID: "apr_" + s.o.NewID(), Template: c.Template, Version: c.Version, Method: string(c.Method), CertificateID: c.CertificateID, ClaimID: c.ClaimID, ClientID: c.ClientID,
+		ID: "apr_" + s.o.NewID(), Template: binding.target, Version: c.Version, Method: string(c.Method), CertificateID: c.CertificateID, ClaimID: c.ClaimID, ClientID: c.ClientID,
 		Address: c.Address, Thing: c.Thing, Parameters: c.Parameters, Received: s.o.Now(), Lists: listed,
 	}
 	request.Expires = request.Received.Add(time.Duration(binding.Patience) * time.Millisecond)
-	author, err := s.o.Templates.Author(ctx, c.Account, c.Template)
+	author, err := s.o.Templates.Author(ctx, c.Account, binding.target)
 	if err != nil {
 		return provisioning.Pass{}, err //nolint:wrapcheck // coded
 	}
@@ -171,7 +200,7 @@ func (s *Service) ask(ctx context.Context, binding *bindingRecord, c *provisioni
 	}
 	switch tally(binding, request.Votes, people(asked), author) {
 	case Yes:
-		return s.pass(binding, c, "", listed), nil
+		return s.pass(binding, c, "", listed, evidence(binding, listed, request.Votes, "")), nil
 	case No:
 		return provisioning.Pass{}, fault.Wrap(fault.Forbidden, errors.New(reasons(request.Votes)), "The authorities do not let the device in")
 	case Abstain:
@@ -193,18 +222,55 @@ func reasons(votes []Vote) string {
 	return strings.Join(words, "; ")
 }
 
+// approvers names the authorities that said yes, and who spoke for them.
+func approvers(votes []Vote) string {
+	var who []string
+	for _, v := range votes {
+		switch {
+		case v.Verdict != Yes:
+		case v.By == "":
+			who = append(who, v.Authority)
+		default:
+			who = append(who, v.Authority+" by "+v.By)
+		}
+	}
+	return strings.Join(who, ", ")
+}
+
+// evidence is what speaks for a device that is let in: lists that have it, and people
+// and functions that said yes, in a request or at once.
+func evidence(binding *bindingRecord, listed []Listed, votes []Vote, request string) []event.ProvisioningEvidence {
+	var all []event.ProvisioningEvidence
+	lists := map[string]bool{}
+	for _, l := range listed {
+		lists[l.Authority] = true
+		all = append(all, event.ProvisioningEvidence{
+			Kind: event.EvidenceList, Ref: fmt.Sprintf("revision %d of allow list %s", l.Revision, l.List), Detail: "found by " + strings.ToLower(string(l.Match)),
+		})
+	}
+	others := slices.DeleteFunc(slices.Clone(votes), func(v Vote) bool { return lists[v.Authority] })
+	if who := approvers(others); who != "" {
+		ref := named(binding.target)
+		if request != "" {
+			ref = request
+		}
+		all = append(all, event.ProvisioningEvidence{Kind: event.EvidenceApproval, Ref: ref, Detail: who})
+	}
+	return all
+}
+
 // wait keeps a request, and its certificate for as long.
 func (s *Service) wait(ctx context.Context, c *provisioning.Candidate, r *Request) error {
 	b := &batch{reader: s.o.Store}
 	var of ofRecord
-	if _, err := b.load(ctx, ofKey(c.Account, c.CertificateID, c.Template), &of); err != nil {
+	if _, err := b.load(ctx, ofKey(c.Account, c.CertificateID, r.Template), &of); err != nil {
 		return err
 	}
 	b.move(c.Account, r, Pending)
 	if err := b.save(c.Account, r, nil); err != nil {
 		return err
 	}
-	if err := b.put(ofKey(c.Account, c.CertificateID, c.Template), ofRecord{Schema: schemaVersion, ID: r.ID}); err != nil {
+	if err := b.put(ofKey(c.Account, c.CertificateID, r.Template), ofRecord{Schema: schemaVersion, ID: r.ID}); err != nil {
 		return err
 	}
 	return s.o.Certificates.Prolong(ctx, c.Account, c.CertificateID, r.Expires, b.Batch) //nolint:wrapcheck // coded
@@ -212,24 +278,26 @@ func (s *Service) wait(ctx context.Context, c *provisioning.Candidate, r *Reques
 
 // pass lets a device in: its place in the day's quota is taken, and its request used
 // up, in the commit of the registration, and so is its entry in lists.
-func (s *Service) pass(binding *bindingRecord, c *provisioning.Candidate, request string, listed []Listed) provisioning.Pass {
-	return provisioning.Pass{Join: func(ctx context.Context) (store.Batch, error) {
+func (s *Service) pass(
+	binding *bindingRecord, c *provisioning.Candidate, request string, listed []Listed, why []event.ProvisioningEvidence,
+) provisioning.Pass {
+	return provisioning.Pass{Evidence: why, Join: func(ctx context.Context) (store.Batch, error) {
 		b := &batch{reader: s.o.Store}
 		var now bindingRecord
-		if _, err := b.load(ctx, bindingKey(c.Account, c.Template), &now); err != nil {
+		if _, err := b.load(ctx, bindingKey(c.Account, binding.target), &now); err != nil {
 			return store.Batch{}, err
 		}
 		if b.Expect[0].Version != binding.version {
-			return store.Batch{}, fault.New(fault.Throttling, "Others decide about the devices of template %q now; try again", c.Template)
+			return store.Batch{}, fault.New(fault.Throttling, "Others decide about the devices of %s now; try again", named(binding.target))
 		}
 		if binding.Quota > 0 {
-			k := quotaKey(c.Account, c.Template, s.o.Now())
+			k := quotaKey(c.Account, binding.target, s.o.Now())
 			var quota quotaRecord
 			if _, err := b.load(ctx, k, &quota); err != nil {
 				return store.Batch{}, err
 			}
 			if quota.Joined >= binding.Quota {
-				return store.Batch{}, provisioning.Misused(event.ClaimOverQuota, "%d devices of template %q have joined today, the most allowed", quota.Joined, c.Template)
+				return store.Batch{}, provisioning.Misused(event.ClaimOverQuota, "%d devices of %s have joined today, the most allowed", quota.Joined, named(binding.target))
 			}
 			if err := b.put(k, quotaRecord{Schema: schemaVersion, Joined: quota.Joined + 1}); err != nil {
 				return store.Batch{}, err

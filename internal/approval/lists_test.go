@@ -222,3 +222,30 @@ func TestListsInRules(t *testing.T) {
 		}
 	}
 }
+
+// TestAuthorityIsBound: a binding of an authority decides about devices under it that
+// have no template, or one without a binding.
+func TestAuthorityIsBound(t *testing.T) {
+	r := newRig(t, true)
+	r.listed("acme", "w47", "1,true,", "2,true,", "3,true,")
+	ca := strings.Repeat("a", 64)
+	_, err := r.PutAuthority(r.as("boss"), account, Authority{ID: "lists", Kind: AllowList, SerialParameter: "AWS::IoT::Certificate::CommonName"})
+	r.need(err)
+	_, err = r.PutBinding(r.as("boss"), account, Binding{Template: CATarget + ca, Rule: AllOf, Authorities: []string{"lists"}, DailyQuota: 2})
+	r.need(err)
+	under := func(n int, template string) provisioning.Candidate {
+		c := device(n)
+		c.Template, c.CA, c.ClaimID, c.Method = template, ca, "", event.ProvisioningJITP
+		c.Parameters = map[string]string{"AWS::IoT::Certificate::CommonName": fmt.Sprint(n)}
+		return c
+	}
+	r.in(under(1, ""))
+	r.out(under(9, ""), "on no accepted allow list")
+	r.in(under(2, "unbound"))
+	r.out(under(3, ""), "2 devices of CA certificate "+ca+" have joined today")
+	other := under(3, "")
+	other.CA = strings.Repeat("b", 64)
+	r.out(other, "nobody is bound to decide about devices of CA certificate bbb")
+	r.bind(Binding{Rule: AllOf, Authorities: []string{"a"}})
+	r.wait(under(3, "T"))
+}

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/muster-iot/muster/internal/event"
-	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/store"
 )
@@ -37,9 +36,6 @@ const schemaVersion = 1
 
 // plainRow is the value of a row.
 const plainRow = `{"v":1}`
-
-// maxAttempts bounds how often a command decides again after a race.
-const maxAttempts = 16
 
 // authorityRecord is the stored form of an authority.
 type authorityRecord struct {
@@ -70,8 +66,9 @@ type bindingRecord struct {
 	Created  int64       `json:"created"`
 	Modified int64       `json:"modified"`
 	By       fleet.Actor `json:"by"`
-	// version is the record's.
+	// version is the record's, target what it is of.
 	version uint64
+	target  string
 }
 
 // quotaRecord counts who has joined on a day.
@@ -175,22 +172,14 @@ func (b *batch) emit(e event.Event) { b.Events = append(b.Events, event.Envelope
 
 // change runs a command until its batch commits or its decision is an error.
 func (s *Service) change(ctx context.Context, account fleet.Account, command func(b *batch) error) error {
-	for range maxAttempts {
+	return store.Attempt(ctx, s.o.Store, func(ctx context.Context) (store.Batch, error) {
 		b := &batch{reader: s.o.Store}
 		if err := command(b); err != nil {
-			return err
-		}
-		if len(b.Writes) == 0 && len(b.Events) == 0 {
-			return nil
+			return store.Batch{}, err
 		}
 		for i := range b.Events {
 			b.Events[i].Account, b.Events[i].At, b.Events[i].Actor = account, s.o.Now(), fleet.ActorFrom(ctx)
 		}
-		_, err := s.o.Store.Commit(ctx, b.Batch)
-		if errors.Is(err, store.ErrConflict) {
-			continue
-		}
-		return store.Fault(err)
-	}
-	return fault.New(fault.Throttling, "Too many concurrent changes of the same resource; try again")
+		return b.Batch, nil
+	})
 }

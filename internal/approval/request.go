@@ -179,7 +179,7 @@ func (s *Service) Vote(ctx context.Context, account fleet.Account, c VoteCommand
 			return err
 		}
 		if !found {
-			return fault.New(fault.InvalidRequest, "template %s has no binding any more: nobody decides about its devices", r.Template)
+			return fault.New(fault.InvalidRequest, "%s has no binding any more: nobody decides about its devices", named(r.Template))
 		}
 		asked, err := s.asked(ctx, account, &binding)
 		if err != nil {

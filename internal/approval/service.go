@@ -38,7 +38,8 @@ type Certificates interface {
 // Templates knows the provisioning templates.
 type Templates interface {
 	// Author returns the ARN of who has made or last changed a template, empty when
-	// nobody knows, and a fault when there is no such template.
+	// nobody knows, and a fault when there is no such template. Of a CATarget it is
+	// empty, and a fault when there is no such authority.
 	Author(ctx context.Context, account fleet.Account, template string) (string, error)
 }
 

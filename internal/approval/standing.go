@@ -21,13 +21,12 @@ type Standing struct {
 // device's alone, and its requests are looked for among the newest of the template;
 // those of others are nothing to it.
 func (s *Service) Standing(ctx context.Context, c provisioning.Candidate, own bool) (Standing, error) {
-	var binding bindingRecord
-	version, err := read(ctx, s.o.Store, bindingKey(c.Account, c.Template), &binding)
+	binding, err := s.bound(ctx, &c)
 	if err != nil {
 		return Standing{}, err
 	}
-	if version == 0 {
-		return Standing{}, s.unbound(c.Template)
+	if binding.version == 0 {
+		return Standing{}, s.unbound(binding.target)
 	}
 	if err := s.admissible(&binding, &c); err != nil || !own {
 		return Standing{Bound: true}, err
@@ -55,11 +54,10 @@ func (s *Service) newestOf(ctx context.Context, account fleet.Account, template,
 	return Request{}, nil
 }
 
-// unbound refuses devices of a template that nobody is bound to, where that is
-// demanded.
-func (s *Service) unbound(template string) error {
+// unbound refuses devices of what nobody is bound to, where that is demanded.
+func (s *Service) unbound(target string) error {
 	if !s.o.RequireBinding {
 		return nil
 	}
-	return refusal("nobody is bound to decide about devices of template %q, and provisioning.require-binding is on", template)
+	return refusal("nobody is bound to decide about devices of %s, and provisioning.require-binding is on", named(target))
 }

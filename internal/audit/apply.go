@@ -270,6 +270,9 @@ func unasked(env *event.Envelope) bool {
 		event.ProvisioningPlanChanged, event.OnboardingChanged, event.OnboardingCriteriaFailed,
 		event.ClaimMisused, event.ClaimMisuseSettled,
 		event.SupplierChanged, event.AllowListChanged, event.AllowListRead, event.AllowListEntryChanged, event.DuplicateSerial,
+		event.RogueDevice, event.LedgerAnchored,
+		event.PromiseSettled,
+		event.CertificatePurposeChanged, event.BirthCertificateChanged, event.BirthCertificateMisused, event.ThingQuarantined, event.ThingReleased,
 		event.BootstrapAssignmentChanged, event.BootstrapAnswered, event.BootstrapRefused:
 		return true
 	default:

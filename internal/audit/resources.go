@@ -146,6 +146,8 @@ func resourcesOfEvent(scope fleet.Scope, e event.Event) []string { //nolint:gocy
 		return named(scope, map[string]string{fleet.ARNThing: v.Thing})
 	case event.OnboardingCriteriaFailed:
 		return named(scope, map[string]string{fleet.ARNThing: v.Thing, fleet.ARNCertificate: v.CertificateID})
+	case event.PromiseSettled:
+		return named(scope, map[string]string{fleet.ARNProvisioningTemplate: v.Template, fleet.ARNThing: v.Thing})
 	case event.ClaimMisused:
 		return named(scope, map[string]string{
 			fleet.ARNProvisioningTemplate: v.Template, fleet.ARNCertificate: v.ClaimID,
@@ -169,6 +171,20 @@ func resourcesOfEvent(scope fleet.Scope, e event.Event) []string { //nolint:gocy
 		return append([]string{scope.ARN(fleet.ARNCertificate, v.CertificateID)}, named(of, map[string]string{fleet.ARNProvisioningTemplate: v.Template})...)
 	case event.BootstrapRefused:
 		return []string{scope.ARN(fleet.ARNCertificate, v.CertificateID)}
+	case event.RogueDevice:
+		return named(scope, map[string]string{
+			fleet.ARNProvisioningTemplate: v.Template, fleet.ARNThing: v.Thing, fleet.ARNCertificate: v.CertificateID,
+		})
+	case event.CertificatePurposeChanged:
+		return arn(fleet.ARNCertificate, v.CertificateID)
+	case event.BirthCertificateChanged:
+		return named(scope, map[string]string{fleet.ARNThing: v.Thing, fleet.ARNCertificate: v.CertificateID})
+	case event.BirthCertificateMisused:
+		return named(scope, map[string]string{fleet.ARNThing: v.Thing, fleet.ARNCertificate: v.CertificateID})
+	case event.ThingQuarantined:
+		return arn(fleet.ARNThing, v.Thing)
+	case event.ThingReleased:
+		return arn(fleet.ARNThing, v.Thing)
 	case event.OperatorChanged:
 		if v.Kind == event.OperatorSession {
 			return nil
@@ -180,7 +196,7 @@ func resourcesOfEvent(scope fleet.Scope, e event.Event) []string { //nolint:gocy
 		event.DeviceConnected, event.DeviceDisconnected, event.ConnectRefused, event.SubscriptionsChanged,
 		event.APICalled, event.ConfigurationChanged, event.IndexingConfigurationChanged,
 		event.ConnectivityStateChanged, event.ConnectivitySettingsChanged, event.LatencyMeasured, event.BulkEditChanged,
-		event.RegistrationTaskChanged, event.ApprovalAuthorityChanged, event.ProvisioningPlanChanged:
+		event.RegistrationTaskChanged, event.ApprovalAuthorityChanged, event.ProvisioningPlanChanged, event.LedgerAnchored:
 		// They are about the account, or about a connection.
 	}
 	return nil

@@ -7,7 +7,6 @@ import (
 	"fmt"
 
 	"github.com/muster-iot/muster/internal/event"
-	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/store"
 )
@@ -70,9 +69,6 @@ func read(ctx context.Context, r store.Reader, k store.Key, to any, schema *int)
 	return found.Version, nil
 }
 
-// maxAttempts bounds how often a command decides again after a race.
-const maxAttempts = 16
-
 // attempt is one try of a command on an account's authorizers: both records
 // are expected as they were read.
 type attempt struct {
@@ -87,27 +83,19 @@ type attempt struct {
 // change runs a command until its batch commits, its decision is an error, or
 // too many others were faster. What it emits carries the context's actor.
 func (s *Service) change(ctx context.Context, account fleet.Account, name string, command func(a *attempt) error) error {
-	for range maxAttempts {
+	return store.Attempt(ctx, s.store, func(ctx context.Context) (store.Batch, error) {
 		a, err := s.load(ctx, account, name)
 		if err != nil {
-			return err
+			return store.Batch{}, err
 		}
 		if err := command(a); err != nil {
-			return err
-		}
-		if len(a.batch.Writes) == 0 {
-			return nil
+			return store.Batch{}, err
 		}
 		for i := range a.batch.Events {
 			a.batch.Events[i].Account, a.batch.Events[i].At, a.batch.Events[i].Actor = account, s.now(), fleet.ActorFrom(ctx)
 		}
-		_, err = s.store.Commit(ctx, a.batch)
-		if errors.Is(err, store.ErrConflict) {
-			continue
-		}
-		return store.Fault(err)
-	}
-	return fault.New(fault.Throttling, "Too many concurrent changes of the same resource; try again")
+		return a.batch, nil
+	})
 }
 
 // load reads what a command decides on.

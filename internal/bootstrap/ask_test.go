@@ -47,7 +47,7 @@ func TestAsk(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	if until := r.guests[string(leeds)+" "+id+" pumps"]; !until.Equal(noon.Add(24 * time.Hour)) || len(r.guests) != 1 {
+	if until := r.guests[string(leeds)+" "+id+" pumps"]; !until.Equal(noon.Add(24*time.Hour)) || len(r.guests) != 1 {
 		t.Errorf("guests %v", r.guests)
 	}
 	for range 3 { // reported once a minute

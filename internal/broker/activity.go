@@ -11,7 +11,9 @@ type Activity struct {
 	ConnectionID string
 	// Indexed says that the connection counts as that of the thing named like
 	// the client id.
-	Indexed     bool
+	Indexed bool
+	// Transient is as in Admission.
+	Transient   bool
 	ConnectedAt time.Time
 	// LastPacket counts packets of any kind.
 	LastPacket time.Time
@@ -34,7 +36,7 @@ func (b *Broker) Activity(account fleet.Account, clientID string) (Activity, boo
 		return Activity{}, false
 	}
 	a := Activity{
-		ConnectionID: c.info.ConnectionID, Indexed: c.info.Indexed, ConnectedAt: c.info.ConnectedAt,
+		ConnectionID: c.info.ConnectionID, Indexed: c.info.Indexed, Transient: c.info.Transient, ConnectedAt: c.info.ConnectedAt,
 		LastPacket: b.timeOfTick(c.lastSeen.Load()),
 	}
 	if tick := c.lastPublish.Load(); tick > 0 {

@@ -167,6 +167,9 @@ func (a *admission) check(ctx context.Context, state *tls.ConnectionState) error
 	}
 	a.info.Account, a.info.Principal = admitted.Account, admitted.Principal
 	a.info.ThingName, a.info.Indexed = admitted.ThingName, admitted.Indexed
+	if a.info.Transient = admitted.Transient; admitted.Transient {
+		a.info.CleanStart, a.info.SessionExpiry = true, 0
+	}
 	a.admitted = admitted
 	a.guard = admitted.Guard
 	return a.takeConnect()

@@ -96,7 +96,10 @@ type Admission struct {
 	// Indexed is handed on to the Observer: the connection counts as that of
 	// the thing named like the client id.
 	Indexed bool
-	Guard   Guard
+	// Transient begins a session anew and ends it with the connection, whatever the
+	// client asks for.
+	Transient bool
+	Guard     Guard
 	// Until ends the connection at that time for the reason UntilReason; zero
 	// lets it last.
 	Until       time.Time
@@ -237,7 +240,9 @@ type SessionInfo struct {
 	ConnectionID string
 	ThingName    string
 	Indexed      bool
-	RemoteAddr   string
+	// Transient is as in Admission.
+	Transient  bool
+	RemoteAddr string
 	// RemoteIP is RemoteAddr without the port.
 	RemoteIP string
 	// LocalAddr is the address that the peer reached, with port.

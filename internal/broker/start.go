@@ -65,7 +65,7 @@ func (c *connection) arm(until time.Time, reason DisconnectReason) {
 		b.wheel.add(&c.idle, b.wheel.now.Load()+c.idleTicks)
 	}
 	if !until.IsZero() {
-		c.lifetime = time.AfterFunc(until.Sub(b.now()), func() { c.end(because(reason)) })
+		c.lifetime = time.AfterFunc(until.Sub(b.now()), func() { c.end(&cause{reason: reason, code: mqtt.MaximumConnectTime}) })
 	}
 }
 

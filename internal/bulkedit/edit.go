@@ -36,7 +36,7 @@ type Counts struct {
 	// Unchanged were as the edit wants them already.
 	Unchanged int `json:"unchanged"`
 	Failed    int `json:"failed"`
-	// Conflicts were left alone by an undo.
+	// Conflicts were left alone because others have changed them meanwhile.
 	Conflicts int `json:"conflicts"`
 }
 

@@ -383,7 +383,7 @@ func TestOperationsAreChecked(t *testing.T) {
 		long[i] = fmt.Sprint("g", i)
 	}
 	for want, o := range map[string]Operation{
-		"one of the three":                      {},
+		"one of the four":                       {},
 		"make two edits":                        {SetThingType: "T", Delete: &Deletion{}},
 		"removeAttributes removes it":           {SetAttributes: map[string]string{"a": ""}},
 		"both in setAttributes":                 {SetAttributes: map[string]string{"a": "b"}, RemoveAttributes: []string{"a"}},

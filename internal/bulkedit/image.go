@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/muster-iot/muster/internal/drift"
 	"github.com/muster-iot/muster/internal/registry"
 )
 
@@ -21,6 +22,9 @@ type Image struct {
 	ThingGroups map[string]bool `json:"thingGroups,omitempty"`
 	// Desired are the members that the edit touches, null where there is none.
 	Desired json.RawMessage `json:"desired,omitempty"`
+	// Drift is what differs from the promise and is settled; of the after, what is
+	// left since it cannot be repaired.
+	Drift []drift.Difference `json:"drift,omitempty"`
 	// Thing is all of a thing that the edit ends or makes; absent when there is none.
 	Thing *WholeThing `json:"thing,omitempty"`
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"unicode/utf8"
 
+	"github.com/muster-iot/muster/internal/drift"
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
 )
@@ -22,7 +23,7 @@ const (
 )
 
 // Operation is what is done to each thing: changes of its registry entry, or a
-// change of one shadow, or its end.
+// change of one shadow, or its end, or what a template promised of it.
 type Operation struct {
 	SetAttributes         map[string]string `json:"setAttributes,omitempty"`
 	RemoveAttributes      []string          `json:"removeAttributes,omitempty"`
@@ -34,6 +35,8 @@ type Operation struct {
 	ClearBillingGroup     bool              `json:"clearBillingGroup,omitempty"`
 	Shadow                *ShadowPatch      `json:"shadow,omitempty"`
 	Delete                *Deletion         `json:"delete,omitempty"`
+	// Drift settles what differs from what the thing's template promised.
+	Drift *drift.Choice `json:"drift,omitempty"`
 }
 
 // ShadowPatch is merged into the desired state of a shadow as an update does;
@@ -72,20 +75,26 @@ func (o *Operation) Check() error {
 		patch := *o.Shadow
 		o.Shadow = &patch
 	}
+	if o.Drift != nil {
+		choice := *o.Drift
+		o.Drift = &choice
+	}
 	kinds := 0
-	for _, has := range []bool{o.registry(), o.Shadow != nil, o.Delete != nil} {
+	for _, has := range []bool{o.registry(), o.Shadow != nil, o.Delete != nil, o.Drift != nil} {
 		if has {
 			kinds++
 		}
 	}
 	if kinds != 1 {
-		return fault.New(fault.InvalidRequest, "operation: must change registry entries, or shadow, or delete, one of the three; make two edits for two of them")
+		return fault.New(fault.InvalidRequest, "operation: must change registry entries, or shadow, or delete, or settle drift, one of the four; make two edits for two of them")
 	}
 	switch {
 	case o.Shadow != nil:
 		return o.Shadow.check()
 	case o.Delete != nil:
 		return o.Delete.check()
+	case o.Drift != nil:
+		return o.Drift.Check("operation.drift.")
 	}
 	return o.checkRegistry()
 }

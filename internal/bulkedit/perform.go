@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"reflect"
 
+	"github.com/muster-iot/muster/internal/drift"
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/registry"
@@ -103,7 +104,7 @@ func (f *failure) outcome() outcome {
 // has not begun goes.
 func (j *job) fail(ctx context.Context, t target, cause error) (outcome, error) {
 	coded := fault.From(cause)
-	f := failure{Schema: schemaVersion, At: millis(j.s.o.Now()), Code: coded.Code, Message: coded.Message, Conflict: errors.Is(cause, errConflict)}
+	f := failure{Schema: schemaVersion, At: millis(j.s.o.Now()), Code: coded.Code, Message: coded.Message, Conflict: errors.Is(cause, errConflict) || errors.Is(cause, drift.ErrMoved)}
 	var b store.Batch
 	if err := put(&b, failedKey(j.account, j.id, t.Name), f); err != nil {
 		return "", err
@@ -122,6 +123,8 @@ func (j *job) attempt(ctx context.Context, t target, pending *receipt) (outcome,
 		return j.undo(ctx, t)
 	case o.Shadow != nil:
 		return j.patchShadow(ctx, t, o.Shadow)
+	case o.Drift != nil:
+		return j.settle(ctx, t)
 	case o.Delete != nil && o.Delete.Decommission:
 		return j.decommission(ctx, t, o.Delete, pending)
 	case o.Delete != nil:

@@ -42,6 +42,9 @@ func TestOnPostgreSQL(t *testing.T) {
 		"DeletionKeepsTheRules":               TestDeletionKeepsTheRules,
 		"DecommissionIsTriedAgain":            TestDecommissionIsTriedAgain,
 		"UndoNeedsPermissions":                TestUndoNeedsPermissions,
+		"DriftIsRepairedByQuery":              TestDriftIsRepairedByQuery,
+		"DriftThatChangesIsNotOverwritten":    TestDriftThatChangesIsNotOverwritten,
+		"AKilledRepairSettlesEachThingOnce":   TestAKilledRepairSettlesEachThingOnce,
 	} {
 		t.Run(name, test)
 	}

@@ -28,7 +28,8 @@ const (
 type Preview struct {
 	// Things is how many things match. Of the first Examined of them, in order of
 	// name, Changes would be changed, Unchanged are as the edit wants them, and
-	// Refused would be refused.
+	// Refused would be refused. Of an operation on drift, Things is how many differ of
+	// all that match and were promised something, each of which is examined.
 	Things, Examined, Changes, Unchanged, Refused int
 	Sample                                        []Change
 	// Refusals are the first of the refused ones.
@@ -59,8 +60,10 @@ type Failure struct {
 // confirmed is what a token says.
 type confirmed struct {
 	// ID is the id of the edit that the token can start, so that it starts one only.
-	ID      string `json:"id"`
-	Things  int    `json:"things"`
+	ID     string `json:"id"`
+	Things int    `json:"things"`
+	// Drift is the digest of what an operation on drift would settle.
+	Drift   string `json:"drift,omitempty"`
 	Expires int64  `json:"expires"`
 }
 
@@ -94,33 +97,48 @@ func (s *Service) Preview(ctx context.Context, account fleet.Account, query stri
 		return Preview{}, err //nolint:wrapcheck // coded
 	}
 	var p Preview
-	if p.Things, err = s.o.Index.Count(account, query); err != nil {
-		return Preview{}, err //nolint:wrapcheck // coded
+	var digest string
+	if o.Drift != nil {
+		digest, err = s.previewDrift(ctx, account, query, &o, &p)
+	} else {
+		err = s.examineFirst(ctx, account, query, &o, &p)
 	}
-	names, _, err := s.o.Index.Find(account, query, "", maxExamined)
 	if err != nil {
-		return Preview{}, err //nolint:wrapcheck // coded
-	}
-	things, err := s.o.Registry.Things(ctx, account, names)
-	if err != nil {
-		return Preview{}, err //nolint:wrapcheck // coded
-	}
-	for _, t := range things {
-		if err := ctx.Err(); err != nil {
-			return Preview{}, err
-		}
-		if err := s.examine(ctx, account, &o, t, &p); err != nil {
-			return Preview{}, err
-		}
+		return Preview{}, err
 	}
 	now := s.o.Now()
 	p.Expires = now.Add(confirmationLife).Truncate(time.Second)
-	seal, err := json.Marshal(confirmed{ID: s.o.NewID(), Things: p.Things, Expires: p.Expires.Unix()})
+	seal, err := json.Marshal(confirmed{ID: s.o.NewID(), Things: p.Things, Drift: digest, Expires: p.Expires.Unix()})
 	if err != nil {
 		return Preview{}, fault.Wrap(fault.Internal, err, "the confirmation cannot be written")
 	}
 	p.Token = s.o.Tokens.Seal(account, confirmation, filter, string(seal), now)
 	return p, nil
+}
+
+// examineFirst adds what would become of the first of the things that match.
+func (s *Service) examineFirst(ctx context.Context, account fleet.Account, query string, o *Operation, p *Preview) error {
+	var err error
+	if p.Things, err = s.o.Index.Count(account, query); err != nil {
+		return err //nolint:wrapcheck // coded
+	}
+	names, _, err := s.o.Index.Find(account, query, "", maxExamined)
+	if err != nil {
+		return err //nolint:wrapcheck // coded
+	}
+	things, err := s.o.Registry.Things(ctx, account, names)
+	if err != nil {
+		return err //nolint:wrapcheck // coded
+	}
+	for _, t := range things {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := s.examine(ctx, account, o, t, p); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // examine adds what would become of one thing.
@@ -132,11 +150,7 @@ func (s *Service) examine(ctx context.Context, account fleet.Account, o *Operati
 	}
 	switch {
 	case err != nil:
-		p.Refused++
-		if len(p.Refusals) < maxRefusals {
-			coded := fault.From(err)
-			p.Refusals = append(p.Refusals, Failure{Thing: t.Name, Code: coded.Code, Message: coded.Message})
-		}
+		p.refuse(t.Name, err)
 	case !differs:
 		p.Unchanged++
 	default:
@@ -146,6 +160,15 @@ func (s *Service) examine(ctx context.Context, account fleet.Account, o *Operati
 		}
 	}
 	return nil
+}
+
+// refuse counts a thing that would be refused.
+func (p *Preview) refuse(thing string, err error) {
+	p.Refused++
+	if len(p.Refusals) < maxRefusals {
+		coded := fault.From(err)
+		p.Refusals = append(p.Refusals, Failure{Thing: thing, Code: coded.Code, Message: coded.Message})
+	}
 }
 
 // decide is what an operation would make of a thing.

@@ -77,6 +77,8 @@ type pageRecord struct {
 type target struct {
 	Name string `json:"n"`
 	ID   string `json:"i"`
+	// Revision is that of the drift which is meant, empty for other operations.
+	Revision string `json:"r,omitempty"`
 }
 
 // receipt says that a thing was changed. It is written by the commit of the
@@ -97,8 +99,8 @@ type failure struct {
 	At      int64      `json:"at"`
 	Code    fault.Code `json:"code"`
 	Message string     `json:"message"`
-	// Conflict says that an undo left the thing alone, because it is no longer as
-	// the edit left it.
+	// Conflict says that the thing was left alone because somebody else has changed
+	// it: since the edit that an undo takes back, or since the edit began.
 	Conflict bool `json:"conflict,omitempty"`
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
+	"github.com/muster-iot/muster/internal/drift"
 	"github.com/muster-iot/muster/internal/event"
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
@@ -199,6 +200,10 @@ func boot(t *testing.T, d store.Store, edit ...func(*rig, *Options)) *rig {
 	}
 	o := Options{
 		Store: r.store, Registry: r.registry, Shadows: &rigShadows{r}, Index: &rigIndex{r}, Decommissioner: r, Tokens: tokens,
+		Drift: drift.New(drift.Options{
+			Registry: r.registry, Index: &rigIndex{r}, Permit: r.permit,
+			DefaultVersion: func(context.Context, fleet.Account, string) (int64, error) { return 1, nil },
+		}),
 		Permit: r.permit, PerSecond: 10_000, RetentionAge: 24 * time.Hour, Now: time.Now, NewID: newID,
 		Logger: slog.New(slog.DiscardHandler),
 	}

@@ -58,6 +58,7 @@ type Options struct {
 	Registry       Registry
 	Shadows        Shadows
 	Index          Index
+	Drift          Drift
 	Decommissioner Decommissioner
 	Tokens         Tokens
 	// Permit asks whether the caller in the context may do an action of AWS or

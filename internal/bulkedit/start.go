@@ -70,6 +70,9 @@ func (s *Service) Start(ctx context.Context, account fleet.Account, c StartComma
 		Actor: fleet.ActorFrom(ctx), Created: millis(s.o.Now()), PerSecond: perSecond,
 	}
 	return s.begin(ctx, account, shown.ID, r, func(found func([]target) error) error {
+		if c.Operation.Drift != nil {
+			return s.matchDrift(ctx, account, r, shown, found)
+		}
 		return s.match(ctx, account, r, shown.Things, found)
 	})
 }
@@ -338,6 +341,8 @@ func (s *Service) mark(ctx context.Context, b *store.Batch, account fleet.Accoun
 	switch {
 	case of.UndoOf != "":
 		return fault.New(fault.Conflict, "bulk edit %s is an undo, which cannot be undone; make an edit", r.UndoOf)
+	case of.Operation.Drift != nil:
+		return fault.New(fault.Conflict, "bulk edit %s has settled drift, which is not undone; its changes say what was before", r.UndoOf)
 	case !of.Status.final():
 		return fault.New(fault.Conflict, "bulk edit %s is %s; cancel it before it is undone", r.UndoOf, of.Status)
 	}

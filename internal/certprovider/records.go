@@ -9,7 +9,6 @@ import (
 	"fmt"
 
 	"github.com/muster-iot/muster/internal/event"
-	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/store"
 	"github.com/muster-iot/muster/internal/tag"
@@ -71,9 +70,6 @@ func (s *Service) read(ctx context.Context, account fleet.Account) (*record, uin
 	return &r, found.Version, nil
 }
 
-// maxAttempts bounds how often a command decides again after a race.
-const maxAttempts = 16
-
 // attempt is one try of a command on an account's provider, whose record is
 // expected as it was read.
 type attempt struct {
@@ -86,29 +82,21 @@ type attempt struct {
 // change runs a command until its batch commits, its decision is an error, or
 // too many others were faster. A command that writes nothing commits nothing.
 func (s *Service) change(ctx context.Context, account fleet.Account, command func(a *attempt) error) error {
-	for range maxAttempts {
+	return store.Attempt(ctx, s.o.Store, func(ctx context.Context) (store.Batch, error) {
 		one, version, err := s.read(ctx, account)
 		if err != nil {
-			return err
+			return store.Batch{}, err
 		}
 		a := &attempt{account: account, one: one}
 		a.batch.Expect = []store.Expect{{Key: providerKey(account), Version: version}}
 		if err := command(a); err != nil {
-			return err
-		}
-		if len(a.batch.Writes) == 0 {
-			return nil
+			return store.Batch{}, err
 		}
 		for i := range a.batch.Events {
 			a.batch.Events[i].Account, a.batch.Events[i].At, a.batch.Events[i].Actor = account, s.o.Now(), fleet.ActorFrom(ctx)
 		}
-		_, err = s.o.Store.Commit(ctx, a.batch)
-		if errors.Is(err, store.ErrConflict) {
-			continue
-		}
-		return store.Fault(err)
-	}
-	return fault.New(fault.Throttling, "Too many concurrent changes of the same resource; try again")
+		return a.batch, nil
+	})
 }
 
 // save writes the record and reports the change.

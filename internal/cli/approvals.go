@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -13,8 +15,8 @@ import (
 func (c *command) approvals() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "approvals", Short: "Decide which devices join, and who decides",
-		Long: `A provisioning template can be bound to authorities: groups of people, and
-functions that are asked. A device of such a template joins when enough of them
+		Long: `A provisioning template can be bound to authorities: groups of people, functions
+that are asked, and suppliers' allow lists. A device of such a template joins when enough of them
 say yes. Until people have decided it waits, and tries again.`,
 		Example: `  muster approvals list
   muster approvals approve apr_2f6d…
@@ -84,6 +86,9 @@ func (c *command) approvalsShow() *cobra.Command {
 		for _, name := range sortedKeys(e.Parameters) {
 			t.add("parameter "+name, e.Parameters[name])
 		}
+		for _, l := range e.Lists {
+			t.add("found by "+l.Authority, fmt.Sprintf("revision %d of allow list %s of supplier %s, by %s", l.Revision, l.List, l.Supplier, strings.ToLower(l.Match)))
+		}
 		for _, d := range e.Decisions {
 			t.add("decision of "+d.Authority, strings.TrimSpace(strings.Join([]string{strings.ToLower(d.Verdict), d.By, d.At, d.Reason}, " ")))
 		}
@@ -108,7 +113,13 @@ func authoritiesTable(found []apiclient.ApprovalAuthority, raw any) table {
 	t := table{header: []string{"AUTHORITY", "KIND", "OF", "CREATED", "CHANGED"}, raw: raw}
 	for i := range found {
 		e := &found[i]
-		t.add(e.ID, e.Kind, e.Group+e.Function, e.Created, e.Changed)
+		of := e.Group + e.Function + e.Supplier
+		for _, p := range []struct{ what, parameter string }{{"serial", e.SerialParameter}, {"model", e.ModelParameter}} {
+			if p.parameter != "" {
+				of = strings.TrimSpace(of + " " + p.what + "=" + p.parameter)
+			}
+		}
+		t.add(e.ID, e.Kind, of, e.Created, e.Changed)
 	}
 	return t
 }
@@ -128,20 +139,49 @@ func (c *command) approvalAuthorities() *cobra.Command {
 func (c *command) approvalAuthority() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "authority NAME", Short: "Make an authority, or change what it is", Args: cobra.ExactArgs(1),
-		Long: `An authority is a user group, any member of which speaks for it, or a function of
-the setting function.target, which answers {"verdict": "APPROVED"}, "DENIED" or
-"DEFER" within five seconds.`,
+		Long: `An authority is one of these:
+
+  --group G        a user group, any member of which speaks for it
+  --function F     a function of the setting function.target, which answers
+                   {"verdict": "APPROVED"}, "DENIED" or "DEFER" within five seconds
+  --allow-list     the accepted allow lists: they say yes to a device that is on one
+                   of them and has not joined yet; with --supplier only those of that
+                   supplier count
+  --supplier S     the same for one supplier alone, as an authority of its own kind
+                   (SUPPLIER), for bindings that want the word of several suppliers
+
+Lists find a device by the SHA-256 of its public key first, then by its serial number:
+the parameter SerialNumber, or the serial number or common name in its certificate,
+unless --serial-parameter names another one. --model-parameter names the parameter that
+has the model, for serial numbers that several models share.`,
 		Example: `  muster approvals authority site-leads --group leads
-  muster approvals authority erp --function delivered`,
+  muster approvals authority erp --function delivered
+  muster approvals authority lists --allow-list
+  muster approvals authority acme-lists --supplier acme --serial-parameter Serial --model-parameter Model`,
 	}
-	group := cmd.Flags().String("group", "", "user group that speaks for it")
-	function := cmd.Flags().String("function", "", "function that is asked")
-	cmd.MarkFlagsMutuallyExclusive("group", "function")
-	cmd.MarkFlagsOneRequired("group", "function")
+	want := apiclient.ApprovalAuthority{}
+	f := cmd.Flags()
+	f.StringVar(&want.Group, "group", "", "user group that speaks for it")
+	f.StringVar(&want.Function, "function", "", "function that is asked")
+	lists := f.Bool("allow-list", false, "accepted allow lists speak for it")
+	f.StringVar(&want.Supplier, "supplier", "", "only this supplier's lists; without --allow-list the authority is the supplier")
+	f.StringVar(&want.SerialParameter, "serial-parameter", "", "parameter of the device that is its serial number")
+	f.StringVar(&want.ModelParameter, "model-parameter", "", "parameter of the device that is its model")
+	cmd.MarkFlagsMutuallyExclusive("group", "function", "allow-list")
+	cmd.MarkFlagsMutuallyExclusive("group", "function", "supplier")
+	cmd.MarkFlagsOneRequired("group", "function", "allow-list", "supplier")
 	return c.answer(cmd, func(cmd *cobra.Command, api *apiclient.Client, args []string) (table, error) {
-		want := apiclient.ApprovalAuthority{Kind: "USER_GROUP", Group: *group, Function: *function}
-		if *function != "" {
+		switch {
+		case *lists:
+			want.Kind = "ALLOW_LIST"
+		case want.Supplier != "":
+			want.Kind = "SUPPLIER"
+		case want.SerialParameter != "" || want.ModelParameter != "":
+			return table{}, errors.New("--serial-parameter and --model-parameter are for --allow-list and --supplier")
+		case want.Function != "":
 			want.Kind = "WEBHOOK"
+		default:
+			want.Kind = "USER_GROUP"
 		}
 		made, err := api.PutApprovalAuthority(cmd.Context(), args[0], want)
 		return authoritiesTable([]apiclient.ApprovalAuthority{made}, made), err

@@ -393,7 +393,13 @@ the server's keys could have written the whole trail anew.`,
 
 // verifyRemote shows what the server finds.
 func (c *command) verifyRemote(ctx context.Context, api *apiclient.Client, query url.Values) error {
-	stream, err := api.Stream(ctx, auditRequest("verify", query))
+	return verifying(ctx, c, api, auditRequest("verify", query), c.finding, c.verdict)
+}
+
+// verifying asks for a verification, whose answer is lines of findings and progress
+// with a verdict at the end.
+func verifying[F, V any](ctx context.Context, c *command, api *apiclient.Client, request apiclient.Request, found func(F) error, end func(V) error) error {
+	stream, err := api.Stream(ctx, request)
 	if err != nil {
 		return err //nolint:wrapcheck // the server's own words
 	}
@@ -401,22 +407,22 @@ func (c *command) verifyRemote(ctx context.Context, api *apiclient.Client, query
 	decoder := json.NewDecoder(stream)
 	for {
 		var line struct {
-			Progress int            `json:"progress"`
-			Finding  *audit.Finding `json:"finding"`
-			Verdict  *audit.Verdict `json:"verdict"`
+			Progress int `json:"progress"`
+			Finding  *F  `json:"finding"`
+			Verdict  *V  `json:"verdict"`
 		}
 		if err := decoder.Decode(&line); err != nil {
 			return fmt.Errorf("the answer broke off before the verdict: %w", err)
 		}
 		switch {
 		case line.Verdict != nil:
-			return c.verdict(*line.Verdict)
+			return end(*line.Verdict)
 		case line.Finding != nil:
-			if err := c.finding(*line.Finding); err != nil {
+			if err := found(*line.Finding); err != nil {
 				return err
 			}
 		case c.Terminal:
-			if err := c.verifying(line.Progress); err != nil {
+			if err := c.progress(line.Progress); err != nil {
 				return err
 			}
 		}
@@ -444,7 +450,7 @@ func (c *command) verifyFile(path, kept string) error {
 	defer f.Close() //nolint:errcheck // it was only read
 	progress := func(int) error { return nil }
 	if c.Terminal {
-		progress = c.verifying
+		progress = c.progress
 	}
 	verdict, err := audit.VerifyExport(f, heads, audit.Witness{Found: c.finding, Progress: progress})
 	if err != nil {
@@ -453,8 +459,8 @@ func (c *command) verifyFile(path, kept string) error {
 	return c.verdict(verdict)
 }
 
-// verifying draws progress.
-func (c *command) verifying(records int) error {
+// progress draws how many records a verification has read.
+func (c *command) progress(records int) error {
 	_, err := fmt.Fprintf(c.Err, "\r%d records", records)
 	return err //nolint:wrapcheck // the terminal says it all
 }

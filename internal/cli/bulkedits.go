@@ -147,17 +147,17 @@ func (c *command) runBulk(cmd *cobra.Command, api *apiclient.Client, run *bulkRu
 		return fmt.Errorf("-o %s cannot ask for confirmation: add --yes", *run.format)
 	}
 	if run.dryRun || !run.yes {
-		if err := c.printPreview(*run.format, p); err != nil {
+		if err := c.printPreview(*run.format, p, o.Drift != nil); err != nil {
 			return err
 		}
 	}
-	if p.Things == 0 && !run.dryRun {
+	if p.Things == 0 && (o.Drift == nil || p.Examined == 0) && !run.dryRun {
 		return errors.New("nothing matches, nothing is changed")
 	}
 	if run.dryRun {
 		return nil
 	}
-	if p.Changes == 0 && p.Examined == p.Things {
+	if p.Changes == 0 && (p.Examined == p.Things || o.Drift != nil) {
 		if p.Refused > 0 {
 			if run.yes {
 				if err := c.sayRefused(p.Refusals); err != nil {
@@ -181,8 +181,9 @@ func (c *command) runBulk(cmd *cobra.Command, api *apiclient.Client, run *bulkRu
 	return c.followBulk(cmd.Context(), api, e, *run.format, run.leave)
 }
 
-// printPreview shows what would be done.
-func (c *command) printPreview(format string, p apiclient.BulkPreview) error {
+// printPreview shows what would be done; for an operation on drift not all that
+// match are meant.
+func (c *command) printPreview(format string, p apiclient.BulkPreview, compared bool) error {
 	t := table{header: []string{"THING", "BEFORE", "AFTER"}}
 	for _, s := range p.Sample {
 		t.add(s.ThingName, image(s.Before), image(s.After))
@@ -209,8 +210,12 @@ func (c *command) printPreview(format string, p apiclient.BulkPreview) error {
 	if p.Examined < p.Things {
 		looked = fmt.Sprintf("; of the first %d", p.Examined)
 	}
+	matches := counted(p.Things, "thing matches", "things match")
+	if compared {
+		matches = fmt.Sprintf("%s compared, %d to be settled", counted(p.Examined, "thing", "things"), p.Things)
+	}
 	_, err := fmt.Fprintf(c.Out, "%s\n", fmt.Sprintf("%s%s: %d would change, %d %s so already, %d would be refused",
-		counted(p.Things, "thing matches", "things match"), looked, p.Changes, p.Unchanged, oneOr(p.Unchanged, "is", "are"), p.Refused))
+		matches, looked, p.Changes, p.Unchanged, oneOr(p.Unchanged, "is", "are"), p.Refused))
 	if err != nil {
 		return fmt.Errorf("write preview: %w", err)
 	}
@@ -258,6 +263,9 @@ func image(i apiclient.BulkImage) string {
 	add("billing", i.BillingGroupName)
 	if len(i.Desired) > 0 {
 		parts = append(parts, string(i.Desired))
+	}
+	if len(i.Drift) > 0 {
+		parts = append(parts, differencesLine(i.Drift))
 	}
 	return cmp.Or(strings.Join(parts, " "), "-")
 }
@@ -400,6 +408,9 @@ func bulkWhat(e *apiclient.BulkEdit) string {
 			parts = append(parts, each.say)
 		}
 	}
+	if o.Drift != nil {
+		parts = append(parts, strings.ToLower(o.Drift.Action+" drift of "+strings.Join(o.Drift.Kinds, " ")))
+	}
 	if o.Shadow != nil {
 		parts = append(parts, strings.TrimSpace("desired "+o.Shadow.Name)+" "+string(o.Shadow.Desired))
 	}
@@ -468,7 +479,7 @@ func bulkPage(e *apiclient.BulkEdit) table {
 	add("changed", strconv.Itoa(e.Changed))
 	add("unchanged", strconv.Itoa(e.Unchanged))
 	add("failed", strconv.Itoa(e.Failed))
-	if e.UndoOf != "" {
+	if e.UndoOf != "" || e.Operation.Drift != nil {
 		add("conflicts", strconv.Itoa(e.Conflicts))
 	}
 	add("remaining", strconv.Itoa(e.Remaining))

@@ -39,7 +39,7 @@ func (c *command) ca() *cobra.Command {
 	cmd := &cobra.Command{Use: "ca", Short: "Register CA certificates, say how their devices join, import and show revocation lists"}
 	lists := &cobra.Command{Use: "crl", Short: "Import and show revocation lists"}
 	lists.AddCommand(c.crlImport(), c.crlShow())
-	cmd.AddCommand(c.caList(), c.caDescribe(), c.caRegister(), c.caAutoRegistration(), c.caTemplate(), c.caDeclare(), c.caDeclaration(), lists)
+	cmd.AddCommand(c.caList(), c.caDescribe(), c.caRegister(), c.caAutoRegistration(), c.caTemplate(), c.caDeclare(), c.caDeclaration(), c.caPurpose(), lists)
 	return cmd
 }
 

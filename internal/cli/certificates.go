@@ -14,7 +14,7 @@ import (
 // certificates is the family of commands on device certificates.
 func (c *command) certificates() *cobra.Command {
 	cmd := &cobra.Command{Use: "certificates", Short: "List, describe, activate and revoke device certificates, list those that expire and those that are exchanged"}
-	cmd.AddCommand(c.certificatesExpiring(), c.certificatesList(), c.certificatesDescribe(), c.certificatesRenewals(),
+	cmd.AddCommand(c.certificatesExpiring(), c.certificatesList(), c.certificatesDescribe(), c.certificatesRenewals(), c.certificatesPurpose(), c.certificatesMark(),
 		c.certificateStatus("activate", "ACTIVE", "Let the device of a certificate connect", `A certificate that waits for its activation, because it registered by connecting, is
 let in by this too. The device has to connect again.`, false),
 		c.certificateStatus("deactivate", "INACTIVE", "End the connections of a certificate and refuse new ones",

@@ -105,7 +105,7 @@ func writeSecret(path, text string, overwrite bool) error {
 	}
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, secretMode)
 	if err != nil {
-		return fmt.Errorf("write claim: %w", err)
+		return err //nolint:wrapcheck // it names the file
 	}
 	_, err = f.WriteString(text)
 	if err := errors.Join(err, f.Close()); err != nil {

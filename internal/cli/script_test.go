@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -43,8 +44,8 @@ func TestScripts(t *testing.T) {
 				if listed, ok := listedAnswer(filepath.Join(env.WorkDir, "answers"), r.Method+" "+r.URL.EscapedPath()); ok {
 					text, refused := strings.CutPrefix(listed, "REFUSE ")
 					if refused {
-						if name, rest, ok := strings.Cut(text, "Exception "); ok {
-							w.Header().Set("X-Amzn-ErrorType", name+"Exception")
+						if name, rest, ok := strings.Cut(text, " "); ok && unicode.IsUpper(rune(name[0])) {
+							w.Header().Set("X-Amzn-ErrorType", name)
 							text = rest
 						}
 						w.WriteHeader(http.StatusBadRequest)

@@ -57,13 +57,23 @@ TLS until interrupted: they report, drain and charge batteries, obey what their
 shadows desire, drop off with and without a word, and come back.
 
 Keys and certificates are kept in --state-dir; the next run continues with the
-same devices.`,
+same devices.
+
+With --factory devices go the whole way once instead: a supplier signs the list of
+what it has made, somebody else accepts it, devices join with the claim that all have,
+a person approves one in a hundred, and each reports with its own certificate. Rogues
+try to join among them: with invented and copied serial numbers, as stolen devices,
+and with the serial number of a device that has joined. The report says what came of
+all of them and whether the ledgers tell it; anything that is not as it should be ends
+the command with an error.`,
 		Example: `  muster sim
   muster sim --devices 1000 --sites 20 --rate 100 --seed 7
+  muster sim --factory --devices 10000 --rogues 50 --out documents
   muster sim --endpoint-url https://iot.example.com:8443 --mqtt-endpoint iot.example.com:8883 --ca ca.pem --credentials creds`,
 	}
 	t := c.target(cmd)
 	f := c.simFlags(cmd)
+	factory := c.factoryFlags(cmd)
 	broker := cmd.Flags().String("mqtt-endpoint", "localhost:8883", "HOST:PORT of MQTT over mutual TLS")
 	state := cmd.Flags().String("state-dir", "", "folder for the devices' keys (default <data-dir>/demo, or ./muster-sim without a data folder)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -77,6 +87,9 @@ same devices.`,
 		options.Broker, options.CAFile, options.StateDir = *broker, t.caFile(), *state
 		if options.CAFile == "" {
 			return errors.New("name the authorities of the server with --ca")
+		}
+		if factory.on {
+			return c.factory(cmd.Context(), t, factory, api, f.devices, *broker, bars)
 		}
 		if options.StateDir == "" {
 			options.StateDir = stateDir(t.dataDir)

@@ -24,7 +24,7 @@ func limitFlag(cmd *cobra.Command) *int {
 func (c *command) things() *cobra.Command {
 	cmd := &cobra.Command{Use: "things", Short: "List, describe, create, edit, delete and decommission things"}
 	cmd.AddCommand(c.thingsList(), c.thingsDescribe(), c.thingsCreate(), c.thingsEdit(), c.thingsDelete(),
-		c.thingsDecommission(), c.thingsPast(), c.thingsGroups())
+		c.thingsDecommission(), c.thingsReprovision(), c.thingsPast(), c.thingsGroups())
 	return cmd
 }
 

@@ -57,6 +57,7 @@ func TestDefaultsAreValidAndAllSet(t *testing.T) {
 		Provisioning: Provisioning{ClaimOutstanding: 10_000, TaskWorkers: 16, ApprovalWindow: 72 * time.Hour, TasksPerAccount: 1, RenewalOverlap: 24 * time.Hour, RenewalPatience: 168 * time.Hour},
 		Bootstrap:    Bootstrap{Window: 24 * time.Hour, CertificateRate: 10, AddressRate: 600},
 		Objects:      Objects{MaxBytes: 1 << 30, S3Region: "us-east-1"},
+		Ledger:       Ledger{TrustClaims: true},
 		History:      History{RetentionAge: 2160 * time.Hour, RetentionBytes: 1 << 30},
 		Membership:   Membership{RetentionAge: 2160 * time.Hour, RetentionBytes: 1 << 30},
 		Shadow:       Shadow{MaxDocumentBytes: 8 << 10, MaxDepth: 8, HistoryVersions: 100, HistoryAge: 2160 * time.Hour, HistoryBytes: 4 << 30},

@@ -151,6 +151,10 @@ func fields() []field {
 			func(s *Settings) value { return (*flag)(&s.Provisioning.RequireBinding) },
 		},
 		{
+			"allow-list.identity-file", "", "file with the age identity that opens allow lists, made by age-keygen; of several the first one is sealed for, empty for an installation without allow lists", false,
+			func(s *Settings) value { return (*text)(&s.AllowList.IdentityFile) },
+		},
+		{
 			"provisioning.approval-window", "72h0m0s", "how long a device waits for people to approve it, where the binding does not say", false,
 			func(s *Settings) value { return (*duration)(&s.Provisioning.ApprovalWindow) },
 		},
@@ -261,6 +265,10 @@ func fields() []field {
 		{
 			"audit.data-events", "false", "record calls of the data plane too: publish, shadows, jobs of devices over HTTPS", false,
 			func(s *Settings) value { return (*flag)(&s.Audit.DataEvents) },
+		},
+		{
+			"ledger.trust-claims", "true", "let a claim or a CA certificate that an operator made speak for the devices that join by it; without, a device that was neither announced, listed, approved nor made by an operator is raised as one that nobody made", false,
+			func(s *Settings) value { return (*flag)(&s.Ledger.TrustClaims) },
 		},
 		{
 			"shadow.require-thing", "false", "refuse shadows of names that are not in the registry", false,

@@ -47,6 +47,7 @@ type Settings struct {
 	BulkEdit   BulkEdit
 	Membership Membership
 	Audit      Audit
+	Ledger     Ledger
 	Shadow     Shadow
 	Registry   Registry
 	Index      Index
@@ -57,6 +58,7 @@ type Settings struct {
 
 	Provisioning Provisioning
 	Bootstrap    Bootstrap
+	AllowList    AllowList
 	Objects      Objects
 	SignIn       SignIn
 }
@@ -135,6 +137,13 @@ const (
 	DeviceKeyP256 = "p-256"
 )
 
+// Ledger is how the ledger of devices judges.
+type Ledger struct {
+	// TrustClaims lets a claim or an authority that an operator made speak for the
+	// devices that join by it.
+	TrustClaims bool
+}
+
 // Provisioning bounds what devices that join may ask for; 0 is no bound.
 type Provisioning struct {
 	// ClaimRate is in certificates a minute and claim.
@@ -168,6 +177,12 @@ type Bootstrap struct {
 	// CertificateRate and AddressRate are in questions a minute; 0 is no bound.
 	CertificateRate int
 	AddressRate     int
+}
+
+// AllowList is about lists of what suppliers have made.
+type AllowList struct {
+	// IdentityFile holds age identities; empty for none.
+	IdentityFile string
 }
 
 // Log says what is logged and how.

@@ -129,9 +129,9 @@ func (s *Service) configures(account fleet.Account, e *event.MembershipChanged) 
 func concerns(env event.Envelope) (thing string, ok bool) {
 	switch e := env.Event.(type) {
 	case event.DeviceConnected:
-		return e.ClientID, e.Indexed
+		return e.ClientID, e.Indexed || e.Provisioning
 	case event.DeviceDisconnected:
-		return e.ClientID, e.Indexed
+		return e.ClientID, e.Indexed || e.Provisioning
 	case event.ThingCreated:
 		return "", true
 	case event.ThingDeleted:
@@ -163,6 +163,9 @@ func concerns(env event.Envelope) (thing string, ok bool) {
 		event.ProvisioningPlanChanged, event.OnboardingChanged, event.OnboardingCriteriaFailed,
 		event.ClaimMisused, event.ClaimMisuseSettled,
 		event.SupplierChanged, event.AllowListChanged, event.AllowListRead, event.AllowListEntryChanged, event.DuplicateSerial,
+		event.RogueDevice, event.LedgerAnchored,
+		event.PromiseSettled,
+		event.CertificatePurposeChanged, event.BirthCertificateChanged, event.BirthCertificateMisused, event.ThingQuarantined, event.ThingReleased,
 		event.BootstrapAssignmentChanged, event.BootstrapAnswered, event.BootstrapRefused:
 		// Attachments end with events of their own before a certificate or a thing
 		// does; settings are taken over where they are changed.
@@ -183,7 +186,7 @@ func (s *Service) apply(ctx context.Context, b *batch, env *event.Envelope) erro
 		}
 	case event.DeviceDisconnected:
 		k.thing = e.ClientID
-		in := &input{kind: inDisconnect, at: at, base: s.clock.base(at, b.now), session: sessionOf(&e.Session)}
+		in := &input{kind: inDisconnect, at: at, base: s.clock.base(at, b.now), session: sessionOf(&e.Session), provisioning: e.Provisioning}
 		in.session.Reason, in.session.Process = e.Reason, s.clock.processOf(at)
 		_, err := b.decide(ctx, k, in)
 		return err
@@ -250,7 +253,7 @@ func (s *Service) connected(ctx context.Context, b *batch, k thingKey, e *event.
 			return err //nolint:wrapcheck // it names the thing
 		}
 	}
-	in := &input{kind: inConnect, at: at, base: s.clock.base(at, b.now), session: sessionOf(&e.Session)}
+	in := &input{kind: inConnect, at: at, base: s.clock.base(at, b.now), session: sessionOf(&e.Session), provisioning: e.Provisioning}
 	in.session.Process = s.clock.processOf(at)
 	if _, err := b.decide(ctx, k, in); err != nil {
 		return err
@@ -492,14 +495,14 @@ func (s *Service) recertify(ctx context.Context, r store.Reader) error {
 // createdLate has a thing that is created while its client is connected begin with
 // that connection, whose own event found no thing.
 func (s *Service) createdLate(ctx context.Context, b *batch, k thingKey) error {
-	if _, live := s.o.Sessions.Activity(k.account, k.thing); !live {
+	if activity, live := s.o.Sessions.Activity(k.account, k.thing); !live && !activity.Provisioning {
 		return nil // if one is on its way, so is its event
 	}
 	p, err := s.o.Newest(ctx, k.account, k.thing)
 	if err != nil {
 		return fmt.Errorf("find the connection of %q: %w", k.thing, err)
 	}
-	if !p.counts() {
+	if !p.counts() && (p == nil || !p.Connected || !p.Session.Provisioning) {
 		return nil
 	}
 	return s.carryOver(ctx, b, p)
@@ -520,7 +523,7 @@ func (s *Service) carryOver(ctx context.Context, b *batch, p *Past) error {
 		if !p.ConnectedAt.IsZero() {
 			begun = p.ConnectedAt.UnixMilli()
 		}
-		in := &input{kind: inConnect, at: begun, session: sessionOf(&p.Session)}
+		in := &input{kind: inConnect, at: begun, session: sessionOf(&p.Session), provisioning: p.Session.Provisioning}
 		if one.record != nil {
 			// Its version may have started over meanwhile.
 			one.record = one.record.clone()

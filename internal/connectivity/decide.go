@@ -305,7 +305,12 @@ func (d *decision) disconnect() {
 		d.ignore(ignoredOwn)
 		return
 	}
-	switch d.compare() {
+	how := d.compare()
+	if d.in.provisioning && how != same {
+		d.ignore(ignoredProvisioning)
+		return
+	}
+	switch how {
 	case older:
 		d.ignore(ignoredOlder)
 		return

@@ -144,9 +144,9 @@ func (r *record) word() string {
 }
 
 // ownLive reports whether a record takes its thing for connected itself, by
-// session or by state.
+// session or by state. A device that is provisioned is not in service yet.
 func (r *record) ownLive() bool {
-	return r.Session.ClientID != "" && (r.Session.Live || r.State.connected())
+	return r.State != Provisioning && r.Session.ClientID != "" && (r.Session.Live || r.State.connected())
 }
 
 // contradicts reports whether a record is not as what presence knows makes it. A

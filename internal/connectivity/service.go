@@ -23,6 +23,9 @@ type Activity struct {
 	// LastPacket and LastPublish are to the second; the latter is zero for a
 	// connection that has published nothing.
 	LastPacket, LastPublish time.Time
+	// Provisioning says that the client is connected only to be provisioned, which
+	// does not count as a connection of a thing.
+	Provisioning bool
 }
 
 // Sessions knows live connections.

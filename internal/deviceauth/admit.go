@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"net/netip"
+	"time"
 
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
@@ -42,6 +43,11 @@ type Admission struct {
 	// Indexed says that the connection counts as that of the thing named like
 	// the client id.
 	Indexed bool
+	// Provisioning says that the certificate can be provisioned and no more: the
+	// device is not in service by this connection.
+	Provisioning bool
+	// Until is when the connection ends; zero for no such time.
+	Until time.Time
 	// Guard must be closed when the connection ends.
 	Guard *Guard
 }
@@ -79,7 +85,9 @@ func (s *Service) Admit(ctx context.Context, r Request) (Admission, error) {
 	if c.thing != nil && c.thing.Exclusive {
 		a.ThingName = c.thing.Name
 	}
-	a.Indexed = c.thing != nil && c.thing.Attached && c.thing.Name == r.ClientID
+	g.free.Store(c.bounds == nil || !c.bounds.ofPurpose())
+	a.Provisioning, a.Until = !g.free.Load(), c.bounds.ends(s.now())
+	a.Indexed = c.thing != nil && c.thing.Attached && c.thing.Name == r.ClientID && !a.Provisioning
 	return a, nil
 }
 
@@ -116,6 +124,11 @@ func callerOf(r *Request) caller {
 func (s *Service) mayConnect(ctx context.Context, g *Guard, c *compiled, r *Request) error {
 	if c.refusal != "" {
 		err := fault.Wrap(fault.Unauthorized, &identityError{problem: c.problem}, "%s", c.refusal)
+		s.turnedAway(&g.id, r, err)
+		s.logStranger(ctx, r, err)
+		return err
+	}
+	if err := s.mayCome(g, c.bounds, r); err != nil {
 		s.turnedAway(&g.id, r, err)
 		s.logStranger(ctx, r, err)
 		return err

@@ -1,6 +1,8 @@
 package deviceauth
 
 import (
+	"time"
+
 	"github.com/muster-iot/muster/internal/event"
 	"github.com/muster-iot/muster/internal/fleet"
 )
@@ -46,9 +48,23 @@ func (s *Service) apply(account fleet.Account, fact event.Event) {
 			s.sessions.touchAccount(account)
 		}
 	case event.CertificateStatusChanged:
+		if e.Used {
+			s.sessions.leaveAt(account, e.CertificateID, s.now().Add(usedGrace))
+			return
+		}
 		s.certificateChanged(account, e.CertificateID, e.Status)
 	case event.CertificateDeleted:
 		s.certificateChanged(account, e.CertificateID, "")
+	case event.CertificatePurposeChanged:
+		s.purposeChanged(account, e)
+	case event.CACertificateChanged:
+		if e.Change == event.CACertificatePurposeSet {
+			s.sessions.touchAccount(account)
+		}
+	case event.ThingQuarantined:
+		s.touchCertificates(account, e.Certificates)
+	case event.ThingReleased:
+		s.touchCertificates(account, e.Certificates)
 	case event.ThingTypeUpdated:
 		if e.PropagatingChanged {
 			s.sessions.touchAccount(account)
@@ -59,7 +75,7 @@ func (s *Service) apply(account fleet.Account, fact event.Event) {
 		event.DeviceConnected, event.DeviceDisconnected, event.ConnectRefused, event.SubscriptionsChanged,
 		event.BillingGroupCreated, event.BillingGroupUpdated, event.BillingGroupDeleted,
 		event.BillingGroupMembershipChanged, event.ThingDecommissioned, event.AttributeRulesChanged, event.TagsChanged,
-		event.EventConfigurationsChanged, event.CACertificateChanged, event.RegistrationCodeChanged,
+		event.EventConfigurationsChanged, event.RegistrationCodeChanged,
 		event.RevocationListImported, event.CertificateTransferChanged, event.OperatorChanged, event.AccountChanged,
 		event.APICalled, event.ConfigurationChanged, event.IndexingConfigurationChanged,
 		event.ConnectivityStateChanged, event.ConnectivitySettingsChanged, event.LatencyMeasured, event.BulkEditChanged,
@@ -69,6 +85,9 @@ func (s *Service) apply(account fleet.Account, fact event.Event) {
 		event.ProvisioningPlanChanged, event.OnboardingChanged, event.OnboardingCriteriaFailed,
 		event.ClaimMisused, event.ClaimMisuseSettled,
 		event.SupplierChanged, event.AllowListChanged, event.AllowListRead, event.AllowListEntryChanged, event.DuplicateSerial,
+		event.RogueDevice, event.LedgerAnchored,
+		event.PromiseSettled,
+		event.BirthCertificateChanged, event.BirthCertificateMisused,
 		event.BootstrapAssignmentChanged, event.BootstrapAnswered, event.BootstrapRefused:
 		// Nothing that a permission depends on: a new thing, group or
 		// certificate is attached to nothing, and parents of groups never
@@ -88,6 +107,10 @@ func changesDecisions(e event.PolicyChanged) bool {
 	return false
 }
 
+// usedGrace is how long the connection of a certificate lasts that has just
+// provisioned its device: the answer is on its way.
+const usedGrace = 5 * time.Second
+
 // certificateChanged ends the connections of a certificate unless it is
 // active.
 func (s *Service) certificateChanged(account fleet.Account, id, status string) {
@@ -95,6 +118,26 @@ func (s *Service) certificateChanged(account fleet.Account, id, status string) {
 	s.sessions.setRevoked(account, id, revoked)
 	if revoked {
 		s.disconnect(account, id)
+	}
+}
+
+// purposeChanged lets the connections of a certificate look again. Those that are
+// for provisioning from now on, or within other limits, end: limits are asked
+// about at CONNECT.
+func (s *Service) purposeChanged(account fleet.Account, e event.CertificatePurposeChanged) {
+	s.sessions.touch(account, byPrincipal, e.CertificateID)
+	if e.Purpose != purposeOperational {
+		s.disconnect(account, e.CertificateID)
+	}
+}
+
+// purposeOperational is the purpose of a certificate without a boundary.
+const purposeOperational = "OPERATIONAL"
+
+// touchCertificates concerns the sessions of certificates.
+func (s *Service) touchCertificates(account fleet.Account, ids []string) {
+	for _, id := range ids {
+		s.sessions.touch(account, byPrincipal, id)
 	}
 }
 

@@ -24,24 +24,29 @@ type Call struct {
 
 // Authorize decides about a call of an identified device. There is no
 // connection, so the variables of the client id and of the connection's thing
-// have no value, and policies of groups do not apply. It answers
+// have no value, and policies of groups do not apply. A certificate under a
+// boundary is let do nothing here. It answers
 // fault.Forbidden, or fault.Unauthorized when the certificate was deactivated
 // since it was identified.
 func (s *Service) Authorize(ctx context.Context, id Identity, c Call) error {
 	if id.certificate == nil {
 		return fault.New(fault.Unauthorized, "A client certificate is required")
 	}
-	if _, err := s.activeCertificate(ctx, id.Account, id.Principal.ID); err != nil {
+	found, err := s.activeCertificate(ctx, id.Account, id.Principal.ID)
+	if err != nil {
 		return err
 	}
 	if err := checkDates(id.certificate, s.now()); err != nil {
 		return err
 	}
 	sub := &subject{id: &id, by: &caller{sourceIP: address(c.RemoteAddr)}}
-	var err error
 	if sub.set, err = s.compile(ctx, &id, sub.by, nil); err != nil {
 		return err
 	}
+	if sub.bounds, err = s.bound(found.Boundary, id.Account); err != nil {
+		return err
+	}
+	sub.set = sub.bounds.withinCall(sub.set)
 	return s.decideCall(ctx, sub, &c)
 }
 

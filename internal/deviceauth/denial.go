@@ -30,7 +30,8 @@ type DeniedError struct {
 	Considered []string
 	// Missing are the variables and condition keys without a value.
 	Missing []string
-	// Reason is set when not the policies but the certificate's state decided.
+	// Reason is set when not the policies but the certificate's state decided, or
+	// its boundary.
 	Reason string
 }
 
@@ -48,6 +49,9 @@ func (s *Service) deny(sub *subject, q request) (d *DeniedError, considered []io
 		Account: sub.id.Account, Principal: sub.id.Principal, ClientID: sub.by.clientID,
 		Action: q.action, Resource: q.resource, Outcome: e.Outcome,
 		Policy: e.Policy, Statement: e.Statement, Sid: e.Sid, Missing: e.Unresolved, Reason: sub.refusal,
+	}
+	if d.Reason == "" && sub.bounds.refuses(q) {
+		d.Reason = sub.bounds.says()
 	}
 	for _, p := range e.Considered {
 		d.Considered = append(d.Considered, p.Name)

@@ -28,10 +28,9 @@ func (d *documents) parse(text []byte) (*iotpolicy.Document, error) {
 	if doc != nil {
 		return doc, nil
 	}
-	limit := iotpolicy.DefaultLimits().MaxBytes
-	doc, err := iotpolicy.Parse(text, iotpolicy.Limits{MaxCharacters: limit, MaxBytes: limit})
+	doc, err := parseDocument(text)
 	if err != nil {
-		return nil, fmt.Errorf("parse stored policy: %w", err)
+		return nil, err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -39,6 +38,16 @@ func (d *documents) parse(text []byte) (*iotpolicy.Document, error) {
 		d.parsed = map[string]*iotpolicy.Document{}
 	}
 	d.parsed[string(text)] = doc
+	return doc, nil
+}
+
+// parseDocument reads a document that was checked when it was stored.
+func parseDocument(text []byte) (*iotpolicy.Document, error) {
+	limit := iotpolicy.DefaultLimits().MaxBytes
+	doc, err := iotpolicy.Parse(text, iotpolicy.Limits{MaxCharacters: limit, MaxBytes: limit})
+	if err != nil {
+		return nil, fmt.Errorf("parse stored policy: %w", err)
+	}
 	return doc, nil
 }
 

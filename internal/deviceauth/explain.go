@@ -24,6 +24,9 @@ const (
 	problemExpired      identityProblem = "expired"
 	problemCustom       identityProblem = "custom authorizer"
 	problemNameless     identityProblem = "no endpoint name"
+	problemNetwork      identityProblem = "source network"
+	problemWill         identityProblem = "will"
+	problemTaken        identityProblem = "client id in use"
 )
 
 // identityError is the cause of a fault.Unauthorized that names the check.
@@ -84,6 +87,11 @@ func (s *Service) explain(sub *subject, q request) Explanation {
 	}
 	e.Reason = reason(&e, &found)
 	e.Hints = s.hints(sub, q, &found)
+	if found.Outcome != iotpolicy.Allowed && len(e.DeniedBy) == 0 && sub.bounds.refuses(q) {
+		e.Reason = "the boundary " + sub.bounds.name() + " refuses it: " + sub.bounds.says()
+		e.Fixes = []Fix{sub.bounds.fix(sub.id)}
+		return e
+	}
 	if found.Outcome != iotpolicy.Allowed {
 		e.Fixes = policyFixes(sub, q, &e, &found)
 	}
@@ -110,8 +118,6 @@ func reason(e *Explanation, found *iotpolicy.Explanation) string {
 	switch {
 	case len(e.DeniedBy) > 0:
 		return named(e.DeniedBy[0]) + " denies it"
-	case found.BoundaryDenied:
-		return "the policies allow it and the permission boundary does not"
 	case found.Outcome == iotpolicy.Allowed && len(e.AllowedBy) > 0:
 		return named(e.AllowedBy[0]) + " allows it"
 	case len(e.Policies) == 0:
@@ -188,9 +194,6 @@ func policyFixes(sub *subject, q request, e *Explanation, found *iotpolicy.Expla
 		if fix, ok := nearFix(&e.Nearest[0]); ok {
 			fixes = append(fixes, fix)
 		}
-	}
-	if found.BoundaryDenied {
-		return append(fixes, Fix{Text: "Lift the permission boundary; policies cannot reach beyond it."})
 	}
 	allow := Fix{Text: "Allow it in a policy in force.", Statement: minimalStatement(sub, q)}
 	if sub.id.Principal.Kind == fleet.PrincipalCustom {
@@ -338,6 +341,15 @@ func identityFixes(problem identityProblem, id *Identity) []Fix {
 			Text:    "Give the device a certificate, or credentials that a custom authorizer accepts.",
 			Command: "aws iot test-invoke-authorizer --authorizer-name NAME",
 		}}
+	case problemNetwork:
+		return []Fix{{
+			Text:    "Let the device connect from a network of its certificate, or give the certificate others.",
+			Command: "muster certificates purpose " + certificate,
+		}}
+	case problemWill:
+		return []Fix{{Text: "Let the device connect without a will as long as it is not provisioned."}}
+	case problemTaken:
+		return []Fix{{Text: "Give the device another client id while it is provisioned, or wait until the connection of the other certificate has ended."}}
 	case problemExpired:
 		return []Fix{{Text: "Issue a new certificate to the device; compare the server's clock if it should be valid."}}
 	}

@@ -191,6 +191,9 @@ func newWorld(tb testing.TB, document string) *world {
 			w.strangers = append(w.strangers, who)
 			return w.answer
 		},
+		Holds: func(_ fleet.Account, clientID string) (string, bool) {
+			return map[string]string{"taken": "another", "mine": w.id}[clientID], clientID == "taken" || clientID == "mine"
+		},
 		Lag:    func() time.Duration { return time.Duration(w.lag.Load()) },
 		Now:    func() time.Time { return time.Unix(0, w.now.Load()) },
 		Logger: slog.New(slog.NewJSONHandler(w.log, nil)),

@@ -36,6 +36,9 @@ type Guard struct {
 	compiling sync.Mutex
 	denials   denialLimit
 
+	// free is set once the connection was admitted under no boundary of a purpose.
+	free atomic.Bool
+
 	// links and closed belong to sessions.
 	links  [linkKinds]link
 	closed bool
@@ -59,7 +62,9 @@ func loading() (context.Context, context.CancelFunc) {
 // compiled is a set with the answers that it gave.
 type compiled struct {
 	epoch uint64
-	set   *iotpolicy.Set
+	// set is within bounds, which are nil for most.
+	set    *iotpolicy.Set
+	bounds *bounds
 	// thing is what the connection acts as; nil for none.
 	thing *Thing
 	// gain is what the connection's messages gain.
@@ -240,7 +245,7 @@ func (g *Guard) compile(ctx context.Context) (*compiled, error) {
 			return nil, unavailable(err)
 		}
 		c := &compiled{epoch: g.now(), stamp: g.service.stamps.Add(1)}
-		_, err := g.service.activeCertificate(ctx, g.id.Account, g.id.Principal.ID)
+		certificate, err := g.service.activeCertificate(ctx, g.id.Account, g.id.Principal.ID)
 		if fault.CodeOf(err) == fault.Unauthorized {
 			g.service.metrics.compilations.WithLabelValues("refused").Inc()
 			c.refusal, c.problem = fault.From(err).Message, problemOf(err)
@@ -249,6 +254,12 @@ func (g *Guard) compile(ctx context.Context) (*compiled, error) {
 		}
 		if err != nil {
 			return nil, err
+		}
+		if c.bounds, err = g.service.bound(certificate.Boundary, g.id.Account); err != nil {
+			return nil, err
+		}
+		if certificate.Boundary.ofPurpose() && g.free.Load() {
+			g.service.sessions.leaveNow(g) // to come back within the limits of the purpose
 		}
 		thing, found, err := g.service.registry.ConnectionThing(ctx, g.id.Account, g.id.Principal.ARN, g.caller.clientID)
 		if err != nil {
@@ -262,8 +273,11 @@ func (g *Guard) compile(ctx context.Context) (*compiled, error) {
 		if g.service.sessions.setThing(g, c.thingName()) {
 			continue // read again what may have changed before this
 		}
-		c.set, err = g.service.compile(ctx, &g.id, &g.caller, c.thing)
-		return c, err
+		if c.set, err = g.service.compile(ctx, &g.id, &g.caller, c.thing); err != nil {
+			return nil, err
+		}
+		c.set = c.bounds.within(c.set)
+		return c, nil
 	}
 }
 

@@ -148,6 +148,8 @@ type subject struct {
 	by    *caller
 	thing *Thing
 	set   *iotpolicy.Set
+	// bounds is the boundary that set is within; nil for none.
+	bounds *bounds
 	// refusal says why the certificate may do nothing.
 	refusal string
 	problem identityProblem
@@ -157,7 +159,7 @@ type subject struct {
 
 // subject is what a guard's decisions are about.
 func (g *Guard) subject(c *compiled) *subject {
-	return &subject{id: &g.id, by: &g.caller, thing: c.thing, set: c.set, refusal: c.refusal, problem: c.problem, stamp: c.stamp}
+	return &subject{id: &g.id, by: &g.caller, thing: c.thing, set: c.set, bounds: c.bounds, refusal: c.refusal, problem: c.problem, stamp: c.stamp}
 }
 
 // request is what a subject asks for.

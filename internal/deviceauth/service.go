@@ -27,6 +27,8 @@ type Certificate struct {
 	// SNIOnly marks one that other accounts may have too: a connection with it
 	// must name its account.
 	SNIOnly bool
+	// Boundary is what holds it to provisioning.
+	Boundary Boundary
 }
 
 // StatusActive is the only certificate state that may connect.
@@ -113,6 +115,9 @@ type Options struct {
 	Lag func() time.Duration
 	// Connected returns the principal behind a connected client id; optional.
 	Connected func(account fleet.Account, clientID string) (principalID string, ok bool)
+	// Holds returns the principal of the connection that a client id has at this
+	// moment; optional.
+	Holds func(account fleet.Account, clientID string) (principalID string, ok bool)
 	// Introduce takes over a peer whose certificate is unknown or waits for
 	// activation, after it was refused; optional. It must return soon. What it
 	// answers is told of the refusal.
@@ -155,6 +160,7 @@ type Service struct {
 	// explaining bounds the work that refusals cause.
 	explaining *inlet.Quota
 	connected  func(fleet.Account, string) (string, bool)
+	holds      func(fleet.Account, string) (string, bool)
 	introducer func(context.Context, Stranger) string
 	// known keeps the refusals of registered certificates, strange those of
 	// everybody else.
@@ -203,6 +209,7 @@ func New(o Options) (*Service, error) {
 		strangers:      inlet.NewQuota(denialsPerWindow, allDenials, denialWindow),
 		explaining:     inlet.NewQuota(shownRefusals, allDenials, denialWindow),
 		connected:      o.Connected,
+		holds:          o.Holds,
 		introducer:     o.Introduce,
 		known:          newLedger(knownBytes),
 		strange:        newLedger(strangeBytes),

@@ -40,6 +40,8 @@ type sessions struct {
 	// revoked are guards whose certificate left ACTIVE and whose connection
 	// is still there.
 	revoked map[*Guard]struct{}
+	// leaving are guards whose connection ends at a time.
+	leaving map[*Guard]time.Time
 	// nextExpiry is not after the end of any live certificate; zero when no
 	// session has one.
 	nextExpiry time.Time
@@ -51,6 +53,7 @@ func newSessions() sessions {
 		heads:   map[sessionKey]*Guard{},
 		epochs:  map[fleet.Account]*atomic.Uint64{},
 		revoked: map[*Guard]struct{}{},
+		leaving: map[*Guard]time.Time{},
 	}
 }
 
@@ -100,6 +103,7 @@ func (s *sessions) remove(g *Guard) bool {
 	}
 	g.closed = true
 	delete(s.revoked, g)
+	delete(s.leaving, g)
 	for kind := range linkKinds {
 		s.unlink(g, kind)
 	}
@@ -181,6 +185,25 @@ func (s *sessions) setRevoked(account fleet.Account, certificateID string, revok
 	}
 }
 
+// leaveAt has the sessions of a certificate end at a time. Until then they are
+// decided as before.
+func (s *sessions) leaveAt(account fleet.Account, certificateID string, at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for g := s.heads[sessionKey{account: account, kind: byPrincipal, name: certificateID}]; g != nil; g = g.links[byPrincipal].next {
+		s.leaving[g] = at
+	}
+}
+
+// leaveNow has one session end with the next sweep.
+func (s *sessions) leaveNow(g *Guard) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !g.closed {
+		s.revoked[g] = struct{}{}
+	}
+}
+
 // overdue returns the certificates that still have sessions and should have
 // none at the given time.
 func (s *sessions) overdue(now time.Time) []sessionKey {
@@ -189,6 +212,11 @@ func (s *sessions) overdue(now time.Time) []sessionKey {
 	keys := map[sessionKey]struct{}{}
 	for g := range s.revoked {
 		keys[g.links[byPrincipal].key] = struct{}{}
+	}
+	for g, at := range s.leaving {
+		if !now.Before(at) {
+			keys[g.links[byPrincipal].key] = struct{}{}
+		}
 	}
 	if !s.nextExpiry.IsZero() && now.After(s.nextExpiry) {
 		s.nextExpiry = time.Time{}
@@ -212,8 +240,9 @@ func (s *sessions) overdue(now time.Time) []sessionKey {
 	return list
 }
 
-// Sweep ends connections that outlived their certificate: by its date, or
-// because they were being admitted at the moment it was revoked. A timer calls
+// Sweep ends connections that outlived their certificate: by its date, because
+// they were being admitted at the moment it was revoked, because it is used up, or
+// because it is for provisioning since it was let in. A timer calls
 // it about once a second; without such a connection it costs next to nothing.
 func (s *Service) Sweep(now time.Time) {
 	for _, key := range s.sessions.overdue(now) {

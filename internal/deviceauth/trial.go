@@ -48,7 +48,8 @@ type Verdict struct {
 	// ImplicitDeny before Allowed.
 	Outcome iotpolicy.Outcome
 	// Allowing have an Allow statement about some resource, Denying a Deny
-	// statement; Silent have neither about some resource.
+	// statement; Silent have neither about some resource. A boundary that refuses
+	// some resource is among the last under a name that starts with system/.
 	Allowing, Denying, Silent []iotpolicy.PolicyRef
 	// Missing names the variables and condition keys without a value that some
 	// statement needed.
@@ -81,7 +82,7 @@ func (s *Service) Try(ctx context.Context, account fleet.Account, t Trial) ([]Ve
 			}
 		}
 	}
-	id, err := s.trialIdentity(ctx, account, t.Principal)
+	id, boundary, err := s.trialIdentity(ctx, account, t.Principal)
 	if err != nil {
 		return nil, err
 	}
@@ -107,25 +108,30 @@ func (s *Service) Try(ctx context.Context, account fleet.Account, t Trial) ([]Ve
 	if err != nil {
 		return nil, err
 	}
+	bounds, err := s.bound(boundary, account)
+	if err != nil {
+		return nil, err
+	}
+	set = bounds.within(set)
 	verdicts := make([]Verdict, len(t.Checks))
 	for i := range t.Checks {
-		verdicts[i] = check(set, &t.Checks[i])
+		verdicts[i] = check(set, bounds, &t.Checks[i])
 	}
 	return verdicts, nil
 }
 
 // trialIdentity is who a trial is about: a registered certificate in any state,
-// or a group.
-func (s *Service) trialIdentity(ctx context.Context, account fleet.Account, principal string) (Identity, error) {
+// or a group; and the boundary that holds it.
+func (s *Service) trialIdentity(ctx context.Context, account fleet.Account, principal string) (Identity, Boundary, error) {
 	arn, ok := fleet.ParseARN(principal)
 	switch {
 	case ok && arn.Scope == s.scope(account) && arn.Kind == fleet.ARNCertificate && fleet.ValidCertificateID(arn.Name):
-		id, _, err := s.stored(ctx, account, arn.Name)
-		return id, err
+		id, found, err := s.stored(ctx, account, arn.Name)
+		return id, found.Boundary, err
 	case ok && arn.Scope == s.scope(account) && arn.Kind == fleet.ARNThingGroup && fleet.ValidName(arn.Name):
-		return Identity{Account: account, Principal: fleet.Principal{ID: arn.Name, ARN: principal}}, nil
+		return Identity{Account: account, Principal: fleet.Principal{ID: arn.Name, ARN: principal}}, Boundary{}, nil
 	}
-	return Identity{}, fault.New(fault.InvalidRequest,
+	return Identity{}, Boundary{}, fault.New(fault.InvalidRequest,
 		"principal must be the ARN of a certificate or of a thing group of this account and region; identities of a pool are not offered")
 }
 
@@ -151,12 +157,14 @@ func (s *Service) changed(ctx context.Context, account fleet.Account, policies [
 }
 
 // check answers one check.
-func check(set *iotpolicy.Set, c *Check) Verdict {
+func check(set *iotpolicy.Set, bounds *bounds, c *Check) Verdict {
 	v := Verdict{Outcome: iotpolicy.Allowed}
 	refs := set.Policies()
 	allowing, denying, silent := make([]bool, len(refs)), make([]bool, len(refs)), make([]bool, len(refs))
+	bounded := false
 	for _, resource := range c.Resources {
 		d := set.Decide(c.Action, resource)
+		bounded = bounded || bounds.refuses(request{action: c.Action, resource: resource})
 		if d.Outcome == iotpolicy.ExplicitDeny || v.Outcome == iotpolicy.Allowed {
 			v.Outcome = d.Outcome
 		}
@@ -177,6 +185,9 @@ func check(set *iotpolicy.Set, c *Check) Verdict {
 		if silent[i] {
 			v.Silent = append(v.Silent, refs[i])
 		}
+	}
+	if bounded { // it is silent like a policy that lacks a statement, and no other can add one
+		v.Silent = append(v.Silent, bounds.set.Policies()...)
 	}
 	slices.Sort(v.Missing)
 	v.Missing = slices.Compact(v.Missing)

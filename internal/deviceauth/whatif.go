@@ -92,6 +92,10 @@ func (s *Service) explainAbsent(ctx context.Context, account fleet.Account, q *Q
 	if sub.set, err = s.compile(ctx, &id, sub.by, sub.thing); err != nil {
 		return Answer{}, err
 	}
+	if sub.bounds, err = s.bound(found.Boundary, account); err != nil {
+		return Answer{}, err
+	}
+	sub.set = sub.bounds.within(sub.set)
 	return s.answer(sub, asked, false), nil
 }
 

@@ -87,6 +87,7 @@ func kinds() []Event {
 		ProvisioningPlanChanged{},
 		OnboardingChanged{},
 		OnboardingCriteriaFailed{},
+		PromiseSettled{},
 		ClaimMisused{},
 		ClaimMisuseSettled{},
 		SupplierChanged{},
@@ -97,6 +98,10 @@ func kinds() []Event {
 		BootstrapAssignmentChanged{},
 		BootstrapAnswered{},
 		BootstrapRefused{},
+		RogueDevice{},
+		LedgerAnchored{},
+		CertificatePurposeChanged{}, BirthCertificateChanged{}, BirthCertificateMisused{},
+		ThingQuarantined{}, ThingReleased{},
 	}
 }
 

@@ -238,6 +238,9 @@ type CertificateStatusChanged struct {
 	CertificateID  string `json:"certificateId"`
 	Status         string `json:"status"`
 	PreviousStatus string `json:"previousStatus"`
+	// Used says that a device was provisioned with the certificate, which is all
+	// that it was for: its connection has a moment to hear the answer.
+	Used bool `json:"used,omitempty"`
 }
 
 // CertificateDeleted reports that a certificate left the registry.
@@ -328,6 +331,9 @@ type Session struct {
 	// Indexed says whether the connection counts for the thing named like
 	// the client id: it is attached to the presented certificate.
 	Indexed bool `json:"indexed,omitempty"`
+	// Provisioning says that the certificate is for provisioning: the device is not
+	// in service by this connection, which then does not count for the thing.
+	Provisioning bool `json:"provisioning,omitempty"`
 	// KeepAlive is the effective keep-alive in seconds.
 	KeepAlive int `json:"keepAlive,omitempty"`
 	// CleanSession is false for a persistent session.
@@ -431,6 +437,10 @@ type CACertificateChanged struct {
 	Mode             string              `json:"mode,omitempty"`
 	// Statement is what an operator has declared about it, for that change only.
 	Statement string `json:"statement,omitempty"`
+	// Purpose, PreviousPurpose and Fingerprint are of a change of purpose.
+	Purpose         string `json:"purpose,omitempty"`
+	PreviousPurpose string `json:"previousPurpose,omitempty"`
+	Fingerprint     string `json:"fingerprint,omitempty"`
 }
 
 // CACertificateChange says what happened to an authority.
@@ -443,6 +453,9 @@ const (
 	CACertificateDeleted    CACertificateChange = "DELETED"
 	// CACertificateDeclared is an operator's statement that it is trusted.
 	CACertificateDeclared CACertificateChange = "DECLARED"
+	// CACertificatePurposeSet says what the certificates under it are for, or
+	// within which limits.
+	CACertificatePurposeSet CACertificateChange = "PURPOSE_SET"
 )
 
 // RegistrationCodeChanged reports that an account's registration code was made

@@ -68,7 +68,33 @@ type DeviceProvisioned struct {
 	TypeName        string            `json:"typeName,omitempty"`
 	Attributes      map[string]string `json:"attributes,omitempty"`
 	CACertificateID string            `json:"caCertificateId,omitempty"`
+	// Evidence is why the gate let the device in; empty without a gate.
+	Evidence []ProvisioningEvidence `json:"evidence,omitempty"`
 }
+
+// ProvisioningEvidence is something that speaks for a device. It carries nothing of
+// a list's content.
+type ProvisioningEvidence struct {
+	Kind EvidenceKind `json:"kind"`
+	// Ref names it: the list with its revision, the request, the template that is
+	// bound.
+	Ref string `json:"ref"`
+	// Detail is how it speaks for the device: what matched, who said yes.
+	Detail string `json:"detail,omitempty"`
+}
+
+// EvidenceKind is what a ProvisioningEvidence is.
+type EvidenceKind string
+
+// Kinds of evidence.
+const (
+	// EvidenceList is an entry of an allow list.
+	EvidenceList EvidenceKind = "ALLOW_LIST"
+	// EvidenceApproval is a yes of authorities, EvidenceRule one of a rule without
+	// anybody being asked.
+	EvidenceApproval EvidenceKind = "APPROVAL"
+	EvidenceRule     EvidenceKind = "RULE"
+)
 
 // ProvisioningRefused reports a device that a template, a hook or a state has
 // refused. Nothing of it was carried out.

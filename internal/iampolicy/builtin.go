@@ -15,6 +15,8 @@ const (
 	FleetAdmin           = "MusterFleetAdmin"
 	SecurityAdmin        = "MusterSecurityAdmin"
 	ProvisioningApprover = "MusterProvisioningApprover"
+	AllowListUploader    = "MusterAllowListUploader"
+	AllowListVetter      = "MusterAllowListVetter"
 )
 
 // Actions that must not be in one hand: who approves what is provisioned is not
@@ -26,7 +28,7 @@ func approvals() []string {
 // supplies are the other side of approvals.
 func supplies() []string {
 	return []string{
-		"ops:PutAllowList", "ops:DeleteAllowList", "iot:CreateProvisioningTemplate", "iot:CreateProvisioningTemplateVersion",
+		"ops:PutAllowList", "ops:DeleteAllowList", "ops:CreateAllowListLink", "ops:PutSupplier", "iot:CreateProvisioningTemplate", "iot:CreateProvisioningTemplateVersion",
 		"iot:UpdateProvisioningTemplate",
 	}
 }
@@ -40,7 +42,7 @@ type Builtin struct {
 const look = `
   {"Sid":"Look","Effect":"Allow","Resource":"*","Action":["iot:Describe*","iot:Get*","iot:List*","iot:SearchIndex",
     "ops:Describe*","ops:Get*","ops:Check*","ops:ExportThings","ops:LintPolicy","ops:TestProvisioningTemplate","ops:ListFleet*","ops:ListPast*","ops:ListExpiring*","ops:ListCertificate*",
-    "ops:ListUser*","ops:ListBulkEdit*","ops:ListProvisioningPlans","ops:ListOnboarding","ops:ListRole*","ops:ListAccess*","ops:ListApproval*","ops:ListClaimUses","ops:ListBootstrapAssignments"]}`
+    "ops:ListUser*","ops:ListBulkEdit*","ops:ListProvisioningPlans","ops:ListOnboarding","ops:ListRole*","ops:ListAccess*","ops:ListApproval*","ops:ListClaimUses","ops:ListBootstrapAssignments","ops:ListSuppliers","ops:ListAllowList*","ops:ListRogues","ops:ListDrift","ops:ListQuarantine"]}`
 
 // Builtins returns the policies that come with Muster.
 func Builtins() []Builtin {
@@ -56,20 +58,24 @@ func Builtins() []Builtin {
   {"Sid":"Work","Effect":"Allow","Resource":"*","Action":["iot:CreateThing","iot:UpdateThing","iot:AddThingToThingGroup","iot:RemoveThingFromThingGroup",
     "iot:UpdateThingGroupsForThing","iot:AddThingToBillingGroup","iot:RemoveThingFromBillingGroup",
     "iot:UpdateThingShadow","iot:DeleteThingShadow","iot:Publish","iot:RetainPublish","iot:DeleteConnection","iot:SendDirectMessage",
-    "ops:RestoreShadow","ops:*BulkEdit*","ops:ExpectDevice","ops:CompleteOnboardingStep","iot:CreateJob","iot:UpdateJob","iot:CancelJob","iot:CancelJobExecution","iot:DeleteJobExecution","iot:TestAuthorization"]},
+    "ops:RestoreShadow","ops:*BulkEdit*","ops:RepairDrift","ops:ExpectDevice","ops:CompleteOnboardingStep","iot:CreateJob","iot:UpdateJob","iot:CancelJob","iot:CancelJobExecution","iot:DeleteJobExecution","iot:TestAuthorization"]},
   {"Sid":"Watch","Effect":"Allow","Resource":"*","Action":["iot:Subscribe","iot:Receive"]},
   {"Sid":"WatchAsConsole","Effect":"Allow","Resource":"arn:aws:iot:*:*:client/console-*","Action":"iot:Connect"}`),
 		of(FleetAdmin, "Everything about the fleet, also provisioning templates and allow lists. Neither operators and their permissions, nor the audit trail, nor approvals.", look+`,
-  {"Sid":"Fleet","Effect":"Allow","Resource":"*","Action":["iot:*","s3:*","ops:Drain","ops:Doctor","ops:Repair","ops:DecommissionThing","ops:SetAttributeRules","ops:RestoreShadow","ops:*BulkEdit*",
-    "ops:DeleteAttributeRules","ops:PutConnectivitySettings","ops:DeleteConnectivitySettings","ops:AssignGateway","ops:PutAllowList","ops:DeleteAllowList","ops:Import*","ops:*BootstrapAssignment*","ops:*ProvisioningPlan*","ops:ExpectDevice","ops:CompleteOnboardingStep"]}`),
+  {"Sid":"Fleet","Effect":"Allow","Resource":"*","Action":["iot:*","s3:*","ops:Drain","ops:Doctor","ops:Repair","ops:DecommissionThing","ops:SetAttributeRules","ops:RestoreShadow","ops:*BulkEdit*","ops:VerifyLedger","ops:*Drift","ops:PutCertificatePurpose","ops:ReprovisionThing","ops:*Quarantine",
+    "ops:DeleteAttributeRules","ops:PutConnectivitySettings","ops:DeleteConnectivitySettings","ops:AssignGateway","ops:PutAllowList","ops:DeleteAllowList","ops:CreateAllowListLink","ops:RevokeAllowListLink","ops:PutSupplier","ops:DeleteSupplier","ops:Import*","ops:*BootstrapAssignment*","ops:*ProvisioningPlan*","ops:ExpectDevice","ops:CompleteOnboardingStep"]}`),
 		of(SecurityAdmin, "Who may what: users, groups, roles, keys and their policies; certificates, authorities, device policies, authorizers; the audit trail; backups.", look+`,
   {"Sid":"Identities","Effect":"Allow","Resource":"*","Action":["iot:*Certificate*","iot:*CACertificate*","iot:*Policy*","iot:*Policies","iot:*Principal*",
     "iot:*Authorizer*","iot:*RegistrationCode","iot:*RoleAlias*","iot:TestAuthorization","iot:TestInvokeAuthorizer","iot:DeleteConnection",
     "iot:*ProvisioningTemplate*","iot:CreateProvisioningClaim"]},
   {"Sid":"Operators","Effect":"Allow","Resource":"*","Action":["ops:*User*","ops:*Group*","ops:*Role*","ops:*AccessKey*","ops:*AccessPolicy*","ops:*Session*",
-    "ops:*Audit*","ops:ImportRevocationList","ops:PutCADeclaration","ops:PutApproval*","ops:DeleteApproval*","ops:SettleClaimMisuse","ops:PutAllowList","ops:DeleteAllowList","ops:Backup","ops:Doctor"]}`),
+    "ops:*Audit*","ops:ImportRevocationList","ops:PutCADeclaration","ops:PutApproval*","ops:DeleteApproval*","ops:SettleClaimMisuse","ops:PutAllowList","ops:DeleteAllowList","ops:VetAllowList","ops:ReadAllowList","ops:LookUpAllowListEntry","ops:SetAllowListEntry","ops:Backup","ops:Doctor","ops:VerifyLedger","ops:Put*Purpose","ops:ReprovisionThing","ops:*Quarantine"]}`),
 		of(ProvisioningApprover, "Approves or denies what is provisioned. Cannot be combined with permissions to supply allow lists or templates.", look+`,
   {"Sid":"Approve","Effect":"Allow","Resource":"*","Action":["ops:ApproveProvisioning","ops:DenyProvisioning"]}`),
+		of(AllowListUploader, "Uploads allow lists and sees how they stand. Reads none back, not even its own.", `
+  {"Sid":"Upload","Effect":"Allow","Resource":"*","Action":["ops:PutAllowList","ops:ListAllowLists","ops:GetAllowList"]}`),
+		of(AllowListVetter, "Reads allow lists that others have uploaded, and accepts or rejects them; blocks entries and sets them free.", look+`,
+  {"Sid":"Vet","Effect":"Allow","Resource":"*","Action":["ops:VetAllowList","ops:ReadAllowList","ops:LookUpAllowListEntry","ops:SetAllowListEntry"]}`),
 	}
 }
 

@@ -35,29 +35,39 @@ func TestBuiltinsMeanWhatTheySay(t *testing.T) {
 		}
 	}
 	for line := range strings.Lines(`
-		Viewer Operator FleetAdmin SecurityAdmin ProvisioningApprover | iot:DescribeThing
-		Viewer Operator FleetAdmin SecurityAdmin ProvisioningApprover | iot:SearchIndex
-		Viewer Operator FleetAdmin SecurityAdmin ProvisioningApprover | ops:GetDenials
+		Viewer Operator FleetAdmin SecurityAdmin ProvisioningApprover AllowListVetter | iot:DescribeThing
+		Viewer Operator FleetAdmin SecurityAdmin ProvisioningApprover AllowListVetter | iot:SearchIndex
+		Viewer Operator FleetAdmin SecurityAdmin ProvisioningApprover AllowListVetter | ops:GetDenials
 		Operator FleetAdmin | iot:UpdateThing
 		Operator FleetAdmin | iot:Publish
 		Operator FleetAdmin SecurityAdmin | iot:DeleteConnection
-		Viewer Operator FleetAdmin SecurityAdmin ProvisioningApprover | ops:ListUsers
-		Viewer Operator FleetAdmin SecurityAdmin ProvisioningApprover | ops:CheckAttributeRules
+		Viewer Operator FleetAdmin SecurityAdmin ProvisioningApprover AllowListVetter | ops:ListUsers
+		Viewer Operator FleetAdmin SecurityAdmin ProvisioningApprover AllowListVetter | ops:CheckAttributeRules
 		SecurityAdmin | ops:ListAuditRecords
 		SecurityAdmin | ops:VerifyAudit
 		FleetAdmin | ops:DecommissionThing
 		FleetAdmin | ops:SetAttributeRules
 		FleetAdmin | ops:ImportThings
 		FleetAdmin SecurityAdmin | ops:ImportRevocationList
-		Viewer Operator FleetAdmin SecurityAdmin ProvisioningApprover | ops:GetCADeclaration
+		Viewer Operator FleetAdmin SecurityAdmin ProvisioningApprover AllowListVetter | ops:GetCADeclaration
 		SecurityAdmin | ops:PutCADeclaration
+		SecurityAdmin | ops:PutCAPurpose
+		FleetAdmin SecurityAdmin | ops:PutCertificatePurpose
+		FleetAdmin SecurityAdmin | ops:ReprovisionThing
+		FleetAdmin SecurityAdmin | ops:ReleaseQuarantine
+		Viewer Operator FleetAdmin SecurityAdmin ProvisioningApprover AllowListVetter | ops:ListQuarantine
+		Viewer Operator FleetAdmin SecurityAdmin ProvisioningApprover AllowListVetter | ops:GetCertificatePurpose
 		FleetAdmin | iot:DeleteThing
 		FleetAdmin | iot:CreateThingType
 		FleetAdmin | ops:Drain
 		FleetAdmin SecurityAdmin | iot:CreatePolicy
 		FleetAdmin SecurityAdmin | iot:UpdateCertificate
 		FleetAdmin SecurityAdmin | iot:CreateProvisioningTemplate
-		FleetAdmin SecurityAdmin | ops:PutAllowList
+		FleetAdmin SecurityAdmin AllowListUploader | ops:PutAllowList
+		SecurityAdmin AllowListVetter | ops:VetAllowList
+		SecurityAdmin AllowListVetter | ops:ReadAllowList
+		SecurityAdmin AllowListVetter | ops:LookUpAllowListEntry
+		FleetAdmin | ops:PutSupplier
 		FleetAdmin SecurityAdmin | ops:Doctor
 		FleetAdmin | ops:Repair
 		SecurityAdmin | ops:CreateUser

@@ -213,6 +213,9 @@ func (x *Index) applyOne(s *shard, e event.Envelope, from sources) error {
 		event.ProvisioningPlanChanged, event.OnboardingChanged, event.OnboardingCriteriaFailed,
 		event.ClaimMisused, event.ClaimMisuseSettled,
 		event.SupplierChanged, event.AllowListChanged, event.AllowListRead, event.AllowListEntryChanged, event.DuplicateSerial,
+		event.RogueDevice, event.LedgerAnchored,
+		event.PromiseSettled,
+		event.CertificatePurposeChanged, event.BirthCertificateChanged, event.BirthCertificateMisused, event.ThingQuarantined, event.ThingReleased,
 		event.BootstrapAssignmentChanged, event.BootstrapAnswered, event.BootstrapRefused:
 		// Nothing of these is searchable.
 	}

@@ -94,7 +94,10 @@ func (h *Handler) Apply(ctx context.Context, events []event.Envelope) error {
 			event.ProvisioningPlanChanged, event.OnboardingChanged, event.OnboardingCriteriaFailed,
 			event.ClaimMisused, event.ClaimMisuseSettled,
 			event.SupplierChanged, event.AllowListChanged, event.AllowListRead, event.AllowListEntryChanged, event.DuplicateSerial,
-		event.BootstrapAssignmentChanged, event.BootstrapAnswered, event.BootstrapRefused:
+			event.RogueDevice, event.LedgerAnchored,
+			event.PromiseSettled,
+			event.CertificatePurposeChanged, event.BirthCertificateChanged, event.BirthCertificateMisused, event.ThingQuarantined, event.ThingReleased,
+			event.BootstrapAssignmentChanged, event.BootstrapAnswered, event.BootstrapRefused:
 			// Nothing of these is published as an event; shadow answers are
 			// published by the request itself.
 		}

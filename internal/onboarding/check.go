@@ -104,6 +104,12 @@ func (c *checker) names(field string, names []string, valid func(string) bool, w
 }
 
 func (c *checker) metadata(m *Metadata) {
+	if m.Within != "" && m.Within.Duration() < shortestWithin {
+		c.fail("metadata.within", "must be a time of %s to %dd, such as 10m or 2d", shortestWithin, maxDays)
+	}
+	if m.Within != "" && len(m.facts()) == 0 {
+		c.fail("metadata.within", "goes with facts, such as modelNumber")
+	}
 	attributes := map[string]string{}
 	for _, f := range m.facts() {
 		field := "metadata." + f.name

@@ -10,51 +10,11 @@ import (
 	"time"
 
 	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/markdown"
 )
 
-// document writes Markdown.
-type document struct{ strings.Builder }
-
-func (w *document) line(format string, args ...any) { _, _ = fmt.Fprintf(w, format+"\n", args...) }
-
-// row writes a row of a table. What is in it comes from people and devices, and
-// stays in its cell.
-func (w *document) row(cells ...string) {
-	for i, c := range cells {
-		cells[i] = cell(c)
-	}
-	w.line("| %s |", strings.Join(cells, " | "))
-}
-
-// head writes the head of a table.
-func (w *document) head(names ...string) {
-	w.line("")
-	w.line("| %s |", strings.Join(names, " | "))
-	w.line("|%s", strings.Repeat("---|", len(names)))
-}
-
-// cell is text that cannot leave its cell, nor be taken for markup.
-func cell(text string) string {
-	if text == "" {
-		return "–"
-	}
-	return inline(text)
-}
-
-// inline is text from elsewhere within a line.
-func inline(text string) string {
-	return strings.NewReplacer(
-		"\r\n", " ", "\n", " ", "\r", " ", "\\", "\\\\", "|", "\\|", "<", "&lt;", ">", "&gt;", "`", "\\`", "*", "\\*", "_", "\\_", "[", "\\[", "]", "\\]",
-	).Replace(text)
-}
-
-// when writes a time for people.
-func when(at time.Time) string {
-	if at.IsZero() {
-		return ""
-	}
-	return at.UTC().Format("2006-01-02 15:04:05 UTC")
-}
+// document is one in the making.
+type document struct{ markdown.Document }
 
 // whom names a principal.
 func whom(p fleet.Principal) string {
@@ -67,19 +27,11 @@ func whom(p fleet.Principal) string {
 	return strings.TrimSpace(p.Kind + " " + p.ID)
 }
 
-// quote writes longer text that somebody has written as Markdown, as what somebody
-// has written: headings in it are not headings of the document.
-func (w *document) quote(text string) {
-	for line := range strings.SplitSeq(strings.TrimSpace(text), "\n") {
-		w.line("%s", strings.TrimRight("> "+strings.ReplaceAll(line, "<", "&lt;"), " \r"))
-	}
-}
-
 // Markdown is the plan as a document for people.
 func (v *Version) Markdown() string {
 	w := &document{}
-	w.line("# Provisioning plan: %s", inline(v.Plan.Name))
-	w.line("")
+	w.Line("# Provisioning plan: %s", markdown.Inline(v.Plan.Name))
+	w.Line("")
 	w.plan(v, "##")
 	return w.String()
 }
@@ -87,39 +39,43 @@ func (v *Version) Markdown() string {
 // plan writes what a plan says, under headings of a level.
 func (w *document) plan(v *Version, level string) {
 	p := &v.Plan
-	w.line("This plan, `%s`, version %d, says how devices%s come into service: who does what, in which order, and what is kept as evidence. %s",
+	w.Line("This plan, `%s`, version %d, says how devices%s come into service: who does what, in which order, and what is kept as evidence. %s",
 		p.ID, v.Number, of(p.ProductLine), v.standing())
-	w.line("")
+	w.Line("")
 	if p.SelfProvisioned {
-		w.line("Devices provision themselves: no user takes part when they join.")
+		w.Line("Devices provision themselves: no user takes part when they join.")
 	} else {
-		w.line("Devices do not provision themselves: somebody takes part when they join.")
+		w.Line("Devices do not provision themselves: somebody takes part when they join.")
 	}
-	w.line("%s %s", p.AppliesTo.words(), p.DeviceKey.words(&p.Metadata))
+	w.Line("%s %s", p.AppliesTo.words(), p.DeviceKey.words(&p.Metadata))
 	if p.OwnershipCheck != "" {
-		w.line("")
-		w.line("%s How it is made sure that a new device is ours", level)
-		w.line("")
-		w.quote(p.OwnershipCheck)
+		w.Line("")
+		w.Line("%s How it is made sure that a new device is ours", level)
+		w.Line("")
+		w.Quote(p.OwnershipCheck)
 	}
 	if facts := p.Metadata.facts(); len(facts) > 0 {
-		w.line("")
-		w.line("%s What is known from manufacture", level)
-		w.head("Fact", "Thing attribute", "Required", "Thing types by model")
+		w.Line("")
+		w.Line("%s What is known from manufacture", level)
+		w.Head("Fact", "Thing attribute", "Required", "Thing types by model")
 		for _, f := range facts {
 			var types []string
 			for _, model := range slices.Sorted(maps.Keys(f.ThingTypes)) {
 				types = append(types, model+": "+f.ThingTypes[model])
 			}
-			w.row(f.name, f.Attribute, yes(f.Required), strings.Join(types, ", "))
+			w.Row(f.name, f.Attribute, yes(f.Required), strings.Join(types, ", "))
+		}
+		if p.Metadata.Within != "" {
+			w.Line("")
+			w.Line("The thing has to say so within %s of the activation.", p.Metadata.Within)
 		}
 	}
-	w.line("")
-	w.line("%s Stages and actors", level)
-	w.head("No.", "Stage", "Kind", "Actor", "Contact", "Time limit")
+	w.Line("")
+	w.Line("%s Stages and actors", level)
+	w.Head("No.", "Stage", "Kind", "Actor", "Contact", "Time limit")
 	for i := range p.Stages {
 		s := &p.Stages[i]
-		w.row(strconv.Itoa(s.Order), s.Title, strings.ToLower(string(s.Kind)), s.Actor.who(), s.Actor.Contact, string(s.Limit))
+		w.Row(strconv.Itoa(s.Order), s.Title, strings.ToLower(string(s.Kind)), s.Actor.who(), s.Actor.Contact, string(s.Limit))
 	}
 	for i := range p.Stages {
 		w.stage(&p.Stages[i], level)
@@ -128,29 +84,29 @@ func (w *document) plan(v *Version, level string) {
 
 // stage writes one stage.
 func (w *document) stage(s *Stage, level string) {
-	w.line("")
-	w.line("%s Stage %d: %s", level, s.Order, inline(s.Title))
-	w.line("")
-	w.line("%s is answerable for this stage.", inline(s.Actor.who()))
-	w.head("Step", "What is done", "How", "Evidence", "Comes after")
+	w.Line("")
+	w.Line("%s Stage %d: %s", level, s.Order, markdown.Inline(s.Title))
+	w.Line("")
+	w.Line("%s is answerable for this stage.", markdown.Inline(s.Actor.who()))
+	w.Head("Step", "What is done", "How", "Evidence", "Comes after")
 	for j := range s.Steps {
 		step := &s.Steps[j]
-		w.row(fmt.Sprintf("%d.%d %s", s.Order, step.Order, step.ID), step.Title, step.how(), step.proof(), strings.Join(step.DependsOn, ", "))
+		w.Row(fmt.Sprintf("%d.%d %s", s.Order, step.Order, step.ID), step.Title, step.how(), step.proof(), strings.Join(step.DependsOn, ", "))
 	}
 	for j := range s.Steps {
 		if step := &s.Steps[j]; step.Instruction != "" {
-			w.line("")
-			w.line("%s# Step %d.%d: %s", level, s.Order, step.Order, inline(step.Title))
-			w.line("")
-			w.quote(step.Instruction)
+			w.Line("")
+			w.Line("%s# Step %d.%d: %s", level, s.Order, step.Order, markdown.Inline(step.Title))
+			w.Line("")
+			w.Quote(step.Instruction)
 		}
 	}
 	if len(s.ExitCriteria) > 0 {
-		w.line("")
-		w.line("After its activation, the device has to meet these criteria in the time given:")
-		w.head("Fleet query", "Within")
+		w.Line("")
+		w.Line("After its activation, the device has to meet these criteria in the time given:")
+		w.Head("Fleet query", "Within")
 		for _, c := range s.ExitCriteria {
-			w.row(c.Predicate, string(c.Within))
+			w.Row(c.Predicate, string(c.Within))
 		}
 	}
 }
@@ -159,20 +115,20 @@ func (w *document) stage(s *Stage, level string) {
 func (v *Version) standing() string {
 	switch v.Status {
 	case StatusPublished:
-		return fmt.Sprintf("It was published on %s by %s and is in force.", when(v.Published), inline(whom(v.PublishedBy)))
+		return fmt.Sprintf("It was published on %s by %s and is in force.", markdown.When(v.Published), markdown.Inline(whom(v.PublishedBy)))
 	case StatusRetired:
 		return fmt.Sprintf("It was published on %s by %s and retired on %s by %s.",
-			when(v.Published), inline(whom(v.PublishedBy)), when(v.Retired), inline(whom(v.RetiredBy)))
+			markdown.When(v.Published), markdown.Inline(whom(v.PublishedBy)), markdown.When(v.Retired), markdown.Inline(whom(v.RetiredBy)))
 	case StatusDraft:
 	}
-	return fmt.Sprintf("**It is a draft**, last changed on %s by %s, and no device follows it.", when(v.Written), inline(whom(v.WrittenBy)))
+	return fmt.Sprintf("**It is a draft**, last changed on %s by %s, and no device follows it.", markdown.When(v.Written), markdown.Inline(whom(v.WrittenBy)))
 }
 
 func of(productLine string) string {
 	if productLine == "" {
 		return ""
 	}
-	return " of the product line " + inline(productLine)
+	return " of the product line " + markdown.Inline(productLine)
 }
 
 func yes(is bool) string {
@@ -249,20 +205,20 @@ func (s *Step) proof() string {
 // auditor reads it.
 func (d *Device) Markdown(v *Version, at time.Time) string {
 	w := &document{}
-	w.line("# Onboarding of device %s", inline(d.Key))
-	w.line("")
-	w.line("As of %s. The device follows provisioning plan %s (`%s`), version %d, which is part of this document. It is **%s**. %s",
-		when(at), inline(v.Plan.Name), v.Plan.ID, v.Number, d.State, d.progress(v, at))
+	w.Line("# Onboarding of device %s", markdown.Inline(d.Key))
+	w.Line("")
+	w.Line("As of %s. The device follows provisioning plan %s (`%s`), version %d, which is part of this document. It is **%s**. %s",
+		markdown.When(at), markdown.Inline(v.Plan.Name), v.Plan.ID, v.Number, d.State, d.progress(v, at))
 	if d.Life > 1 {
-		w.line("It has joined %d times; it was decommissioned in between.", d.Life)
+		w.Line("It has joined %d times; it was decommissioned in between.", d.Life)
 	}
 	w.facts(d)
 	w.steps(d, v)
 	w.criteria(d)
 	w.history(d)
-	w.line("")
-	w.line("## The plan")
-	w.line("")
+	w.Line("")
+	w.Line("## The plan")
+	w.Line("")
 	w.plan(v, "###")
 	return w.String()
 }
@@ -277,37 +233,37 @@ func (d *Device) progress(v *Version, at time.Time) string {
 	}
 	counted := fmt.Sprintf("%d of %d steps are done", done, len(d.Steps))
 	if d.Stage == "" {
-		return fmt.Sprintf("%s; the last one was done on %s.", counted, when(d.Completed))
+		return fmt.Sprintf("%s; the last one was done on %s.", counted, markdown.When(d.Completed))
 	}
 	title := d.Stage
 	if s := v.Plan.stage(d.Stage); s != nil {
 		title = s.Title
 	}
-	text := fmt.Sprintf("%s; it has been in stage %q since %s.", counted, inline(title), when(d.StageSince))
+	text := fmt.Sprintf("%s; it has been in stage %q since %s.", counted, markdown.Inline(title), markdown.When(d.StageSince))
 	if d.Stuck {
-		text += fmt.Sprintf(" **It is stuck**: the time for this stage was over on %s, %s ago.", when(d.StuckAt), at.Sub(d.StuckAt).Round(time.Second))
+		text += fmt.Sprintf(" **It is stuck**: the time for this stage was over on %s, %s ago.", markdown.When(d.StuckAt), at.Sub(d.StuckAt).Round(time.Second))
 	}
 	return text
 }
 
 // facts writes what the device is.
 func (w *document) facts(d *Device) {
-	w.line("")
-	w.line("## The device")
-	w.head("What", "Value")
-	w.row("Device key", d.Key)
-	w.row("Thing", d.Thing)
-	w.row("Certificate (SHA-256)", d.Certificate)
-	w.row("Record begun", when(d.Begun))
+	w.Line("")
+	w.Line("## The device")
+	w.Head("What", "Value")
+	w.Row("Device key", d.Key)
+	w.Row("Thing", d.Thing)
+	w.Row("Certificate (SHA-256)", d.Certificate)
+	w.Row("Record begun", markdown.When(d.Begun))
 	for _, name := range slices.Sorted(maps.Keys(d.Metadata)) {
-		w.row("Announced: "+name, d.Metadata[name])
+		w.Row("Announced: "+name, d.Metadata[name])
 	}
 	if len(d.Problems) > 0 {
-		w.line("")
-		w.line("**The thing does not say what the plan and the announcement want:**")
-		w.line("")
+		w.Line("")
+		w.Line("**The thing does not say what the plan and the announcement want:**")
+		w.Line("")
 		for _, p := range d.Problems {
-			w.line("- %s", inline(p))
+			w.Line("- %s", markdown.Inline(p))
 		}
 	}
 }
@@ -320,9 +276,9 @@ func (w *document) steps(d *Device, v *Version) {
 			last[e.Step] = e
 		}
 	}
-	w.line("")
-	w.line("## Steps and evidence")
-	w.head("Stage", "Step", "Done", "Answerable", "Done by", "Evidence", "Remark")
+	w.Line("")
+	w.Line("## Steps and evidence")
+	w.Head("Stage", "Step", "Done", "Answerable", "Done by", "Evidence", "Remark")
 	for _, s := range d.Steps {
 		actor, title := "", s.Stage
 		if stage := v.Plan.stage(s.Stage); stage != nil {
@@ -334,14 +290,14 @@ func (w *document) steps(d *Device, v *Version) {
 			if len(s.WaitsFor) > 0 {
 				remark = "waits for " + strings.Join(s.WaitsFor, ", ")
 			}
-			w.row(title, s.Title, "not done", actor, "", "", remark)
+			w.Row(title, s.Title, "not done", actor, "", "", remark)
 			continue
 		}
 		remark := e.Note
 		if e.Result == ResultOutOfOrder {
 			remark = "OUT OF ORDER: " + remark
 		}
-		w.row(title, s.Title, when(e.At), actor, whom(e.Principal), e.Evidence, remark)
+		w.Row(title, s.Title, markdown.When(e.At), actor, whom(e.Principal), e.Evidence, remark)
 	}
 }
 
@@ -350,26 +306,26 @@ func (w *document) criteria(d *Device) {
 	if len(d.Criteria) == 0 {
 		return
 	}
-	w.line("")
-	w.line("## Exit criteria after activation")
-	w.head("Stage", "Fleet query", "Had to hold by", "Outcome")
+	w.Line("")
+	w.Line("## Exit criteria after activation")
+	w.Head("Stage", "What", "Had to hold by", "Outcome")
 	for _, c := range d.Criteria {
 		outcome := "open"
 		switch {
 		case !c.Met.IsZero():
-			outcome = "held, seen on " + when(c.Met)
+			outcome = "held, seen on " + markdown.When(c.Met)
 		case !c.Failed.IsZero():
 			outcome = "FAILED: it did not hold within " + c.Within.String()
 		}
-		w.row(c.Stage, c.Predicate, when(c.Deadline), outcome)
+		w.Row(c.Stage, c.Predicate, markdown.When(c.Deadline), outcome)
 	}
 }
 
 // history writes all that is known, in order.
 func (w *document) history(d *Device) {
-	w.line("")
-	w.line("## History")
-	w.head("When", "What", "Result", "Done by", "Evidence", "Remark")
+	w.Line("")
+	w.Line("## History")
+	w.Head("When", "What", "Result", "Done by", "Evidence", "Remark")
 	for i := range d.History {
 		e := &d.History[i]
 		what := cmp.Or(e.Step, string(e.State))
@@ -378,12 +334,12 @@ func (w *document) history(d *Device) {
 		}
 		remark := e.Note
 		if e.Count > 1 {
-			remark += fmt.Sprintf(" (%d times, last on %s)", e.Count, when(e.Last))
+			remark += fmt.Sprintf(" (%d times, last on %s)", e.Count, markdown.When(e.Last))
 		}
-		w.row(when(e.At), what, string(e.Result), whom(e.Principal), e.Evidence, remark)
+		w.Row(markdown.When(e.At), what, string(e.Result), whom(e.Principal), e.Evidence, remark)
 	}
 	if d.Lost > 0 {
-		w.line("")
-		w.line("%d further entries did not fit into the history.", d.Lost)
+		w.Line("")
+		w.Line("%d further entries did not fit into the history.", d.Lost)
 	}
 }

@@ -91,6 +91,8 @@ func (f *follower) find(ctx context.Context, r store.Reader, events []event.Enve
 		case event.BootstrapRefused:
 			ask(certificateKey(account, e.CertificateID))
 			ask(place{account: account, key: e.Serial}.record())
+		case event.ThingUpdated:
+			ask(thingKey(account, e.Thing.Thing))
 		case event.ThingDeleted:
 			ask(thingKey(account, e.Thing))
 		case event.ThingDecommissioned:
@@ -212,6 +214,12 @@ func (f *follower) apply(ctx context.Context, env *event.Envelope) error {
 		}
 		return on(func(l *life) { l.refuse("bootstrap: " + e.Code + ": " + e.Reason) },
 			certificateKey(account, e.CertificateID), place{account: account, key: e.Serial}.record())
+	case event.ThingUpdated:
+		return on(func(l *life) {
+			if l.Thing == e.Thing.Thing && !l.Decommissioned {
+				l.reviewed(e.Attributes, e.TypeName)
+			}
+		}, thingKey(account, e.Thing.Thing))
 	case event.ThingDeleted:
 		return on(func(l *life) { l.end("thing " + e.Thing + " was deleted") }, thingKey(account, e.Thing))
 	case event.ThingDecommissioned:
@@ -313,12 +321,7 @@ func (f *follower) provisioned(ctx context.Context, env *event.Envelope, e *even
 		}
 		l.reach(StateRegistered, how)
 		l.Suspended = false
-		if problems := l.plan.review(l.Metadata, e.Attributes, e.TypeName); !slices.Equal(problems, l.Problems) {
-			l.Problems = problems
-			if len(problems) > 0 {
-				l.note(entry{Result: ResultNoted, Note: "metadata: " + strings.Join(problems, "; ")})
-			}
-		}
+		l.reviewed(e.Attributes, e.TypeName)
 		return nil
 	})
 }
@@ -339,9 +342,7 @@ func provenance(e *event.DeviceProvisioned) string {
 // newcomer finds the device of a provisioned thing that nothing leads to yet: one
 // that was announced, or a new one that follows a plan, or nil.
 func (f *follower) newcomer(ctx context.Context, env *event.Envelope, e *event.DeviceProvisioned) (*slot, error) {
-	id, number, err := f.binding(ctx, env.Account, [][2]string{
-		{bindTemplate, e.Template}, {bindAuthority, e.CACertificateID}, {bindType, e.TypeName},
-	})
+	id, number, err := f.binding(ctx, env.Account, planNames(e))
 	if err != nil {
 		return nil, err
 	}
@@ -381,6 +382,29 @@ func (f *follower) newcomer(ctx context.Context, env *event.Envelope, e *event.D
 		}
 		return nil
 	})
+}
+
+// planNames are what leads to the plan of a provisioned device, the first one first.
+func planNames(e *event.DeviceProvisioned) [][2]string {
+	return [][2]string{{bindTemplate, e.Template}, {bindAuthority, e.CACertificateID}, {bindType, e.TypeName}}
+}
+
+// DeviceKey is the key by which the plan in force keeps the device of a registration,
+// empty when no plan applies to it.
+func (s *Service) DeviceKey(ctx context.Context, account fleet.Account, e event.DeviceProvisioned) (string, error) {
+	f := &follower{attempt: s.attempt()}
+	id, number, err := f.binding(ctx, account, planNames(&e))
+	if err != nil || id == "" {
+		return "", err
+	}
+	plan, err := f.plan(ctx, account, id, number)
+	if err != nil {
+		return "", err
+	}
+	if key := keyOf(plan, &e); keyPattern.MatchString(key) {
+		return key, nil
+	}
+	return e.CertificateID, nil
 }
 
 // announced finds the device of a thing that no plan applies to, but that was

@@ -100,6 +100,8 @@ type entry struct {
 type criterion struct {
 	Stage     string `json:"stage"`
 	Predicate string `json:"predicate"`
+	// Metadata says that it is about the plan's metadata and no query.
+	Metadata bool `json:"metadata,omitempty"`
 	// Within and Deadline are in milliseconds.
 	Within   int64 `json:"within"`
 	Deadline int64 `json:"deadline"`
@@ -304,6 +306,11 @@ func (l *life) complete(e entry) {
 
 // watch begins to look after the exit criteria.
 func (l *life) watch() {
+	if within := l.plan.Metadata.Within.Duration().Milliseconds(); within > 0 {
+		l.Criteria = append(l.Criteria, criterion{
+			Stage: l.plan.activation(), Predicate: metadataPredicate, Metadata: true, Within: within, Deadline: l.ms() + within,
+		})
+	}
 	for i := range l.plan.Stages {
 		for _, c := range l.plan.Stages[i].ExitCriteria {
 			within := c.Within.Duration().Milliseconds()
@@ -420,13 +427,32 @@ func (l *life) end(note string) {
 	l.advance()
 }
 
+// reviewed notes what of the thing is not as the plan and the announcement say.
+func (l *life) reviewed(attributes map[string]string, typeName string) {
+	problems := l.plan.review(l.Metadata, attributes, typeName)
+	if slices.Equal(problems, l.Problems) {
+		return
+	}
+	l.Problems = problems
+	note := "metadata: the thing is as it should be now"
+	if len(problems) > 0 {
+		note = "metadata: " + strings.Join(problems, "; ")
+	}
+	l.note(entry{Result: ResultNoted, Note: note})
+	for i := range l.Criteria {
+		if c := &l.Criteria[i]; c.Metadata && c.open() {
+			l.Look = l.ms()
+		}
+	}
+}
+
 // judge decides the criteria that hold, and those whose time is over.
 func (l *life) judge(holds func(predicate string) bool) {
 	for i := range l.Criteria {
 		c := &l.Criteria[i]
 		switch {
 		case !c.open():
-		case holds(c.Predicate):
+		case c.Metadata && l.Thing != "" && len(l.Problems) == 0, !c.Metadata && holds(c.Predicate):
 			c.Met = l.ms()
 			l.note(entry{Stage: c.Stage, Result: ResultMet, Note: c.Predicate})
 		case c.Deadline <= l.ms():

@@ -1,12 +1,15 @@
 package onboarding
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
 	"time"
 
+	"github.com/muster-iot/muster/internal/event"
 	"github.com/muster-iot/muster/internal/fault"
+	"github.com/muster-iot/muster/internal/fleet"
 )
 
 // Attributes turns what is known from manufacture, by the names of the facts, into
@@ -39,6 +42,22 @@ func (p *Plan) Attributes(facts map[string]string) (attributes map[string]string
 		}
 	}
 	return attributes, typeName, nil
+}
+
+// metadataPredicate is what an exit criterion about the metadata says.
+const metadataPredicate = "the thing is as the plan's metadata says"
+
+// activation is the stage in which devices become active, the last one where no
+// step says so.
+func (p *Plan) activation() string {
+	for i := range p.Stages {
+		for j := range p.Stages[i].Steps {
+			if p.Stages[i].Steps[j].State == StateActive {
+				return p.Stages[i].ID
+			}
+		}
+	}
+	return p.Stages[len(p.Stages)-1].ID
 }
 
 // wrong says why a value cannot be that of a fact, empty for one that can.
@@ -83,4 +102,54 @@ func (p *Plan) review(announced, attributes map[string]string, typeName string) 
 		}
 	}
 	return out
+}
+
+// Newcomer is a device that is about to join by a template.
+type Newcomer struct {
+	// Template and Authority are empty where there is none.
+	Template, Authority string
+	// Thing, TypeName and Attributes are what the template comes to.
+	Thing, TypeName string
+	Attributes      map[string]string
+	CertificateID   string
+	ClientID        string
+}
+
+// Announced returns what was said of a newcomer's manufacture before it came, as
+// attributes and thing type by its plan; nothing of a device that nobody has
+// announced.
+func (s *Service) Announced(ctx context.Context, account fleet.Account, n Newcomer) (attributes map[string]string, typeName string, err error) {
+	a := s.attempt()
+	f := &follower{attempt: a}
+	id, number, err := f.binding(ctx, account, [][2]string{{bindTemplate, n.Template}, {bindAuthority, n.Authority}, {bindType, n.TypeName}})
+	if err != nil {
+		return nil, "", err
+	}
+	keys := []string{n.Thing, n.ClientID}
+	if id != "" {
+		plan, err := a.plan(ctx, account, id, number)
+		if err != nil {
+			return nil, "", err
+		}
+		keys = []string{keyOf(plan, &event.DeviceProvisioned{Thing: n.Thing, CertificateID: n.CertificateID, Attributes: n.Attributes})}
+	}
+	for _, key := range keys {
+		if !keyPattern.MatchString(key) {
+			continue
+		}
+		one, err := a.load(ctx, place{account: account, key: key})
+		if err != nil {
+			return nil, "", err
+		}
+		if one.now == nil || len(one.now.Metadata) == 0 {
+			continue
+		}
+		// The device keeps the version of the plan that it was announced for.
+		plan, err := a.plan(ctx, account, one.now.Plan, one.now.Version)
+		if err != nil {
+			return nil, "", err
+		}
+		return plan.Attributes(one.now.Metadata)
+	}
+	return nil, "", nil
 }

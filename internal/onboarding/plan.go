@@ -84,8 +84,12 @@ type Metadata struct {
 	// ModelNumber may name the thing type of each model; others are refused then.
 	ModelNumber *Field `json:"modelNumber,omitempty"`
 	Generation  *Field `json:"generation,omitempty"`
-	// ManufacturingDate is a date such as 2026-11-26.
+	// ManufacturingDate is a date such as 2026-11-26, so that text order is time
+	// order and a query can ask for a range.
 	ManufacturingDate *Field `json:"manufacturingDate,omitempty"`
+	// Within is the time after the activation in which the thing has to be as this
+	// says, as an exit criterion; left out, it is noted when it is not.
+	Within Span `json:"within,omitempty"`
 }
 
 // Field is one fact of manufacture.

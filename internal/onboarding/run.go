@@ -104,7 +104,7 @@ func (s *Service) judge(ctx context.Context, at place) error {
 		held := map[string]bool{}
 		for i := range one.now.Criteria {
 			c := &one.now.Criteria[i]
-			if _, asked := held[c.Predicate]; asked || !c.open() || one.now.Thing == "" {
+			if _, asked := held[c.Predicate]; asked || !c.open() || c.Metadata || one.now.Thing == "" {
 				continue // a device without a thing is in no index: nothing holds
 			}
 			held[c.Predicate], err = s.o.Holds(ctx, at.account, one.now.Thing, c.Predicate)

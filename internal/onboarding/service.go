@@ -9,7 +9,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/muster-iot/muster/internal/event"
-	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/store"
 )
@@ -85,26 +84,10 @@ func (s *Service) envelope(ctx context.Context, account fleet.Account, e event.E
 	return event.Envelope{Account: account, At: s.o.Now(), Actor: fleet.ActorFrom(ctx), Event: e}
 }
 
-// maxAttempts bounds how often a change is decided again after a race.
-const maxAttempts = 16
-
-// errContention is a change that lost every race.
-func errContention() error {
-	return fault.New(fault.Throttling, "Too many concurrent changes of the same resource; try again")
-}
-
 // commit decides a change until its batch commits.
 func (s *Service) commit(ctx context.Context, decide func() (store.Batch, error)) error {
-	for range maxAttempts {
+	return store.Attempt(ctx, s.o.Store, func(context.Context) (store.Batch, error) {
 		b, err := decide()
-		if err != nil || len(b.Writes) == 0 {
-			return store.Fault(err)
-		}
-		_, err = s.o.Store.Commit(ctx, b)
-		if errors.Is(err, store.ErrConflict) {
-			continue
-		}
-		return store.Fault(err)
-	}
-	return errContention()
+		return b, store.Fault(err)
+	})
 }

@@ -186,7 +186,7 @@ func connect(state *record, f fact) *record {
 	return &record{
 		Schema: schema, Connected: true, SessionID: of.SessionID, ConnectionID: of.ConnectionID, Principal: of.Principal,
 		ThingName: of.ThingName, IPAddress: of.IPAddress, RemoteAddr: of.RemoteAddr, LocalAddr: of.LocalAddr,
-		Protocol: of.Protocol, Transport: of.Transport, Indexed: of.Indexed, KeepAlive: of.KeepAlive,
+		Protocol: of.Protocol, Transport: of.Transport, Indexed: of.Indexed, Provisioning: of.Provisioning, KeepAlive: of.KeepAlive,
 		CleanSession: of.SessionExpiry == 0, SessionExpiry: of.SessionExpiry, Version: version, ConnectedAt: at, At: at,
 	}
 }
@@ -209,7 +209,7 @@ func describe(f fact, version int64) event.Session {
 	return event.Session{
 		ClientID: of.ClientID, SessionID: of.SessionID, ConnectionID: of.ConnectionID, Principal: of.Principal.ID, ThingName: of.ThingName,
 		IPAddress: of.IPAddress, RemoteAddr: of.RemoteAddr, LocalAddr: of.LocalAddr, Protocol: of.Protocol, Transport: of.Transport,
-		Version: version, Indexed: of.Indexed, KeepAlive: of.KeepAlive, CleanSession: of.SessionExpiry == 0, SessionExpiry: of.SessionExpiry,
+		Version: version, Indexed: of.Indexed, Provisioning: of.Provisioning, KeepAlive: of.KeepAlive, CleanSession: of.SessionExpiry == 0, SessionExpiry: of.SessionExpiry,
 	}
 }
 

@@ -72,6 +72,8 @@ type Session struct {
 	// Indexed says that it counts as the connection of the thing named like
 	// the client id.
 	Indexed bool
+	// Provisioning is as in event.Session.
+	Provisioning bool
 	// KeepAlive is in seconds.
 	KeepAlive int
 	// SessionExpiry is how many seconds the session outlives the connection, 0
@@ -111,6 +113,7 @@ type record struct {
 	Protocol      string          `json:"protocol,omitempty"`
 	Transport     string          `json:"transport,omitempty"`
 	Indexed       bool            `json:"indexed,omitempty"`
+	Provisioning  bool            `json:"provisioning,omitempty"`
 	KeepAlive     int             `json:"keepAlive,omitempty"`
 	CleanSession  bool            `json:"cleanSession,omitempty"`
 	SessionExpiry int64           `json:"sessionExpiry,omitempty"`
@@ -140,7 +143,7 @@ func (r *record) session(account fleet.Account, clientID string) Session {
 	return Session{
 		Account: account, ClientID: clientID, SessionID: r.SessionID, ConnectionID: r.ConnectionID, Principal: r.Principal,
 		ThingName: r.ThingName, RemoteAddr: r.RemoteAddr, IPAddress: r.IPAddress, LocalAddr: r.LocalAddr,
-		Protocol: r.Protocol, Transport: r.Transport, Indexed: r.Indexed, KeepAlive: r.KeepAlive, SessionExpiry: r.SessionExpiry,
+		Protocol: r.Protocol, Transport: r.Transport, Indexed: r.Indexed, Provisioning: r.Provisioning, KeepAlive: r.KeepAlive, SessionExpiry: r.SessionExpiry,
 	}
 }
 

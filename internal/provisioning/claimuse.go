@@ -37,18 +37,18 @@ type claimUses struct {
 	all map[claimKey]*claimUse
 }
 
-// take counts one request of a claim, or refuses it. Who is let through calls
+// take counts one request of a claim at a rate per minute, or refuses it. Who is let through calls
 // ended when its certificate is made, or is not.
-func (c *claimUses) take(ctx context.Context, s *Service, r Requester) (ended func(), err error) {
+func (c *claimUses) take(ctx context.Context, s *Service, r Requester, rate int) (ended func(), err error) {
 	l := s.o.Limits
-	if l.ClaimRate == 0 && l.ClaimOutstanding == 0 {
+	if rate == 0 && l.ClaimOutstanding == 0 {
 		return func() {}, nil
 	}
 	use := c.use(claimKey{r.Account, r.Principal.ID})
 	use.mu.Lock()
 	defer use.mu.Unlock()
-	if !use.ask(l.ClaimRate, s.o.Now()) {
-		return nil, fault.New(fault.Throttling, "The claim has asked for %d certificates in a minute, the most allowed", l.ClaimRate)
+	if !use.ask(rate, s.o.Now()) {
+		return nil, fault.New(fault.Throttling, "The claim has asked for %d certificates in a minute, the most allowed", rate)
 	}
 	if l.ClaimOutstanding == 0 {
 		return func() {}, nil

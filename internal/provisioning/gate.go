@@ -7,6 +7,7 @@ import (
 	"github.com/muster-iot/muster/internal/event"
 	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/registry"
 	"github.com/muster-iot/muster/internal/store"
 )
 
@@ -39,6 +40,8 @@ type Pass struct {
 	// Join, unless it is nil, returns what has to be committed with the
 	// registration. It is asked in each attempt.
 	Join func(ctx context.Context) (store.Batch, error)
+	// Evidence is why the device may join, for its record.
+	Evidence []event.ProvisioningEvidence
 }
 
 // ErrPending is a device about which nobody has decided yet; test with errors.Is.
@@ -61,6 +64,9 @@ func (m misuse) Error() string { return "misuse of the claim, " + string(m) }
 
 // misuseOf is how a claim was misused, empty when it was not.
 func misuseOf(err error) event.ClaimMisuse {
+	if _, other := errors.AsType[*registry.MisusedError](err); other {
+		return event.ClaimOtherSerial
+	}
 	m, _ := errors.AsType[misuse](err)
 	return event.ClaimMisuse(m)
 }

@@ -95,7 +95,7 @@ func (s *Service) runRegistration(
 	if err != nil {
 		return "", err
 	}
-	if _, err := s.perform(ctx, account, performance{plan: plan, report: *report, waiting: true, pass: pass}); err != nil {
+	if _, err := s.perform(ctx, account, performance{plan: plan, report: *report, ca: found.CA, waiting: true, pass: pass}); err != nil {
 		return "", err
 	}
 	if plan.Certificate.Active {

@@ -123,7 +123,11 @@ func (s *Service) CreateFromCSR(ctx context.Context, r Requester, csr string) (I
 func (s *Service) issue(
 	ctx context.Context, r Requester, create func(registry.PendingCommand) (registry.KeysAndCertificate, error),
 ) (Issued, error) {
-	ended, err := s.claims.take(ctx, s, r)
+	rate, err := s.mayAsk(ctx, r)
+	if err != nil {
+		return Issued{}, err
+	}
+	ended, err := s.claims.take(ctx, s, r, rate)
 	if err != nil {
 		return Issued{}, err
 	}
@@ -138,6 +142,40 @@ func (s *Service) issue(
 	}, nil
 }
 
+// mayAsk refuses a certificate that is not in force any more, and returns how many
+// certificates it may ask for in a minute.
+func (s *Service) mayAsk(ctx context.Context, r Requester) (rate int, err error) {
+	rate = s.o.Limits.ClaimRate
+	id := r.certificateID()
+	if id == "" {
+		return rate, nil
+	}
+	with, err := s.o.Registry.Certificate(ctx, r.Account, id)
+	switch {
+	case fault.CodeOf(err) == fault.ResourceNotFound:
+		return 0, fault.New(fault.Forbidden, "The certificate %s is not registered any more", id)
+	case err != nil:
+		return 0, err
+	case with.Status != registry.StatusActive:
+		return 0, fault.New(fault.Forbidden, "The certificate %s is %s", id, with.Status)
+	case with.Purpose.Requests > 0:
+		rate = with.Purpose.Requests
+	}
+	return rate, nil
+}
+
+// misused reports a birth certificate that was used for another device, once a
+// minute for the same one.
+func (s *Service) misused(ctx context.Context, r Requester, err error, e *registry.MisusedError) {
+	id := r.certificateID()
+	if _, ok := s.newcomers.records.Take(string(r.Account)+id+e.OtherSerial+e.OtherThing, s.o.Now()); !ok {
+		return
+	}
+	s.report(ctx, r.Account, event.BirthCertificateMisused{
+		CertificateID: id, ClientID: r.ClientID, Serial: e.Serial, OtherSerial: e.OtherSerial, Thing: e.Thing, OtherThing: e.OtherThing, Reason: reasonOf(err),
+	})
+}
+
 // Provision carries out a fleet provisioning template for the device that owns a
 // token: all of it in one commit, or nothing. The template's version is the one
 // in force when the request is read. A device that is refused may try again with
@@ -149,6 +187,9 @@ func (s *Service) Provision(ctx context.Context, r Requester, c ProvisionCommand
 	provisioned, err := s.provision(ctx, r, c, &report)
 	code := codeOf(err)
 	s.metrics.requests.WithLabelValues("RegisterThing", code).Inc()
+	if misused := (*registry.MisusedError)(nil); errors.As(err, &misused) {
+		s.misused(ctx, r, err, misused)
+	}
 	if err != nil && report.CertificateID != "" && code != string(fault.Unavailable) && !errors.Is(err, ErrPending) {
 		s.refusedOnce(ctx, r.Account, event.ProvisioningRefused{
 			Method: report.Method, Template: report.Template, CertificateID: report.CertificateID,
@@ -174,8 +215,8 @@ func (s *Service) provision(ctx context.Context, r Requester, c ProvisionCommand
 		return Provisioned{}, err
 	}
 	report.TemplateVersion = template.DefaultVersion
-	var claimPEM string
-	if report.Method, claimPEM, err = s.methodOf(ctx, r, template.Name); err != nil {
+	var claim registry.CertificateInfo
+	if report.Method, claim, err = s.methodOf(ctx, r, template.Name); err != nil {
 		return Provisioned{}, err
 	}
 	parameters := c.Parameters
@@ -192,9 +233,12 @@ func (s *Service) provision(ctx context.Context, r Requester, c ProvisionCommand
 	if err != nil {
 		return Provisioned{}, parametersFault(err)
 	}
+	if err := ownSerial(r.certificateID(), claim.Purpose.Serial, parameters); err != nil {
+		return Provisioned{}, err
+	}
 	pass, err := s.admit(ctx, r, plan, Candidate{
 		Account: r.Account, Method: report.Method, Template: template.Name, Version: template.DefaultVersion, CertificateID: owned.ID, CertificatePEM: owned.PEM,
-		ClaimID: r.certificateID(), ClaimPEM: claimPEM, ClientID: r.ClientID, Address: r.RemoteAddr, Parameters: parameters,
+		ClaimID: r.certificateID(), ClaimPEM: claim.PEM, ClientID: r.ClientID, Address: r.RemoteAddr, Parameters: parameters,
 	})
 	if err != nil {
 		return Provisioned{}, err
@@ -223,28 +267,54 @@ func (s *Service) admit(ctx context.Context, r Requester, plan *provtemplate.Pla
 	return s.decide(ctx, c)
 }
 
-// methodOf tells by which kind of claim a device asks, and returns its certificate.
-// The claim of a trusted user is for one template.
-func (s *Service) methodOf(ctx context.Context, r Requester, template string) (method event.ProvisioningMethod, claimPEM string, err error) {
+// methodOf tells by which kind of claim a device asks, and returns it. The claim of a
+// trusted user is for one template.
+func (s *Service) methodOf(ctx context.Context, r Requester, template string) (event.ProvisioningMethod, registry.CertificateInfo, error) {
 	id := r.certificateID()
 	if id == "" {
-		return event.ProvisioningClaim, "", nil
+		return event.ProvisioningClaim, registry.CertificateInfo{}, nil
 	}
 	claim, err := s.o.Registry.Certificate(ctx, r.Account, id)
 	switch {
 	case fault.CodeOf(err) == fault.ResourceNotFound:
-		return "", "", fault.New(fault.Forbidden, "The claim certificate %s is not registered any more", id)
+		return "", claim, fault.New(fault.Forbidden, "The claim certificate %s is not registered any more", id)
 	case err != nil:
-		return "", "", err
+		return "", claim, err
 	case claim.Status != registry.StatusActive:
 		// Its connection is about to end; requests may have waited in line.
-		return "", "", fault.New(fault.Forbidden, "The claim certificate %s is %s", id, claim.Status)
-	case claim.ClaimTemplate == "":
-		return event.ProvisioningClaim, claim.PEM, nil
-	case claim.ClaimTemplate != template:
-		return event.ProvisioningTrustedUser, "", Misused(event.ClaimOtherTemplate, "The claim is for another template")
+		return "", claim, fault.New(fault.Forbidden, "The claim certificate %s is %s", id, claim.Status)
 	}
-	return event.ProvisioningTrustedUser, claim.PEM, nil
+	method := event.ProvisioningClaim
+	if claim.ClaimTemplate != "" {
+		method = event.ProvisioningTrustedUser
+	}
+	if of := claim.Purpose.Template; of != "" && of != template {
+		return method, claim, Misused(event.ClaimOtherTemplate, "The claim is for another template")
+	}
+	return method, claim, nil
+}
+
+// serialParameter is where a template is told a device's serial.
+const serialParameter = "SerialNumber"
+
+// ownSerial refuses a device that asks with the birth certificate of another one: a
+// certificate that is bound to a serial is for parameters with that serial.
+func ownSerial(id, serial string, parameters map[string]string) error {
+	if serial == "" {
+		return nil
+	}
+	told, named := parameters[serialParameter]
+	if named && told == serial {
+		return nil
+	}
+	if !named {
+		for _, value := range parameters {
+			if value == serial {
+				return nil
+			}
+		}
+	}
+	return registry.Misused(id, &registry.MisusedError{Serial: serial, OtherSerial: told})
 }
 
 // badToken is the fault for every token that opens nothing, whatever the reason.
@@ -359,6 +429,9 @@ func (s *Service) Sweep(ctx context.Context, every time.Duration, report func(er
 				report(err)
 			}
 			s.metrics.swept.Add(float64(deleted))
+			if _, err := s.o.Registry.CloseReopened(ctx); err != nil && ctx.Err() == nil {
+				report(err)
+			}
 		case <-ctx.Done():
 			return nil
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/muster-iot/muster/internal/fleet"
+	"github.com/muster-iot/muster/internal/provtemplate"
 	"github.com/muster-iot/muster/internal/registry"
 	"github.com/muster-iot/muster/internal/store"
 )
@@ -36,6 +37,22 @@ type Renewals interface {
 	// Begin returns what has to be committed with a new certificate of a thing
 	// that has asked for it with another one.
 	Begin(ctx context.Context, account fleet.Account, thing, oldID, newID string) (store.Batch, error)
+}
+
+// Newcomer is a device whose template has come to a thing.
+type Newcomer struct {
+	// Template and CA are empty where there is none.
+	Template, CA string
+	Thing        *provtemplate.Thing
+	// CertificateID and ClientID are empty where they are not known.
+	CertificateID, ClientID string
+}
+
+// Facts knows what was said of devices before they came.
+type Facts interface {
+	// Announced returns attributes and a thing type for a newcomer; nothing for one
+	// that nobody has announced.
+	Announced(ctx context.Context, account fleet.Account, n Newcomer) (attributes map[string]string, typeName string, err error)
 }
 
 // Limits bound what a claim can ask for; zero is no bound.
@@ -71,6 +88,8 @@ type Options struct {
 	// Renewals is optional; without it a certificate that replaces another one
 	// is like any other.
 	Renewals Renewals
+	// Facts adds to things what is known of their manufacture; optional.
+	Facts Facts
 	// Gate decides who may join; optional. What operators register themselves, and a
 	// device that exchanges its certificate, it is not asked about.
 	Gate Gate

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/muster-iot/muster/internal/event"
-	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/provtemplate"
 	"github.com/muster-iot/muster/internal/store"
@@ -152,9 +151,6 @@ func (s *Service) Author(ctx context.Context, account fleet.Account, name string
 	return r.Author, nil
 }
 
-// maxAttempts bounds how often a command decides again after a race.
-const maxAttempts = 16
-
 // templateAttempt is one try of a command on a template, whose record is
 // expected as it was read.
 type templateAttempt struct {
@@ -174,30 +170,22 @@ func (s *Service) changeTemplate(ctx context.Context, account fleet.Account, nam
 	if err := checkTemplateName(name); err != nil {
 		return err
 	}
-	for range maxAttempts {
+	return store.Attempt(ctx, s.o.Store, func(ctx context.Context) (store.Batch, error) {
 		record, version, err := s.readTemplate(ctx, account, name)
 		if err != nil {
-			return err
+			return store.Batch{}, err
 		}
 		k := templateKey(account, name)
 		a := &templateAttempt{name: name, record: record, now: s.o.Now(), by: fleet.ActorFrom(ctx).Principal.ARN}
 		a.batch.Expect = []store.Expect{{Key: k, Version: version}}
 		if err := command(a); err != nil {
-			return err
-		}
-		if len(a.batch.Events) == 0 {
-			return nil
+			return store.Batch{}, err
 		}
 		for i := range a.batch.Events {
 			a.batch.Events[i].Account, a.batch.Events[i].At, a.batch.Events[i].Actor = account, a.now, fleet.ActorFrom(ctx)
 		}
-		_, err = s.o.Store.Commit(ctx, a.batch)
-		if errors.Is(err, store.ErrConflict) {
-			continue
-		}
-		return store.Fault(err)
-	}
-	return fault.New(fault.Throttling, "Too many concurrent changes of the same resource; try again")
+		return a.batch, nil
+	})
 }
 
 // changeExisting is changeTemplate for a template that must exist.

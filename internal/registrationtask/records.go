@@ -123,9 +123,6 @@ func put(b *store.Batch, k store.Key, v any) error {
 	return nil
 }
 
-// maxAttempts bounds how often a command decides again after a race.
-const maxAttempts = 16
-
 // find reads a task that must exist.
 func (s *Service) find(ctx context.Context, account fleet.Account, id string) (*taskRecord, uint64, error) {
 	var r taskRecord
@@ -139,36 +136,34 @@ func (s *Service) find(ctx context.Context, account fleet.Account, id string) (*
 // step changes a task's record until its batch commits or the decision is an
 // error. A decision that changes nothing commits nothing.
 func (s *Service) step(ctx context.Context, at place, decide func(r *taskRecord) (changed bool, err error)) (*taskRecord, error) {
-	for range maxAttempts {
-		r, version, err := s.find(ctx, at.account, at.id)
-		if err != nil {
-			return nil, err
+	var r *taskRecord
+	err := store.Attempt(ctx, s.o.Store, func(ctx context.Context) (store.Batch, error) {
+		var version uint64
+		var err error
+		if r, version, err = s.find(ctx, at.account, at.id); err != nil {
+			return store.Batch{}, err
 		}
 		before := r.Status
 		changed, err := decide(r)
 		if err != nil || !changed {
-			return r, err
+			return store.Batch{}, err
 		}
 		r.Modified = s.o.Now().UnixMilli()
 		b := store.Batch{Expect: []store.Expect{{Key: taskKey(at.account, at.id), Version: version}}}
 		if err := put(&b, taskKey(at.account, at.id), r); err != nil {
-			return nil, err
+			return store.Batch{}, err
 		}
 		if r.Status != before {
 			b.Events = append(b.Events, s.changed(ctx, at, r))
 		}
 		if r.Status.final() && !before.final() {
 			if err := s.leave(ctx, &b, at); err != nil {
-				return nil, err
+				return store.Batch{}, err
 			}
 		}
-		_, err = s.o.Store.Commit(ctx, b)
-		if errors.Is(err, store.ErrConflict) {
-			continue
-		}
-		return r, store.Fault(err)
-	}
-	return nil, fault.New(fault.Throttling, "Too many concurrent changes of the same resource; try again")
+		return b, nil
+	})
+	return r, err
 }
 
 // leave gives up a task's place among the active ones.

@@ -76,14 +76,14 @@ func (s *Service) Start(ctx context.Context, account fleet.Account, c StartComma
 		Schema: schemaVersion, Status: InProgress, Body: c.Body, Bucket: c.Bucket, Key: c.Key, RoleARN: c.RoleARN, Actor: fleet.ActorFrom(ctx),
 		Created: now, Modified: now, Size: object.Size, Version: object.Version, Line: 1,
 	}
-	for range maxAttempts {
+	err = store.Attempt(ctx, s.o.Store, func(ctx context.Context) (store.Batch, error) {
 		var active activeRecord
 		version, err := read(ctx, s.o.Store, activeKey(account), &active)
 		if err != nil {
-			return Task{}, err
+			return store.Batch{}, err
 		}
 		if len(active.IDs) >= s.o.Tasks {
-			return Task{}, fault.New(fault.InvalidRequest,
+			return store.Batch{}, fault.New(fault.InvalidRequest,
 				"registration task %s is running; the account may have %d at a time", active.IDs[0], s.o.Tasks)
 		}
 		active.Schema, active.IDs = schemaVersion, append(active.IDs, at.id)
@@ -91,24 +91,17 @@ func (s *Service) Start(ctx context.Context, account fleet.Account, c StartComma
 			Expect: []store.Expect{{Key: activeKey(account), Version: version}, {Key: taskKey(account, at.id)}},
 			Writes: []store.Write{{Key: newestKey(account, at.id, now), Value: []byte(plainRow)}},
 		}
-		if err := put(&b, activeKey(account), active); err != nil {
-			return Task{}, err
-		}
-		if err := put(&b, taskKey(account, at.id), r); err != nil {
-			return Task{}, err
-		}
 		b.Events = append(b.Events, s.changed(ctx, at, r))
-		_, err = s.o.Store.Commit(ctx, b)
-		if errors.Is(err, store.ErrConflict) {
-			continue
+		if err := put(&b, activeKey(account), active); err != nil {
+			return store.Batch{}, err
 		}
-		if err != nil {
-			return Task{}, store.Fault(err)
-		}
-		s.rouse()
-		return taskOf(at.id, r), nil
+		return b, put(&b, taskKey(account, at.id), r)
+	})
+	if err != nil {
+		return Task{}, err
 	}
-	return Task{}, fault.New(fault.Throttling, "Too many concurrent changes of the same resource; try again")
+	s.rouse()
+	return taskOf(at.id, r), nil
 }
 
 // checkStart refuses a command that breaks a rule.

@@ -84,8 +84,13 @@ func (s *Service) DetachPolicy(ctx context.Context, account fleet.Account, name,
 
 // detach parts a policy and its target, both of which must exist.
 func (s *Service) detach(ctx context.Context, account fleet.Account, name string, to reference) error {
-	return s.change(ctx, account, func(ctx context.Context, a *attempt) error {
-		record, err := load[policyRecord](ctx, a, key(kindPolicy, account, name))
+	return s.change(ctx, account, s.detaching(name, to))
+}
+
+// detaching is the command of detach.
+func (s *Service) detaching(name string, to reference) func(context.Context, *attempt) error {
+	return func(ctx context.Context, a *attempt) error {
+		record, err := load[policyRecord](ctx, a, key(kindPolicy, a.account, name))
 		if err != nil {
 			return err
 		}
@@ -97,11 +102,11 @@ func (s *Service) detach(ctx context.Context, account fleet.Account, name string
 			return err
 		}
 		*holder.policies = slices.DeleteFunc(*holder.policies, func(p string) bool { return p == name })
-		a.remove(key(kindPolicyTarget, account, name, to.ref()))
+		a.remove(key(kindPolicyTarget, a.account, name, to.ref()))
 		a.devices = true
 		a.emit(event.PolicyDetached{Policy: name, Target: to.arn(a.scope)})
 		return holder.save(a)
-	})
+	}
 }
 
 // holder is a record that lists the policies attached to it.

@@ -108,6 +108,9 @@ func (s *Service) RegisterCACertificate(ctx context.Context, account fleet.Accou
 		if present != nil {
 			return s.caExists(account, authority.id, "the CA certificate %s is already registered")
 		}
+		if err := noTemplateForBirth(ctx, a, authority.id, c.RegistrationConfig); err != nil {
+			return err
+		}
 		if c.Mode == ModeDefault {
 			if err := s.claimAuthority(ctx, a, authority.id); err != nil {
 				return err
@@ -386,6 +389,9 @@ func (s *Service) UpdateCACertificate(ctx context.Context, account fleet.Account
 	return s.change(ctx, account, func(ctx context.Context, a *attempt) error {
 		record, err := loadCA(ctx, a, c.ID)
 		if err != nil || !applyCA(record, &c) {
+			return err
+		}
+		if err := noTemplateForBirth(ctx, a, c.ID, c.RegistrationConfig); err != nil {
 			return err
 		}
 		record.Modified = millis(a.now)

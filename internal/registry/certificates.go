@@ -113,7 +113,11 @@ func (s *Service) recordIssued(ctx context.Context, account fleet.Account, certi
 func issued(context.Context, *attempt) (standing, error) { return standing{mode: ModeDefault}, nil }
 
 // unvouched is the standing of what nobody vouches for.
-func unvouched(context.Context, *attempt) (standing, error) { return standing{mode: ModeSNIOnly}, nil }
+func unvouched(c parsedCertificate) func(context.Context, *attempt) (standing, error) {
+	return func(ctx context.Context, a *attempt) (standing, error) {
+		return standing{mode: ModeSNIOnly}, notUnderBirth(ctx, a, c.x509)
+	}
+}
 
 // standing is under whom a certificate is registered, and for what.
 type standing struct {
@@ -136,7 +140,7 @@ func (s *Service) RegisterCertificateWithoutCA(ctx context.Context, account flee
 	if err := checkForeign("certificatePem", parsed.x509, s.now()); err != nil {
 		return Certificate{}, err
 	}
-	return s.register(ctx, account, parsed, status, unvouched)
+	return s.register(ctx, account, parsed, status, unvouched(parsed))
 }
 
 // initialStatus is the state of a newly registered certificate; INACTIVE when
@@ -206,7 +210,11 @@ func certificateRows(account fleet.Account, id string, r *certificateRecord) []s
 		return pendingRows(account, id, r)
 	}
 	created := moment(r.Created)
-	rows := append(pendingRows(account, id, r),
+	rows := pendingRows(account, id, r)
+	if r.Purpose != nil && r.Purpose.ReopenedUntil != 0 {
+		rows = append(rows, reopenedRow(account, id, r.Purpose.ReopenedUntil))
+	}
+	rows = append(rows,
 		key(kindCertificateOldest, account, rising(created), id),
 		key(kindCertificateNewest, account, falling(created), id),
 		key(kindCertificateExpiry, account, rising(moment(r.NotAfter)), id))
@@ -288,17 +296,27 @@ func (s *Service) UpdateCertificate(ctx context.Context, account fleet.Account, 
 	}
 	return s.change(ctx, account, func(ctx context.Context, a *attempt) error {
 		record, err := loadCertificate(ctx, a, id)
-		if err != nil || record.Status == status {
+		if err != nil {
 			return err
 		}
-		switch record.Status {
-		case StatusRevoked:
-			return fault.New(fault.CertificateState, "certificate %s is revoked, which is final", id)
-		case StatusPendingTransfer:
-			return beingTransferred(id)
-		}
-		return setStatus(a, account, id, record, status)
+		return decideStatus(ctx, a, id, record, status)
 	})
+}
+
+// decideStatus gives a certificate another state where that may be.
+func decideStatus(ctx context.Context, a *attempt, id string, record *certificateRecord, status string) error {
+	switch record.Status {
+	case status:
+		return nil
+	case StatusRevoked:
+		return fault.New(fault.CertificateState, "certificate %s is revoked, which is final", id)
+	case StatusPendingTransfer:
+		return beingTransferred(id)
+	}
+	if err := notSpent(ctx, a, id, record, status); err != nil {
+		return err
+	}
+	return setStatus(a, a.account, id, record, status)
 }
 
 // setStatus gives a certificate another state and saves it. Our own revocation

@@ -15,6 +15,7 @@ var (
 	attributeValuePattern = regexp.MustCompile(`^[a-zA-Z0-9_.,@/:#=\[\]-]*$`)
 	descriptionPattern    = regexp.MustCompile(`^[\x20-\x7e]*$`)
 	versionIDPattern      = regexp.MustCompile(`^[0-9]{1,18}$`)
+	templateNamePattern   = regexp.MustCompile(`^[0-9A-Za-z_-]{1,36}$`)
 )
 
 const (

@@ -18,15 +18,30 @@ type CertificateInfo struct {
 	PEM      string
 	// ClaimTemplate is set for the claim of a trusted user.
 	ClaimTemplate string
+	Purpose       Purpose
 }
 
 // Certificate returns a certificate by id, or ResourceNotFound.
 func (s *Service) Certificate(ctx context.Context, account fleet.Account, id string) (CertificateInfo, error) {
-	c, err := s.DescribeCertificate(ctx, account, id)
+	if err := checkCertificateID(id); err != nil {
+		return CertificateInfo{}, err
+	}
+	record, err := s.findCertificate(ctx, account, id)
 	if err != nil {
 		return CertificateInfo{}, err
 	}
-	return CertificateInfo{ID: c.ID, ARN: c.ARN, Status: c.Status, Mode: c.Mode, NotAfter: c.NotAfter, PEM: c.PEM, ClaimTemplate: c.ClaimTemplate}, nil
+	purpose, err := s.findPurpose(ctx, account, record)
+	if err != nil {
+		return CertificateInfo{}, err
+	}
+	c := s.certificate(account, id, record)
+	info := CertificateInfo{
+		ID: c.ID, ARN: c.ARN, Status: c.Status, Mode: c.Mode, NotAfter: c.NotAfter, PEM: c.PEM, ClaimTemplate: c.ClaimTemplate, Purpose: purpose,
+	}
+	if info.Status == StatusActive && !purpose.ReopenedUntil.IsZero() && !s.now().Before(purpose.ReopenedUntil) {
+		info.Status = StatusInactive // the window is over, and is about to be closed
+	}
+	return info, nil
 }
 
 // ThingInfo is the thing that a connection acts as.

@@ -172,7 +172,7 @@ func retire(ctx context.Context, a *attempt, c DecommissionCommand, record *thin
 	if more {
 		return PastThing{}, fault.New(fault.InvalidRequest, "thing %s has more than %d attached principals; detach some first", c.Name, maxRetired)
 	}
-	certificates, revoked, err := retireCertificates(ctx, a, c, rows)
+	certificates, revoked, err := retireCertificates(ctx, a, c, rows, record.Quarantine != nil)
 	if err != nil {
 		return PastThing{}, err
 	}
@@ -191,7 +191,7 @@ func retire(ctx context.Context, a *attempt, c DecommissionCommand, record *thin
 
 // retireCertificates revokes and detaches the certificates behind the rows of a
 // thing. A certificate without a record is only detached.
-func retireCertificates(ctx context.Context, a *attempt, c DecommissionCommand, rows []store.Key) (past []PastCertificate, revoked []string, err error) {
+func retireCertificates(ctx context.Context, a *attempt, c DecommissionCommand, rows []store.Key, quarantined bool) (past []PastCertificate, revoked []string, err error) {
 	keys := make([]store.Key, len(rows))
 	for i, row := range rows {
 		keys[i] = key(kindCertificate, a.account, parseRef(row.Last()).name)
@@ -210,6 +210,9 @@ func retireCertificates(ctx context.Context, a *attempt, c DecommissionCommand, 
 			ended.Revoked = !ended.Shared && !c.KeepCertificates && r.Status != StatusRevoked
 			r.Things--
 			r.ExclusiveThing = ""
+			if quarantined {
+				r.Quarantined = max(0, r.Quarantined-1)
+			}
 			if err := endCertificate(a, of.name, r, ended.Revoked); err != nil {
 				return nil, nil, err
 			}

@@ -16,6 +16,9 @@ import (
 //	thing-by-type/A/<type>/<thing>         row
 //	thing-by-attribute/A/<name>/<value>/<thing>  row
 //	thing-tombstone/A/<thing>/<time down>/<id>  record: a decommissioned thing as it was
+//	thing-promise/A/<thing>                record: what the template that provisioned a thing says of it
+//	thing-promise-by/A/<template>/<version>/<thing>  row
+//	quarantined/A/<thing>                  row of a thing in quarantine
 //	thing-type/A/<type>                    record, with the rules of attributes
 //	billing-group/A/<group>                record: description, version
 //	billing-group-thing/A/<group>/<thing>  row; the other way round is in the thing's record
@@ -35,6 +38,7 @@ import (
 //	certificate-revoked/A/<id>             record: what our own revocation list says of a certificate issued here
 //	certificate-pending/A/<time>/<id>      row, in order of the end of what waits for its device, and of claims
 //	certificate-pending-claim/A/<claim>/<id>  row: what a claim has asked for and no device has used
+//	certificate-reopened/A/<time>/<id>     row of a birth certificate that may be used again, by the end of that
 //	certificate-outgoing/A/<time>/<id>     row, in order of the transfer's beginning
 //	certificate-outgoing-down/A/<time down>/<id>  row, in reverse order
 //	certificate-gone/A/<id>                record: to whom a certificate was transferred
@@ -44,6 +48,7 @@ import (
 //	ca-certificate-expiry/A/<time>/<id>    row, in order of the end of validity
 //	ca-subject/A/<hash>                    record: the authorities of one subject, guard of their number
 //	ca-owner/<id>                          record: the one account that has the authority in mode DEFAULT
+//	ca-purpose/A/<id>                      record: what the certificates under the authority are for; outlives it
 //	registration-code/A                    record
 //	revocation-list/A/<ca>                 record: which list is taken over, and how far
 //	revoked-serial/A/<ca>/<serial>         record: an entry of that list
@@ -61,6 +66,9 @@ const (
 	kindThingByType       = "thing-by-type"
 	kindThingByAttribute  = "thing-by-attribute"
 	kindThingTombstone    = "thing-tombstone"
+	kindThingPromise      = "thing-promise"
+	kindThingPromiseBy    = "thing-promise-by"
+	kindQuarantined       = "quarantined"
 	kindThingType         = "thing-type"
 	kindBillingGroup      = "billing-group"
 	kindBillingGroupThing = "billing-group-thing"
@@ -81,6 +89,7 @@ const (
 	kindCertificateRevoked      = "certificate-revoked"
 	kindCertificatePending      = "certificate-pending"
 	kindCertificatePendingClaim = "certificate-pending-claim"
+	kindCertificateReopened     = "certificate-reopened"
 	kindCertificateOutgoing     = "certificate-outgoing"
 	kindCertificateOutgoingDown = "certificate-outgoing-down"
 	kindCertificateGone         = "certificate-gone"
@@ -90,6 +99,7 @@ const (
 	kindCACertificateExpiry     = "ca-certificate-expiry"
 	kindCASubject               = "ca-subject"
 	kindCAOwner                 = "ca-owner"
+	kindCAPurpose               = "ca-purpose"
 	kindRegistrationCode        = "registration-code"
 	kindRevocationList          = "revocation-list"
 	kindRevokedSerial           = "revoked-serial"

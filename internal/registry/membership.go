@@ -181,17 +181,31 @@ func loadStaticGroup(ctx context.Context, a *attempt, name string) (*groupRecord
 
 // decideJoin refuses a second group of one hierarchy.
 func decideJoin(thing *thingRecord, name string, group *groupRecord) (groupLink, error) {
+	link := rootedLink(name, group)
+	if other, in := rival(thing, link); in {
+		return groupLink{}, fault.New(fault.InvalidRequest,
+			"the thing is in thing group %s of the same hierarchy; a thing may be in one group of a hierarchy only", other)
+	}
+	return link, nil
+}
+
+// rootedLink is the membership in a static group.
+func rootedLink(name string, group *groupRecord) groupLink {
 	link := groupLink{Group: name, Root: name}
 	if len(group.Ancestors) > 0 {
 		link.Root = group.Ancestors[0]
 	}
+	return link
+}
+
+// rival is another group of the hierarchy of a link that the thing is in.
+func rival(thing *thingRecord, link groupLink) (group string, in bool) {
 	for _, other := range thing.Groups {
-		if !other.Dynamic && other.Root == link.Root && other.Group != name {
-			return groupLink{}, fault.New(fault.InvalidRequest,
-				"the thing is in thing group %s of the same hierarchy; a thing may be in one group of a hierarchy only", other.Group)
+		if !other.Dynamic && other.Root == link.Root && other.Group != link.Group {
+			return other.Group, true
 		}
 	}
-	return link, nil
+	return "", false
 }
 
 // checkRoom enforces the number of groups of a thing that joined others. With

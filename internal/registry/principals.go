@@ -54,6 +54,9 @@ func joining(thing string, of reference, exclusive bool) func(context.Context, *
 			return err
 		}
 		record.Principals++
+		if record.Quarantine != nil {
+			certificate.Quarantined++
+		}
 		a.flagged(key(kindThingPrincipal, a.account, thing, of.ref()), exclusive)
 		a.flagged(key(kindPrincipalThing, a.account, of.ref(), thing), exclusive)
 		a.emit(event.PrincipalAttached{Thing: thing, Principal: of.arn(a.scope), Exclusive: exclusive})
@@ -149,6 +152,9 @@ func (s *Service) DetachThingPrincipal(ctx context.Context, account fleet.Accoun
 // part ends an attachment; the two records are saved afterwards.
 func (a *attempt) part(thing string, record *thingRecord, of reference, certificate *certificateRecord) {
 	record.Principals--
+	if record.Quarantine != nil {
+		certificate.Quarantined = max(0, certificate.Quarantined-1)
+	}
 	certificate.Things--
 	certificate.ExclusiveThing = ""
 	a.remove(key(kindThingPrincipal, a.account, thing, of.ref()))

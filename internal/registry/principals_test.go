@@ -110,7 +110,9 @@ func TestConnectionThing(t *testing.T) {
 	ok(t, err)
 	wantEqual(t, info.Attributes, map[string]string{"site": "oslo"})
 	certificate := must[CertificateInfo](t)(r.Certificate(ctx, acct, shared.ID))
-	wantEqual(t, certificate, CertificateInfo{ID: shared.ID, ARN: shared.ARN, Status: StatusActive, Mode: ModeDefault, NotAfter: shared.NotAfter, PEM: shared.PEM})
+	wantEqual(t, certificate, CertificateInfo{
+		Purpose: Purpose{Purpose: PurposeOperational}, ID: shared.ID, ARN: shared.ARN, Status: StatusActive, Mode: ModeDefault, NotAfter: shared.NotAfter, PEM: shared.PEM,
+	})
 }
 
 func TestScans(t *testing.T) {

@@ -23,6 +23,8 @@ type ProvisionCommand struct {
 	// PENDING_ACTIVATION, so that of several who carry out the same plan one does;
 	// the others get ErrNotWaiting.
 	Waiting bool
+	// Origin is what the thing's promise says of the plan.
+	Origin PromiseOrigin
 	// Asking is the id of the certificate with which the device asks for another
 	// one; empty for none.
 	Asking string
@@ -70,7 +72,13 @@ func (s *Service) Provision(ctx context.Context, account fleet.Account, c Provis
 		if err := mustWait(ctx, a, &c); err != nil {
 			return err
 		}
-		if err := s.makeAll(ctx, a, &c, certify, &made); err != nil || c.Joined == nil {
+		if err := s.makeAll(ctx, a, &c, certify, &made); err != nil {
+			return err
+		}
+		if err := promising(ctx, a, &c, &made); err != nil {
+			return err
+		}
+		if err := useBirth(ctx, a, c.Asking, &made); err != nil || c.Joined == nil {
 			return err
 		}
 		more, err := c.Joined(made)
@@ -119,14 +127,19 @@ func (s *Service) makeAll(ctx context.Context, a *attempt, c *ProvisionCommand, 
 	return s.provisionAttachment(ctx, a, c, made)
 }
 
-// ActsAs reports whether a certificate is attached to a thing.
+// ActsAs reports whether a certificate is attached to a thing, and not for
+// provisioning.
 func (s *Service) ActsAs(ctx context.Context, account fleet.Account, certificateID, thing string) (bool, error) {
 	if certificateID == "" || thing == "" {
 		return false, nil
 	}
 	of := reference{kind: fleet.ARNCertificate, name: certificateID}
 	row, _, err := get[rowRecord](ctx, s.store, key(kindThingPrincipal, account, thing, of.ref()))
-	return row != nil, store.Fault(err)
+	if err != nil || row == nil {
+		return false, store.Fault(err)
+	}
+	_, purpose, err := askingPurpose(ctx, s.attempt(ctx, account), certificateID)
+	return purpose == nil, store.Fault(err)
 }
 
 // add takes the batch of another domain into the attempt's own.
@@ -213,7 +226,8 @@ func (s *Service) provisionThing(ctx context.Context, a *attempt, t *provtemplat
 		}
 		var leaves []string
 		for _, link := range present.Groups {
-			if !link.Dynamic && !slices.Contains(t.Groups, link.Group) {
+			held := present.Quarantine != nil && link.Group == QuarantineGroup
+			if !link.Dynamic && !held && !slices.Contains(t.Groups, link.Group) {
 				leaves = append(leaves, link.Group)
 			}
 		}
@@ -320,6 +334,9 @@ func (s *Service) certifying(ctx context.Context, account fleet.Account, c *Prov
 			return err
 		case present != nil:
 			made.CertificatePEM, made.CA = present.PEM, present.CA
+			if err := notSpent(ctx, a, parsed.id, present, status); err != nil {
+				return err
+			}
 			return provisionStatus(a, parsed.id, present, status, c)
 		case known && c.Proof != nil:
 			return notOwned(parsed.id)
@@ -437,7 +454,12 @@ func (s *Service) provisionAttachment(ctx context.Context, a *attempt, c *Provis
 		return nil
 	}
 	exclusive := false
-	if c.Asking != "" {
+	_, purpose, err := askingPurpose(ctx, a, c.Asking)
+	if err != nil {
+		return err
+	}
+	// What is for provisioning is no certificate of the thing, attached or not.
+	if c.Asking != "" && purpose == nil {
 		asking := reference{kind: fleet.ARNCertificate, name: c.Asking}
 		held, err := load[rowRecord](ctx, a, key(kindThingPrincipal, a.account, made.Thing, asking.ref()))
 		if err != nil {

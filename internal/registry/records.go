@@ -60,7 +60,12 @@ type thingRecord struct {
 	// Groups.
 	BillingGroup string `json:"billingGroup,omitempty"`
 	Principals   int    `json:"principals,omitempty"`
-	Created      int64  `json:"created"`
+	// Birth is the id of the birth certificate with which it was provisioned last;
+	// empty for none.
+	Birth string `json:"birth,omitempty"`
+	// Quarantine is nil for a thing that is in none.
+	Quarantine *quarantineRecord `json:"quarantine,omitempty"`
+	Created    int64             `json:"created"`
 }
 
 // groupLink is a membership as the thing sees it.
@@ -176,6 +181,11 @@ type certificateRecord struct {
 	// ClaimTemplate is the template that the claim of a trusted user may
 	// provision by; empty for every other certificate.
 	ClaimTemplate string `json:"claimTemplate,omitempty"`
+	// Purpose is nil for a certificate that nobody has marked and that was used for
+	// no provisioning, or not counted.
+	Purpose *purposeRecord `json:"purpose,omitempty"`
+	// Quarantined counts the things in quarantine that it acts as.
+	Quarantined int `json:"quarantined,omitempty"`
 	// Announced is when it was told last that the certificate has registered
 	// itself by connecting and waits; 0 for any other certificate.
 	Announced int64 `json:"announced,omitempty"`

@@ -45,6 +45,7 @@ func rowSources() []rowSource {
 	return []rowSource{
 		{kindThing, thingRows},
 		{kindGroup, groupRows},
+		{kindThingPromise, promiseRows},
 		{kindCertificate, usedCertificateRows},
 		{kindCACertificate, listedRows(caRows)},
 		{kindPolicy, listedRows(policyRows)},
@@ -62,6 +63,9 @@ func thingRows(account fleet.Account, stored store.Record) (map[store.Key]string
 	}
 	if r.BillingGroup != "" {
 		rows[key(kindBillingGroupThing, account, r.BillingGroup, name)] = rowPresent
+	}
+	if r.Quarantine != nil {
+		rows[key(kindQuarantined, account, name)] = rowPresent
 	}
 	for attribute, value := range r.Attributes {
 		rows[key(kindThingByAttribute, account, attribute, value, name)] = rowPresent
@@ -83,6 +87,14 @@ func groupRows(account fleet.Account, stored store.Record) (map[store.Key]string
 		rows[key(kindPolicyTarget, account, policy, reference{fleet.ARNThingGroup, name}.ref())] = rowPresent
 	}
 	return rows, nil
+}
+
+func promiseRows(account fleet.Account, stored store.Record) (map[store.Key]string, error) {
+	r, err := decode[promiseRecord](stored)
+	if err != nil || r.Template == "" {
+		return nil, err
+	}
+	return map[store.Key]string{promiseRow(account, r.Template, r.Version, stored.Key.Last()): rowPresent}, nil
 }
 
 func usedCertificateRows(account fleet.Account, stored store.Record) (map[store.Key]string, error) {
@@ -123,9 +135,9 @@ func listedRows[T any, P stored[T]](of func(fleet.Account, string, *T) []store.K
 // rowKinds are the kinds of rows that are made from records.
 func rowKinds() []string {
 	return []string{
-		kindThingByType, kindThingByAttribute, kindBillingGroupThing, kindGroupThing, kindGroupChild, kindPolicyTarget,
+		kindThingByType, kindThingByAttribute, kindBillingGroupThing, kindQuarantined, kindGroupThing, kindGroupChild, kindPolicyTarget, kindThingPromiseBy,
 		kindCertificateOldest, kindCertificateNewest, kindCertificateExpiry, kindCertificateByCA, kindCertificateByCADown,
-		kindCertificateSerial, kindCertificatePending, kindCertificatePendingClaim, kindCertificateOutgoing, kindCertificateOutgoingDown,
+		kindCertificateSerial, kindCertificatePending, kindCertificatePendingClaim, kindCertificateReopened, kindCertificateOutgoing, kindCertificateOutgoingDown,
 		kindCACertificateOldest, kindCACertificateNewest, kindCACertificateExpiry, kindPolicyOldest, kindPolicyNewest,
 	}
 }
@@ -139,10 +151,12 @@ func sourceOf(row store.Key) (store.Key, rowSource, bool) {
 	var kind string
 	name := row.Last()
 	switch parts[0] {
-	case kindThingByType, kindThingByAttribute, kindBillingGroupThing, kindGroupThing:
+	case kindThingByType, kindThingByAttribute, kindBillingGroupThing, kindQuarantined, kindGroupThing:
 		kind = kindThing
 	case kindGroupChild:
 		kind = kindGroup
+	case kindThingPromiseBy:
+		kind = kindThingPromise
 	case kindPolicyTarget:
 		of := parseRef(name)
 		kind, name = kindCertificate, of.name

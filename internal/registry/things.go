@@ -336,6 +336,12 @@ func dropThing(ctx context.Context, a *attempt, name string, record *thingRecord
 	for _, group := range gone.Groups {
 		a.remove(key(kindGroupThing, a.account, group, name))
 	}
+	if err := dropPromise(ctx, a, name); err != nil {
+		return err
+	}
+	if record.Quarantine != nil {
+		a.remove(key(kindQuarantined, a.account, name))
+	}
 	a.devices = true
 	a.emit(gone)
 	return saveThing(a, name, record, nil)

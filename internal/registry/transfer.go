@@ -90,6 +90,13 @@ func (s *Service) TransferCertificate(ctx context.Context, account fleet.Account
 		if err := decideTransfer(id, to, record, there); err != nil {
 			return err
 		}
+		ca, err := loadCAPurpose(ctx, a, record.CA)
+		if err != nil {
+			return err
+		}
+		if p := purposeOf(record, ca); p.Purpose != PurposeOperational {
+			return fault.New(fault.CertificateState, "certificate %s is of purpose %s and stays in its account", id, p.Purpose)
+		}
 		previous := record.Status
 		began := transferRecord{From: account, To: to, Message: message, Began: millis(a.now)}
 		record.Status, record.Modified, record.Transfer = StatusPendingTransfer, millis(a.now), &began

@@ -10,13 +10,9 @@ import (
 	"time"
 
 	"github.com/muster-iot/muster/internal/event"
-	"github.com/muster-iot/muster/internal/fault"
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/store"
 )
-
-// maxAttempts bounds how often a step is decided again after a race.
-const maxAttempts = 16
 
 // attempt is one try of a step: the records that it reads are expected unchanged,
 // those that it changes are written with their rows and events.
@@ -187,23 +183,16 @@ func (a *attempt) count() {
 
 // change decides a step until its batch commits.
 func (s *Service) change(ctx context.Context, decide func(*attempt) error) error {
-	for range maxAttempts {
-		a := s.attempt(ctx)
-		if err := decide(a); err != nil {
-			return err
+	var last *attempt
+	err := store.Attempt(ctx, s.o.Store, func(ctx context.Context) (store.Batch, error) {
+		last = s.attempt(ctx)
+		if err := decide(last); err != nil {
+			return store.Batch{}, err
 		}
-		b, err := a.batch()
-		if err != nil || len(b.Writes) == 0 {
-			return err
-		}
-		_, err = s.o.Store.Commit(ctx, b)
-		if errors.Is(err, store.ErrConflict) {
-			continue
-		}
-		if err == nil {
-			a.count()
-		}
-		return store.Fault(err)
+		return last.batch()
+	})
+	if err == nil {
+		last.count()
 	}
-	return fault.New(fault.Throttling, "Too many concurrent changes of the same resource; try again")
+	return err
 }

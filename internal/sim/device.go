@@ -36,7 +36,7 @@ type device struct {
 	fleet *Fleet
 	name  string
 	model *model
-	tls   *tls.Config
+	cert  tls.Certificate
 	inbox chan message
 	// resumed is set when the state of an earlier run was taken over.
 	resumed bool
@@ -49,11 +49,7 @@ func (f *Fleet) device(i int) *device {
 	o := &f.options
 	return &device{
 		fleet: f, name: deviceName(o.Prefix, i), model: newModel(o.Seed, i, o.Interval),
-		tls: &tls.Config{
-			MinVersion: tls.VersionTLS12, RootCAs: f.roots, ServerName: f.host,
-			Certificates: []tls.Certificate{f.certs[i]},
-		},
-		inbox: make(chan message, inboxSize), last: time.Now(),
+		cert: f.certs[i], inbox: make(chan message, inboxSize), last: time.Now(),
 	}
 }
 
@@ -102,13 +98,9 @@ func wait(ctx context.Context, pause time.Duration) bool {
 func (d *device) connect(ctx context.Context) (*client.Client, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	conn, err := client.Dial(ctx, d.fleet.options.Broker, d.tls)
+	c, err := d.fleet.door.connect(ctx, d.cert, client.Options{ClientID: d.name, KeepAlive: keepAlive, OnMessage: d.receive})
 	if err != nil {
-		return nil, fmt.Errorf("dial: %w", err)
-	}
-	c, err := client.Connect(ctx, conn, client.Options{ClientID: d.name, KeepAlive: keepAlive, OnMessage: d.receive})
-	if err != nil {
-		return nil, fmt.Errorf("connect: %w", err)
+		return nil, err
 	}
 	codes, err := c.Subscribe(ctx, mqtt.Subscription{Filter: d.topic("update/delta"), QoS: 1}, mqtt.Subscription{Filter: d.topic("get/accepted"), QoS: 1})
 	if err == nil {

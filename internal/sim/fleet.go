@@ -3,12 +3,9 @@ package sim
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,8 +16,7 @@ type Fleet struct {
 	options Options
 	claim   tls.Certificate
 	certs   []tls.Certificate
-	roots   *x509.CertPool
-	host    string
+	door    door
 	stats   counters
 	ramped  chan struct{}
 	once    sync.Once
@@ -55,19 +51,11 @@ func New(o Options) (*Fleet, error) {
 	if err := o.check(); err != nil {
 		return nil, fmt.Errorf("simulate: %w", err)
 	}
-	host, _, err := net.SplitHostPort(o.Broker)
+	door, err := newDoor(o.Broker, o.CAFile)
 	if err != nil {
-		return nil, fmt.Errorf("simulate: broker %q is not HOST:PORT", o.Broker)
+		return nil, err
 	}
-	data, err := os.ReadFile(o.CAFile)
-	if err != nil {
-		return nil, fmt.Errorf("simulate: read authorities: %w", err)
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(data) {
-		return nil, fmt.Errorf("simulate: %s holds no certificate", o.CAFile)
-	}
-	return &Fleet{options: o, roots: roots, host: host, ramped: make(chan struct{})}, nil
+	return &Fleet{options: o, door: door, ramped: make(chan struct{})}, nil
 }
 
 // Prepare makes what is missing: what devices share by REST, then the devices,

@@ -159,7 +159,7 @@ func TestUnreachableBrokerEndsCleanly(t *testing.T) {
 	if err := f.Prepare(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	f.options.Broker = "127.0.0.1:1"
+	f.door.broker = "127.0.0.1:1"
 	end := run(t, f)
 	<-f.Ramped()
 	poll(t, "errors are counted", func() bool { return f.Stats().Errors >= 6 })

@@ -62,7 +62,23 @@ func ensureClaim(ctx context.Context, o *Options, scope fleet.Scope) (tls.Certif
 type joining struct {
 	*client.Client
 
-	answers chan joinAnswer
+	answers  chan joinAnswer
+	template string
+}
+
+// provisionTopic is where the device asks to be provisioned.
+func (j *joining) provisionTopic() string {
+	return "$aws/provisioning-templates/" + j.template + "/provision/json"
+}
+
+// request asks for a certificate.
+func (j *joining) request(ctx context.Context, csr []byte) (joinAnswer, error) {
+	return j.ask(ctx, "$aws/certificates/create-from-csr/json", map[string]string{"certificateSigningRequest": string(csr)})
+}
+
+// provision asks to be provisioned with the token of a certificate.
+func (j *joining) provision(ctx context.Context, token string, parameters map[string]string) (joinAnswer, error) {
+	return j.ask(ctx, j.provisionTopic(), map[string]any{"certificateOwnershipToken": token, "parameters": parameters})
 }
 
 // joinAnswer is what either request is answered with, or why not.
@@ -83,18 +99,16 @@ func (f *Fleet) join(ctx context.Context, name string, parameters map[string]str
 	if err != nil {
 		return identity{}, err
 	}
-	j, err := f.dialAsClaim(ctx, name)
+	j, err := f.door.asClaim(ctx, f.claim, "new-"+name, templateName)
 	if err != nil {
 		return identity{}, err
 	}
 	defer j.Disconnect() //nolint:errcheck // it has what it came for
-	issued, err := j.ask(ctx, "$aws/certificates/create-from-csr/json", map[string]string{"certificateSigningRequest": string(request)})
+	issued, err := j.request(ctx, request)
 	if err != nil {
 		return identity{}, fmt.Errorf("ask for a certificate: %w", err)
 	}
-	made, err := j.ask(ctx, "$aws/provisioning-templates/"+templateName+"/provision/json", map[string]any{
-		"certificateOwnershipToken": issued.Token, "parameters": parameters,
-	})
+	made, err := j.provision(ctx, issued.Token, parameters)
 	if err != nil {
 		return identity{}, fmt.Errorf("provision: %w", err)
 	}
@@ -102,32 +116,6 @@ func (f *Fleet) join(ctx context.Context, name string, parameters map[string]str
 		return identity{}, fmt.Errorf("provisioned as %q", made.Thing)
 	}
 	return assemble([]byte(issued.Certificate), key, "")
-}
-
-// dialAsClaim connects and subscribes to the answers.
-func (f *Fleet) dialAsClaim(ctx context.Context, name string) (*joining, error) {
-	conn, err := client.Dial(ctx, f.options.Broker, &tls.Config{
-		MinVersion: tls.VersionTLS12, RootCAs: f.roots, ServerName: f.host, Certificates: []tls.Certificate{f.claim},
-	})
-	if err != nil {
-		return nil, fmt.Errorf("dial: %w", err)
-	}
-	j := &joining{answers: make(chan joinAnswer, 1)}
-	j.Client, err = client.Connect(ctx, conn, client.Options{ClientID: "new-" + name, KeepAlive: keepAlive, OnMessage: j.receive})
-	if err != nil {
-		return nil, fmt.Errorf("connect with the claim: %w", err)
-	}
-	codes, err := j.Subscribe(ctx, mqtt.Subscription{Filter: "$aws/certificates/create-from-csr/json/+", QoS: 1},
-		mqtt.Subscription{Filter: "$aws/provisioning-templates/" + templateName + "/provision/json/+", QoS: 1})
-	for _, code := range codes {
-		if err == nil && code >= 0x80 {
-			err = fmt.Errorf("subscription refused with 0x%02X", byte(code))
-		}
-	}
-	if err != nil {
-		return nil, errors.Join(err, j.Close())
-	}
-	return j, nil
 }
 
 // receive runs in the client's reader.

@@ -50,9 +50,6 @@ func New(o Options) (*Service, error) {
 	}, nil
 }
 
-// maxAttempts bounds how often a command decides again after a race.
-const maxAttempts = 16
-
 // DefaultPage is the number of tags of a page.
 const DefaultPage = 25
 
@@ -115,37 +112,26 @@ func (s *Service) change(
 	if err != nil {
 		return err
 	}
-	for range maxAttempts {
+	return store.Attempt(ctx, s.store, func(ctx context.Context) (store.Batch, error) {
 		exists, err := find(ctx, account, resource.Name)
 		if err != nil {
-			return err
+			return store.Batch{}, err
 		}
 		present, version, err := Read(ctx, s.store, resource)
 		if err != nil {
-			return store.Fault(err)
+			return store.Batch{}, store.Fault(err)
 		}
 		after, changed, err := decide(present)
-		if err != nil {
-			return err
-		}
-		if len(changed.Set)+len(changed.Removed) == 0 {
-			return nil
+		if err != nil || len(changed.Set)+len(changed.Removed) == 0 {
+			return store.Batch{}, err
 		}
 		changed.ResourceARN = text(resource)
 		b := store.Batch{
 			Expect: []store.Expect{exists, version},
 			Events: []event.Envelope{{Account: account, At: s.now(), Actor: fleet.ActorFrom(ctx), Event: changed}},
 		}
-		if err := write(&b, resource, after); err != nil {
-			return err
-		}
-		_, err = s.store.Commit(ctx, b)
-		if errors.Is(err, store.ErrConflict) {
-			continue
-		}
-		return store.Fault(err)
-	}
-	return fault.New(fault.Throttling, "Too many concurrent changes of the same resource; try again")
+		return b, write(&b, resource, after)
+	})
 }
 
 // List returns one page of a resource's tags in order of their keys, and the

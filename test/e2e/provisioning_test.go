@@ -111,6 +111,7 @@ func TestProvisioningByCommand(t *testing.T) {
 	}
 	c.run(words("template test pumps --param Serial=8"), `^thing +pump-8 +new$`)
 	c.run(words("template list"), `^pumps +FLEET_PROVISIONING +true `)
+	c.run(words("doctor"), `^no differences$`, `^note: template pumps of account 000000000000: no authority is bound to decide about it: its devices join without approval`)
 
 	// A claim that opens the door, in files of its own.
 	c.run(words("claim issue pumps --out", folder), `claim\.crt`)

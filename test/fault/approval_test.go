@@ -2,7 +2,6 @@ package fault_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
@@ -33,19 +32,8 @@ func (r *joinRig) muster(args ...string) string {
 // approver makes a user of a group, who may approve, and a client with its key.
 func (r *joinRig) approver(name, group string) *apiclient.Client {
 	r.t.Helper()
-	r.muster("user", "create", name)
+	api := r.user(name, "MusterProvisioningApprover")
 	r.muster("user-group", "add", group, name)
-	r.muster("user", "attach", name, "MusterProvisioningApprover")
-	var made struct {
-		AccessKeyID     string `json:"accessKeyId"`
-		SecretAccessKey string `json:"secretAccessKey"`
-	}
-	r.need(json.Unmarshal([]byte(r.muster("key", "create", name, "-o", "json")), &made))
-	api, err := apiclient.New(apiclient.Options{
-		Endpoint: "http://" + r.server.HTTPAddr, Credentials: apiclient.Credentials{AccessKeyID: made.AccessKeyID, Secret: made.SecretAccessKey, Region: "us-east-1"}, Now: time.Now,
-	})
-	r.need(err)
-	r.t.Cleanup(api.CloseIdle)
 	return api
 }
 

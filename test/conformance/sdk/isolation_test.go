@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -410,7 +411,10 @@ func TestIsolationOfOperations(t *testing.T) {
 	victim.enlist()
 	victim.build()
 	victim.hire()
+	victim.supply("solo-"+victim.secret, "w48-"+victim.secret, "w48-1")
+	victim.supply("acme", "w47", "w47-1")
 	victim.edit()
+	victim.activate(h)
 	h.server.Stop()
 	before := h.dump(victim)
 	h.server.Start()
@@ -454,6 +458,7 @@ func TestIsolationOfOperations(t *testing.T) {
 		check("a namesake", a, answer, sent)
 	}
 	h.pageTokens(victim)
+	h.uploadLinks(victim, func(answer, sent string) { check("an upload link", act{op: "PUT /uploads/allowlists"}, answer, sent) })
 	h.otherOperations(victim, func(pattern, answer, sent string) { check("/ops/v1", act{op: pattern}, answer, sent) })
 	select {
 	case <-c.Done():
@@ -505,7 +510,8 @@ func (h *neighbourhood) dump(of *neighbour) []string {
 func ofConnections(line string) bool {
 	kind, _, _ := strings.Cut(line, "/")
 	switch kind {
-	case "connectivity", "connectivity-timer", "connectivity-count", "connectivity-latency":
+	case "connectivity", "connectivity-timer", "connectivity-count", "connectivity-latency",
+		"ledger-anchor": // the audit trail is told every hour
 		return true
 	default:
 		return strings.HasPrefix(line, "connection")
@@ -606,6 +612,90 @@ func (n *neighbour) hire() {
 		if json.Unmarshal([]byte(answer), &key) == nil && key.AccessKeyID != "" {
 			n.operatorKey = key.AccessKeyID
 		}
+	}
+}
+
+// activate lets the account's device connect for the first time, which is an event in
+// its ledger.
+func (n *neighbour) activate(h *neighbourhood) {
+	n.t.Helper()
+	h.device(n, mqttclient.Options{ClientID: "pump"})
+	for range 200 {
+		answer, err := n.raw(n.t.Context(), apiclient.Request{Service: "iot", Method: http.MethodGet, Path: "/ops/v1/ledger/pump"})
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		if strings.Contains(answer, "ACTIVATED") {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	n.t.Fatal("the device's ledger has no activation")
+}
+
+// supply gives an account a supplier with a list that is accepted, and an upload link
+// for it.
+func (n *neighbour) supply(supplier, list, serial string) {
+	n.t.Helper()
+	folder := n.t.TempDir()
+	muster := func(args ...string) {
+		n.t.Helper()
+		if out, err := n.server.Muster(n.t.Context(), args...); err != nil {
+			n.t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	muster("supplier", "keygen", "line-1", "--out", folder)
+	path := filepath.Join(folder, list+".json")
+	text := `{"v":1,"list":"` + list + `","model":"g2","issuedAt":"2026-11-20T08:00:00Z","entries":[{"serial":"` + serial + `","vetted":true,"batch":"` + n.secret + `"}]}`
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		n.t.Fatal(err)
+	}
+	muster("allowlist", "sign", "--key", filepath.Join(folder, "line-1.key"), "--kid", "line-1", path)
+	signed, err := os.ReadFile(path + ".jws")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	public, err := os.ReadFile(filepath.Join(folder, "line-1.pub"))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	if _, err := n.api.PutSupplier(n.t.Context(), supplier, apiclient.Supplier{Name: n.secret, AcceptSigned: true}); err != nil {
+		n.t.Fatal(err)
+	}
+	if _, err := n.api.PutSupplierKey(n.t.Context(), supplier, apiclient.SupplierKey{ID: "line-1", PublicKey: string(public)}); err != nil {
+		n.t.Fatal(err)
+	}
+	made, err := n.api.UploadAllowList(n.t.Context(), apiclient.AllowListUpload{Supplier: supplier, List: list, Name: n.secret, Body: signed})
+	if err != nil || made.Status != "ACCEPTED" {
+		n.t.Fatalf("%+v, %v", made, err)
+	}
+	link, err := n.api.CreateAllowListLink(n.t.Context(), supplier, list, "")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.linkID, n.linkPath = link.ID, link.Path
+}
+
+// uploadLinks tries the account's link with another account in its path.
+func (h *neighbourhood) uploadLinks(of *neighbour, check func(answer, sent string)) {
+	h.t.Helper()
+	namesake := h.settle("betasecret")
+	namesake.supply("acme", "w47", "w47-1")
+	_, secret, _ := strings.Cut(of.linkPath, of.linkID+"/")
+	for _, path := range []string{
+		strings.Replace(of.linkPath, of.account, namesake.account, 1),
+		strings.Replace(namesake.linkPath, namesake.account, of.account, 1),
+		strings.Replace(namesake.linkPath, namesake.account+"/"+namesake.linkID, of.account+"/"+of.linkID, 1),
+		strings.TrimSuffix(of.linkPath, secret) + "x",
+	} {
+		answer, err := namesake.api.UploadByLink(h.t.Context(), path, apiclient.AllowListUpload{Body: []byte("serial,vetted\nx,true\n")})
+		refusal, ok := errors.AsType[*apiclient.Error](err)
+		if !ok || refusal.Status != http.StatusForbidden {
+			h.t.Errorf("%s: %q, %v", path, answer, err)
+		} else {
+			answer = refusal.Message
+		}
+		check(answer, path)
 	}
 }
 

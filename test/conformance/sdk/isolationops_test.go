@@ -39,26 +39,98 @@ func opsCases(of *neighbour) map[string][]opsCase {
 		},
 		// The caller's own trail holds what it asked for before, names of others
 		// among it: those records are not asked for.
-		"GET audit/records":                                      {{path: "audit/records?name=CreateThing"}, {path: "audit/records?resource=arn:aws:iot:us-east-1:" + of.account + ":thing/pump"}},
-		"GET audit/export":                                       {{path: "audit/export?to=2020-01-01T00:00:00Z"}},
-		"GET audit/follow":                                       {{path: "audit/follow?after=none", refused: "InvalidRequest"}},
-		"GET audit/verify":                                       {{path: "audit/verify"}},
-		"GET audit/head":                                         {{path: "audit/head"}},
-		"POST accounts/{account}/close":                          {{path: "accounts/" + of.account + "/close", refused: installation}},
-		"POST accounts/{account}/reopen":                         {{path: "accounts/" + of.account + "/reopen", refused: installation}},
-		"GET connections/{clientId}/denials":                     {{path: "connections/pump/denials"}},
-		"GET principals/{certificateId}/denials":                 {{path: "principals/" + of.certID + "/denials"}},
-		"POST connections/{clientId}/explain":                    {{path: "connections/pump/explain", body: `{"action":"iot:Publish","topic":"t","certificateId":"` + of.certID + `"}`, refused: "ResourceNotFound"}},
-		"GET things/{thing}/connections":                         {{path: "things/pump/connections"}},
-		"PUT connectivity/settings":                              {{path: "connectivity/settings", body: `{"waitSeconds":7}`}},
-		"PUT connectivity/settings/{group}":                      {{path: "connectivity/settings/site", body: `{"waitSeconds":7}`}},
-		"PUT things/{thing}/gateway":                             {{path: "things/pump/gateway", body: `{"gateway":"nobodys"}`, refused: "ResourceNotFound"}},
-		"GET connections/{clientId}/history":                     {{path: "connections/pump/history"}},
-		"GET groups/{group}/history":                             {{path: "groups/site/history"}, {path: "groups/low/history"}},
-		"GET things/{thing}/group-history":                       {{path: "things/pump/group-history"}},
-		"GET groups/{group}/things/{thing}/why":                  {{path: "groups/site/things/pump/why"}, {path: "groups/low/things/pump/why"}},
-		"GET certificates/expiring":                              {{path: "certificates/expiring?within=720h"}},
-		"GET approvals":                                          {{path: "approvals"}, {path: "approvals?state=USED"}},
+		"GET audit/records":                      {{path: "audit/records?name=CreateThing"}, {path: "audit/records?resource=arn:aws:iot:us-east-1:" + of.account + ":thing/pump"}},
+		"GET audit/export":                       {{path: "audit/export?to=2020-01-01T00:00:00Z"}},
+		"GET audit/follow":                       {{path: "audit/follow?after=none", refused: "InvalidRequest"}},
+		"GET audit/verify":                       {{path: "audit/verify"}},
+		"GET audit/head":                         {{path: "audit/head"}},
+		"POST accounts/{account}/close":          {{path: "accounts/" + of.account + "/close", refused: installation}},
+		"POST accounts/{account}/reopen":         {{path: "accounts/" + of.account + "/reopen", refused: installation}},
+		"GET connections/{clientId}/denials":     {{path: "connections/pump/denials"}},
+		"GET principals/{certificateId}/denials": {{path: "principals/" + of.certID + "/denials"}},
+		"POST connections/{clientId}/explain":    {{path: "connections/pump/explain", body: `{"action":"iot:Publish","topic":"t","certificateId":"` + of.certID + `"}`, refused: "ResourceNotFound"}},
+		"GET things/{thing}/connections":         {{path: "things/pump/connections"}},
+		"PUT connectivity/settings":              {{path: "connectivity/settings", body: `{"waitSeconds":7}`}},
+		"PUT connectivity/settings/{group}":      {{path: "connectivity/settings/site", body: `{"waitSeconds":7}`}},
+		"PUT things/{thing}/gateway":             {{path: "things/pump/gateway", body: `{"gateway":"nobodys"}`, refused: "ResourceNotFound"}},
+		"GET connections/{clientId}/history":     {{path: "connections/pump/history"}},
+		"GET groups/{group}/history":             {{path: "groups/site/history"}, {path: "groups/low/history"}},
+		"GET things/{thing}/group-history":       {{path: "things/pump/group-history"}},
+		"GET groups/{group}/things/{thing}/why":  {{path: "groups/site/things/pump/why"}, {path: "groups/low/things/pump/why"}},
+		"GET certificates/expiring":              {{path: "certificates/expiring?within=720h"}},
+		"GET approvals":                          {{path: "approvals"}, {path: "approvals?state=USED"}},
+		// The caller has a supplier acme with a list w47, as the other account has; solo and w48
+		// are the other account's alone.
+		"GET suppliers": {{path: "suppliers"}},
+		"GET suppliers/{supplier}": {
+			{path: "suppliers/acme"},
+			{path: "suppliers/solo-" + of.secret, refused: "ResourceNotFound"},
+		},
+		"PUT suppliers/{supplier}": {{path: "suppliers/acme", body: `{"name":"x"}`}},
+		"PUT suppliers/{supplier}/keys/{kid}": {
+			{path: "suppliers/acme/keys/k", body: `{"publicKey":"-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA7MH+C6EkBqdZS6GMQlcrnp0fp27FwJudnkEo8J7PJIA=\n-----END PUBLIC KEY-----\n"}`},
+			{path: "suppliers/solo-" + of.secret + "/keys/line-1", body: `{"publicKey":"-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA7MH+C6EkBqdZS6GMQlcrnp0fp27FwJudnkEo8J7PJIA=\n-----END PUBLIC KEY-----\n"}`, refused: "ResourceNotFound"},
+		},
+		"DELETE suppliers/{supplier}": {
+			{path: "suppliers/acme", refused: "DeleteConflict"},
+			{path: "suppliers/solo-" + of.secret, refused: "ResourceNotFound"},
+		},
+		"GET allowlist-recipient": {{path: "allowlist-recipient"}},
+		"GET allowlists":          {{path: "allowlists"}},
+		"GET allowlists/{list}": {
+			{path: "allowlists/w47"},
+			{path: "allowlists/w48-" + of.secret, refused: "ResourceNotFound"},
+		},
+		"DELETE allowlists/{list}": {
+			{path: "allowlists/w47"},
+			{path: "allowlists/w48-" + of.secret, refused: "ResourceNotFound"},
+		},
+		"POST allowlists/{list}/keep": {
+			{path: "allowlists/w47/keep"},
+			{path: "allowlists/w48-" + of.secret + "/keep", refused: "ResourceNotFound"},
+		},
+		"POST allowlists:check": {
+			{path: "allowlists:check", body: `{"serial":"w47-1"}`},
+			{path: "allowlists:check", body: `{"serial":"w48-1"}`},
+		},
+		"POST allowlists:entry": {
+			{path: "allowlists:entry", body: `{"serial":"w47-1","state":"BLOCKED","note":"x"}`},
+			{path: "allowlists:entry", body: `{"serial":"w48-1","state":"BLOCKED","note":"x"}`, refused: "ResourceNotFound"},
+		},
+		"GET allowlists/{list}/revisions": {
+			{path: "allowlists/w47/revisions"},
+			{path: "allowlists/w48-" + of.secret + "/revisions", refused: "ResourceNotFound"},
+		},
+		"POST allowlists/{list}/revisions": {
+			{path: "allowlists/w47/revisions?supplier=acme", body: "serial,vetted\nw48-1,true\n"},
+			{path: "allowlists/w48-" + of.secret + "/revisions?supplier=solo-" + of.secret, body: "serial,vetted\nw48-1,true\n", refused: "ResourceNotFound"},
+		},
+		"GET allowlists/{list}/revisions/{revision}": {
+			{path: "allowlists/w47/revisions/1"},
+			{path: "allowlists/w48-" + of.secret + "/revisions/1", refused: "ResourceNotFound"},
+		},
+		"GET allowlists/{list}/revisions/{revision}/original": {
+			{path: "allowlists/w47/revisions/1/original", refused: "Forbidden"},
+			{path: "allowlists/w48-" + of.secret + "/revisions/1/original", refused: "ResourceNotFound"},
+		},
+		"GET allowlists/{list}/revisions/{revision}/diff": {
+			{path: "allowlists/w47/revisions/2/diff?from=1", refused: "Forbidden"},
+			{path: "allowlists/w48-" + of.secret + "/revisions/2/diff?from=1", refused: "ResourceNotFound"},
+		},
+		"POST allowlists/{list}/revisions/{revision}/accept": {
+			{path: "allowlists/w47/revisions/1/accept", refused: "Conflict"},
+			{path: "allowlists/w48-" + of.secret + "/revisions/1/accept", refused: "ResourceNotFound"},
+		},
+		"POST allowlists/{list}/revisions/{revision}/reject": {
+			{path: "allowlists/w47/revisions/1/reject", body: `{"note":"x"}`, refused: "Conflict"},
+			{path: "allowlists/w48-" + of.secret + "/revisions/1/reject", body: `{"note":"x"}`, refused: "ResourceNotFound"},
+		},
+		"POST allowlists/{list}/links": {
+			{path: "allowlists/w47/links", body: `{"supplierId":"acme"}`},
+			{path: "allowlists/w48-" + of.secret + "/links", body: `{"supplierId":"solo-` + of.secret + `"}`, refused: "ResourceNotFound"},
+		},
+		"GET allowlist-links":                                    {{path: "allowlist-links"}},
+		"DELETE allowlist-links/{link}":                          {{path: "allowlist-links/" + of.linkID, refused: "ResourceNotFound"}},
 		"GET claim-uses":                                         {{path: "claim-uses"}, {path: "claim-uses?misused=true"}},
 		"GET claim-uses/{claim}":                                 {{path: "claim-uses/" + of.certID, refused: "ResourceNotFound"}},
 		"POST claim-uses/{claim}/settle":                         {{path: "claim-uses/" + of.certID + "/settle", body: `{"note":"x"}`, refused: "ResourceNotFound"}},
@@ -75,6 +147,14 @@ func opsCases(of *neighbour) map[string][]opsCase {
 		"PUT approval-bindings/{template}":                       {{path: "approval-bindings/joins", body: `{"rule":"ANY_OF","authorities":["own"]}`, refused: "InvalidRequest"}},
 		"DELETE approval-bindings/{template}":                    {{path: "approval-bindings/joins", refused: "ResourceNotFound"}},
 		"GET certificate-renewals":                               {{path: "certificate-renewals"}, {path: "certificate-renewals?thing=pump"}, {path: "certificate-renewals?step=BEGUN"}},
+		"GET certificates/{certificateId}/purpose":               {{path: "certificates/" + of.certID + "/purpose", refused: "ResourceNotFound"}},
+		"PUT certificates/{certificateId}/purpose":               {{path: "certificates/" + of.certID + "/purpose", body: `{"purpose":"CLAIM"}`, refused: "ResourceNotFound"}},
+		"GET ca-certificates/{caCertificateId}/purpose":          {{path: "ca-certificates/" + of.caID + "/purpose", refused: "ResourceNotFound"}},
+		"PUT ca-certificates/{caCertificateId}/purpose":          {{path: "ca-certificates/" + of.caID + "/purpose", body: `{"purpose":"OPERATIONAL"}`, refused: "ResourceNotFound"}},
+		"POST things/{thing}/reprovision":                        {{path: "things/pump/reprovision", body: `{"forSeconds":60}`, refused: "ResourceNotFound"}},
+		"GET quarantine":                                         {{path: "quarantine"}},
+		"PUT quarantine/{thing}":                                 {{path: "quarantine/nobodys", body: `{"reason":"x"}`, refused: "ResourceNotFound"}},
+		"POST quarantine/{thing}/release":                        {{path: "quarantine/pump/release", body: `{"reason":"x"}`, refused: "ResourceNotFound"}},
 		"PUT ca-certificates/{caCertificateId}/declaration":      {{path: "ca-certificates/" + of.caID + "/declaration", body: `{"statement":"ours"}`, refused: "ResourceNotFound"}},
 		"POST ca-certificates/{caCertificateId}/revocation-list": {{path: "ca-certificates/" + of.caID + "/revocation-list", body: "x", refused: "ResourceNotFound"}},
 		"POST policies/lint":                                     {{path: "policies/lint", body: `{"policyName":"may"}`}},
@@ -180,6 +260,23 @@ func opsCases(of *neighbour) map[string][]opsCase {
 		"POST bootstrap/assignments/import": {
 			{path: "bootstrap/assignments/import", body: `{"assignments":[{"kind":"CERTIFICATE","certificateId":"` + of.certID + `","account":"` + of.account + `"}]}`},
 		},
+		// The caller has things of the same names, and their ledgers are its own.
+		"GET ledger/{device}": {
+			{path: "ledger/S-1", refused: "ResourceNotFound"},
+			{path: "ledger/" + of.certID, refused: "ResourceNotFound"},
+			{path: "ledger/certificate:" + of.certID, refused: "ResourceNotFound"},
+			{path: "ledger/pump"},
+		},
+		"GET ledger/{device}/verify": {{path: "ledger/S-1/verify", refused: "ResourceNotFound"}, {path: "ledger/pump/verify"}},
+		"GET ledger/rogues":          {{path: "ledger/rogues"}, {path: "ledger/rogues?kind=ATTEMPT"}},
+		"GET ledger:verify":          {{path: "ledger:verify"}, {path: `ledger:verify?head={"account":"` + of.account + `","entries":1,"hash":"` + strings.Repeat("0", 64) + `"}`, refused: "InvalidRequest"}},
+		"GET ledger:head":            {{path: "ledger:head"}},
+		// Only the neighbour's things were made by a template.
+		"GET drift":                               {{path: "drift?all=true"}, {path: "drift?query=thingName:*&all=true"}, {path: "drift?template=joins&all=true"}},
+		"GET drift/things/{thing}":                {{path: "drift/things/enlisted", refused: "ResourceNotFound"}},
+		"GET drift/templates/{template}/versions": {{path: "drift/templates/joins/versions"}},
+		"POST drift/things/{thing}/repair":        {{path: "drift/things/enlisted/repair", body: `{"revision":"x"}`, refused: "ResourceNotFound"}},
+		"POST drift/things/{thing}/accept":        {{path: "drift/things/enlisted/accept", body: `{"revision":"x"}`, refused: "ResourceNotFound"}},
 	}
 }
 
@@ -211,6 +308,7 @@ func (h *neighbourhood) otherOperations(of *neighbour, check func(pattern, answe
 	h.t.Helper()
 	namesake := h.settle("betasecret")
 	namesake.build()
+	namesake.supply("acme", "w47", "w47-1")
 	cases := opsCases(of)
 	for _, pattern := range opsPatterns(h.t) {
 		method, path, _ := strings.Cut(pattern, " ")

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"math/big"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -47,6 +48,8 @@ type neighbour struct {
 	bulkEdit, bulkToken string
 	// taskID is that of a registration task, once there is one.
 	taskID string
+	// linkID and linkPath are those of an upload link of the list w47, once there is one.
+	linkID, linkPath string
 	// operatorKey is the access key of the account's user alice, once it has one.
 	operatorKey string
 }
@@ -75,7 +78,12 @@ func newNeighbourhood(t *testing.T, extra ...string) *neighbourhood {
 	if err := os.WriteFile(script, []byte("#!/bin/sh\ncat >/dev/null\necho '"+answer+"'\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	h := &neighbourhood{t: t, server: testkit.StartServer(t, append([]string{"--function.target", "gate=exec:" + script}, extra...)...)}
+	identity := filepath.Join(t.TempDir(), "allow-list.age")
+	if out, err := exec.CommandContext(t.Context(), testkit.Binary(t), "allowlist", "identity", identity).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	flags := append([]string{"--function.target", "gate=exec:" + script, "--allow-list.identity-file", identity}, extra...)
+	h := &neighbourhood{t: t, server: testkit.StartServer(t, flags...)}
 	id, secret := h.server.Credentials()
 	h.api = h.client(apiclient.Credentials{AccessKeyID: id, Secret: secret, Region: signingRegion})
 	return h
