@@ -462,7 +462,7 @@ func TestBootstrapTellsOfApprovals(t *testing.T) {
 	bind.Networks = []string{"192.0.2.0/24"}
 	_, err = s.approvals.PutBinding(ctx, north, bind)
 	s.need(err)
-	s.refusedAs(b, bootstrapapi.RefusalPayload{StatusCode: 403, ErrorCode: "AccessDenied", ErrorMessage: `devices of template "join" do not come from this network`})
+	s.refusedAs(b, bootstrapapi.RefusalPayload{StatusCode: 403, ErrorCode: "AccessDenied", ErrorMessage: "devices of template join do not come from this network"})
 }
 
 // A guest whose template is another one now, or who is not welcome any more, is held to

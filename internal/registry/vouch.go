@@ -124,7 +124,8 @@ func (r *certificateRecord) guest() bool { return r.ClaimTemplate != "" && r.Mod
 // AdmitGuest lets a device provision in an account with a certificate that the account
 // does not know, by one template, until a time: as the claim of a trusted user, which is
 // in no list, can do nothing else and goes by itself. A certificate that the account has
-// registered is left as it is, and must be ACTIVE. It returns until when the device may
+// registered is left as it is, and must be ACTIVE; one under an authority of birth
+// certificates of the account is registered under that, whose limits hold it. It returns until when the device may
 // provision, zero for a certificate that does not end with the visit. One that still
 // has half of the time is not written again.
 func (s *Service) AdmitGuest(ctx context.Context, account fleet.Account, c *x509.Certificate, template string, until time.Time) (time.Time, error) {
@@ -136,9 +137,16 @@ func (s *Service) AdmitGuest(ctx context.Context, account fleet.Account, c *x509
 		return time.Time{}, err
 	}
 	var created Certificate
-	register := s.registering(account, parsed, StatusActive,
-		PendingCommand{Until: until}.stand(standing{mode: ModeSNIOnly, claimTemplate: template}), &created)
 	var ends time.Time
+	register := s.registering(account, parsed, StatusActive, func(ctx context.Context, a *attempt) (standing, error) {
+		err := notUnderBirth(ctx, a, c)
+		if fault.CodeOf(err) == fault.CertificateState {
+			ends = time.Time{} // it is no guest
+			return underAuthority(ctx, a, c, "")
+		}
+		guest := PendingCommand{Until: until}
+		return standing{mode: ModeSNIOnly, claimTemplate: template, pending: guest.record()}, err
+	}, &created)
 	err := s.change(ctx, account, func(ctx context.Context, a *attempt) error {
 		ends = time.Time{}
 		record, err := load[certificateRecord](ctx, a, key(kindCertificate, account, parsed.id))

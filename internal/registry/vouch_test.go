@@ -81,6 +81,28 @@ func TestVouch(t *testing.T) {
 	wantCode(t, err, fault.CertificateState)
 }
 
+// TestAGuestUnderABirthAuthority: in the account of the authority a birth certificate is
+// no guest, and is held to the limits of its purpose; elsewhere it is one.
+func TestAGuestUnderABirthAuthority(t *testing.T) {
+	t.Parallel()
+	const elsewhere = fleet.Account("000000000077")
+	r := newRig(t)
+	ca := newCA(t, "Acme")
+	r.registerCA(t, ca, ModeDefault)
+	must[CADeclaration](t)(r.DeclareCA(t.Context(), acct, ca.id(), "ours"))
+	must[CAPurpose](t)(r.SetCAPurpose(t.Context(), acct, SetCAPurposeCommand{CA: ca.id(), Purpose: PurposeBirth, Fingerprint: ca.id()}))
+	c := newcomer(t, ca.issue("x")).Certificate
+	id := CertificateID(c.Raw)
+	ends := must[time.Time](t)(r.AdmitGuest(t.Context(), acct, c, "pumps", start.Add(time.Hour)))
+	wantEqual(t, ends.IsZero(), true)
+	own := must[Certificate](t)(r.DescribeCertificate(t.Context(), acct, id))
+	wantEqual(t, []string{own.CA, own.Status, own.ClaimTemplate}, []string{ca.id(), StatusActive, ""})
+	wantEqual(t, must[Purpose](t)(r.CertificatePurpose(t.Context(), acct, id)).Purpose, PurposeBirth)
+	ends = must[time.Time](t)(r.AdmitGuest(t.Context(), elsewhere, c, "pumps", start.Add(time.Hour)))
+	wantEqual(t, ends.IsZero(), false)
+	wantEqual(t, must[Purpose](t)(r.CertificatePurpose(t.Context(), elsewhere, id)).Purpose, PurposeClaim)
+}
+
 // TestVouchNeedsADeclaration: with the setting an authority that proved nothing counts
 // once an operator has said why it is trusted.
 func TestVouchNeedsADeclaration(t *testing.T) {
