@@ -18,8 +18,8 @@
 // counts; follow.go says which event means what, and is where a further one is added.
 //
 // The package must not know how devices join: it reads events only. Entries hold no
-// secret, no attribute of a device, no words of people beside the reason of a
-// decommission, and nothing of an allow list but its name.
+// secret, no attribute of a device, no words of people beside the reasons of a
+// decommission and of a quarantine, and nothing of an allow list but its name.
 //
 // Run tells the audit trail now and then where each chain ends; it has no goroutine
 // beside its caller's.

@@ -66,6 +66,11 @@ const (
 	// let in again.
 	Suspended What = "SUSPENDED"
 	Resumed   What = "RESUMED"
+	// Quarantined is a device that can do nothing but be provisioned until it is
+	// Released. BirthMisused is a birth certificate that was used for another device.
+	Quarantined  What = "QUARANTINED"
+	Released     What = "RELEASED"
+	BirthMisused What = "BIRTH_MISUSED"
 	// Decommissioned ends a life.
 	Decommissioned What = "DECOMMISSIONED"
 	// Raised is the alarm for a device that nobody made.

@@ -173,6 +173,12 @@ func namesIn(events []event.Envelope) []store.Key {
 		case event.DuplicateSerial:
 			certificate(e.CertificateID)
 			certificate(e.OtherCertificateID)
+		case event.BirthCertificateMisused:
+			certificate(e.CertificateID)
+		case event.ThingQuarantined:
+			thing(e.Thing)
+		case event.ThingReleased:
+			thing(e.Thing)
 		case event.CertificateCreated:
 			certificate(e.CertificateID)
 		case event.CertificateAutoRegistered:
@@ -205,8 +211,7 @@ func certificateIn(arn string) string {
 	return id
 }
 
-// apply enters one event. Facts of quarantine and of birth certificates become entries
-// here, as their events come to be.
+// apply enters one event.
 func (f *follower) apply(ctx context.Context) error {
 	switch e := f.env.Event.(type) {
 	case event.ThingCreated:
@@ -230,6 +235,14 @@ func (f *follower) apply(ctx context.Context) error {
 		return f.listed(ctx, &e)
 	case event.DuplicateSerial:
 		return f.duplicated(ctx, &e)
+	case event.BirthCertificateMisused:
+		return f.tell(ctx, e.CertificateID, e.Thing, f.draft(BirthMisused, map[string]string{
+			labelCert: e.CertificateID, "client": e.ClientID, "otherSerial": e.OtherSerial, "otherThing": e.OtherThing,
+		}))
+	case event.ThingQuarantined:
+		return f.tellThing(ctx, e.Thing, f.draft(Quarantined, map[string]string{labelThing: e.Thing, "reason": clip(e.Reason, maxReason), "by": e.By}))
+	case event.ThingReleased:
+		return f.tellThing(ctx, e.Thing, f.draft(Released, map[string]string{labelThing: e.Thing, "reason": clip(e.Reason, maxReason)}))
 	case event.OnboardingChanged:
 		return f.onboarding(ctx, &e)
 	case event.OnboardingCriteriaFailed:
@@ -722,6 +735,15 @@ func (f *follower) refused(ctx context.Context, e *event.ProvisioningRefused) er
 	return f.add(ctx, d, f.draft(Refused, map[string]string{
 		"code": e.Code, "means": string(e.Method), "template": e.Template, labelCert: e.CertificateID, "claim": e.ClaimID,
 	}))
+}
+
+// tellThing enters what was done to a thing; one without a ledger has none by this.
+func (f *follower) tellThing(ctx context.Context, thing string, draft Draft) error {
+	d, err := f.ofThing(ctx, thing)
+	if err != nil || d == nil || d.Ended != 0 {
+		return err
+	}
+	return f.add(ctx, d, draft)
 }
 
 // tell enters something about a certificate in the ledger of its device, or of the

@@ -137,6 +137,24 @@ func TestStockTemplate(t *testing.T) {
 	}
 }
 
+// Quarantine and release are part of a life, and so is who has come with the birth
+// certificate of another device.
+func TestQuarantineIsInTheLedger(t *testing.T) {
+	t.Parallel()
+	r := claimed(t)
+	r.happens(ada, certificate("c1", "ACTIVE"))
+	r.happens(ada, thing("pump-7"))
+	r.happens(ada, attach("pump-7", "c1"))
+	r.happens(fleet.System, event.ThingQuarantined{Thing: "pump-7", Reason: "two came", By: "allow lists", Certificates: []string{"c1"}})
+	r.happens(ada, event.ThingReleased{Thing: "pump-7", Reason: "looked at"})
+	r.happens(ada, event.ThingQuarantined{Thing: "nobody", Reason: "x", By: "ada"})
+	r.happens(fleet.System, event.BirthCertificateMisused{CertificateID: "c1", OtherSerial: "SN-8", Reason: "it is another device's"})
+	wantEqual(t, r.last("pump-7", Quarantined).Facts, map[string]string{"thing": "pump-7", "reason": "two came", "by": "allow lists"})
+	wantEqual(t, r.last("pump-7", Released).Facts, map[string]string{"thing": "pump-7", "reason": "looked at"})
+	wantEqual(t, r.last("pump-7", BirthMisused).Facts["otherSerial"], "SN-8")
+	r.sound()
+}
+
 // A plan that begins with the registration of a device announces nothing: the device
 // would speak for itself.
 func TestNobodyAnnouncesItself(t *testing.T) {

@@ -15,7 +15,10 @@ import (
 )
 
 // Who has found the reason.
-const byOnboarding = "onboarding"
+const (
+	byOnboarding = "onboarding"
+	byAllowLists = "allow lists"
+)
 
 // Things are put into quarantine.
 type Things interface {
@@ -43,6 +46,15 @@ func (s *Service) Apply(ctx context.Context, events []event.Envelope) (store.Bat
 				Reason: fmt.Sprintf("exit criterion of stage %s of plan %s version %d was not met within %s of the activation: %s",
 					e.Stage, e.Plan, e.PlanVersion, e.Within, e.Predicate),
 			})
+		case event.DuplicateSerial:
+			// Which of the two is the right one nobody knows. The second one was not let in;
+			// what it calls itself may be a thing all the same, often the first one.
+			reason := fmt.Sprintf("two devices came with one entry of allow list %s, revision %d: certificates %s and %s", e.ListID, e.Revision, e.OtherCertificateID, e.CertificateID)
+			for _, thing := range []string{e.OtherThing, e.Thing} {
+				if thing != "" {
+					orders = append(orders, registry.QuarantineOrder{Account: env.Account, Thing: thing, By: byAllowLists, Reason: reason})
+				}
+			}
 		default:
 			// The rest is no reason.
 		}
