@@ -100,8 +100,11 @@ func kinds() []Event {
 		BootstrapRefused{},
 		RogueDevice{},
 		LedgerAnchored{},
-		CertificatePurposeChanged{}, BirthCertificateChanged{}, BirthCertificateMisused{},
-		ThingQuarantined{}, ThingReleased{},
+		CertificatePurposeChanged{},
+		BirthCertificateChanged{},
+		BirthCertificateMisused{},
+		ThingQuarantined{},
+		ThingReleased{},
 	}
 }
 
