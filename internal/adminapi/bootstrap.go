@@ -13,7 +13,7 @@ import (
 )
 
 // Actions on where devices are sent that ask the bootstrap address, on resource "*".
-const (
+const ( //nolint:gosec // names of actions, no credentials
 	ActionListBootstrapAssignments  = "ops:ListBootstrapAssignments"
 	ActionGetBootstrapAssignment    = "ops:GetBootstrapAssignment"
 	ActionPutBootstrapAssignment    = "ops:PutBootstrapAssignment"

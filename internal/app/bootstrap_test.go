@@ -41,6 +41,7 @@ const (
 
 // bootstrapSettings are those of a server with the bootstrap's address.
 func bootstrapSettings(t *testing.T) config.Settings {
+	t.Helper()
 	s := settings(t)
 	s.Bootstrap.ServerName = joinName
 	return s

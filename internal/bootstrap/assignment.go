@@ -319,15 +319,15 @@ func (s *Service) asked(ctx context.Context, owner fleet.Account, page []*Assign
 	if err != nil {
 		return store.Fault(err)
 	}
-	for i, one := range found {
-		if one.Version == 0 {
+	for i, a := range page {
+		if found[i].Version == 0 {
 			continue
 		}
 		var r askedRecord
-		if err := decode(one, &r); err != nil {
+		if err := decode(found[i], &r); err != nil {
 			return err
 		}
-		page[i].Asked, page[i].AskedBy, page[i].AskedFrom = moment(r.At), r.By, r.From
+		a.Asked, a.AskedBy, a.AskedFrom = moment(r.At), r.By, r.From
 	}
 	return nil
 }

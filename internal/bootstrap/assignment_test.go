@@ -218,7 +218,7 @@ func TestRestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	engine = open()
-	defer engine.Close() //nolint:errcheck // the test is over
+	defer engine.Close()
 	r = newRig(t, engine)
 	r.vouch[home] = registry.Voucher{CA: ca}
 	after, err := r.asks(c)

@@ -394,7 +394,10 @@ func ask(ctx context.Context, address, connect, caFile string, pair *tls.Certifi
 		return nil, fmt.Errorf("read the answer: %w", err)
 	}
 	if response.StatusCode != http.StatusOK {
-		var refused struct{ ErrorCode, ErrorMessage string }
+		var refused struct {
+			ErrorCode    string `json:"errorCode"`
+			ErrorMessage string `json:"errorMessage"`
+		}
 		if json.Unmarshal(text, &refused) != nil || refused.ErrorCode == "" {
 			return nil, fmt.Errorf("%s answers %s; is it the setting bootstrap.server-name?", address, response.Status)
 		}

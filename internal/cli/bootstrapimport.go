@@ -69,7 +69,7 @@ imported again. Lines that failed are shown, and the command fails if there is o
 	kind := cmd.Flags().String("format", "", "csv or ndjson (default by the name of the file)")
 	format := c.outputFlag(cmd)
 	return Call(c.Options, cmd, func(cmd *cobra.Command, api *apiclient.Client, args []string) error {
-		var in io.Reader = cmd.InOrStdin()
+		in := cmd.InOrStdin()
 		if args[0] != standardInput {
 			file, err := os.Open(args[0])
 			if err != nil {

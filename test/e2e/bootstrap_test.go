@@ -156,7 +156,7 @@ func TestBootstrapByCommand(t *testing.T) {
 		heard <- &mqtt.Publish{Topic: bytes.Clone(p.Topic), Payload: bytes.Clone(p.Payload)}
 	}})
 	must(t, err)
-	defer device.Close() //nolint:errcheck // the test is over
+	defer device.Close()
 	ask := func(topic string, request, answer any) {
 		t.Helper()
 		for _, end := range []string{"/accepted", "/rejected"} {
