@@ -13,10 +13,10 @@ import (
 )
 
 // Actions on where devices are sent that ask the bootstrap address, on resource "*".
-const ( //nolint:gosec // names of actions, no credentials
-	ActionListBootstrapAssignments  = "ops:ListBootstrapAssignments"
-	ActionGetBootstrapAssignment    = "ops:GetBootstrapAssignment"
-	ActionPutBootstrapAssignment    = "ops:PutBootstrapAssignment"
+const (
+	ActionListBootstrapAssignments  = "ops:ListBootstrapAssignments" //nolint:gosec // the name of an action
+	ActionGetBootstrapAssignment    = "ops:GetBootstrapAssignment"   //nolint:gosec // the name of an action
+	ActionPutBootstrapAssignment    = "ops:PutBootstrapAssignment"   //nolint:gosec // the name of an action
 	ActionDeleteBootstrapAssignment = "ops:DeleteBootstrapAssignment"
 	assignmentsPath                 = Prefix + "bootstrap/assignments"
 )

@@ -1060,7 +1060,7 @@ func (f *follower) authorityChanged(ctx context.Context, e *event.CACertificateC
 			n.authority = &authorityRecord{Origin: origin{At: f.env.At.UnixMilli(), By: by, Event: f.position()}}
 		}
 		n.authority.Declared = true
-	case event.CACertificateUpdated, event.CACertificateDeleted:
+	case event.CACertificateUpdated, event.CACertificatePurposeSet, event.CACertificateDeleted:
 		return nil // who came under it is known by it
 	}
 	n.changed = true

@@ -84,7 +84,7 @@ func (s *Service) vouchByAuthority(ctx context.Context, account fleet.Account, i
 		return Voucher{}, store.Fault(err)
 	}
 	candidates = slices.DeleteFunc(candidates, func(one authority) bool { return !hinted(c, one.x509) })
-	var refused error = notFound("certificate", id)
+	refused := notFound("certificate", id)
 	for _, one := range candidates {
 		if err := s.standsFor(&one, a.now); err != nil {
 			refused = err

@@ -134,8 +134,15 @@ func (f *Factory) Run(ctx context.Context) (FactoryReport, error) {
 		name string
 		run  func(context.Context) error
 	}{
-		{"prepare", f.prepare}, {"make", f.make}, {"announce", f.announce}, {"list", f.list}, {"join", f.join},
-		{"activate", f.activate}, {"rogues", f.intrude}, {"verify", f.verify}, {"documents", f.documents},
+		{"prepare", f.prepare},
+		{"make", f.make},
+		{"announce", f.announce},
+		{"list", f.list},
+		{"join", f.join},
+		{"activate", f.activate},
+		{"rogues", f.intrude},
+		{"verify", f.verify},
+		{"documents", f.documents},
 	} {
 		begun := time.Now()
 		err := stage.run(ctx)

@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -24,7 +25,7 @@ func (f *Factory) filled(text string) string { return strings.ReplaceAll(text, "
 func keyPrint(keyPEM []byte) (string, error) {
 	block, _ := pem.Decode(keyPEM)
 	if block == nil {
-		return "", fmt.Errorf("no key")
+		return "", errors.New("no key")
 	}
 	key, err := x509.ParseECPrivateKey(block.Bytes)
 	if err != nil {

@@ -150,7 +150,8 @@ func (f *Factory) prepare(ctx context.Context) error {
 		who, policy string
 		into        **apiclient.Client
 	}{
-		{"uploader", "MusterAllowListUploader", &f.people.uploader}, {"vetter", "MusterAllowListVetter", &f.people.vetter},
+		{"uploader", "MusterAllowListUploader", &f.people.uploader},
+		{"vetter", "MusterAllowListVetter", &f.people.vetter},
 		{"approver", "MusterProvisioningApprover", &f.people.approver},
 	} {
 		var err error
@@ -185,7 +186,7 @@ func (f *Factory) prepare(ctx context.Context) error {
 	if err := f.o.API.AttachPolicy(ctx, f.name("device"), detail.ARN); err != nil {
 		return fmt.Errorf("attach policy: %w", err)
 	}
-	role := fmt.Sprintf("arn:%s:iam::%s:role/simulator", fleet.Partition, parsed.Scope.Account)
+	role := fmt.Sprintf("arn:%s:iam::%s:role/simulator", fleet.Partition, parsed.Account)
 	if err := f.o.API.CreateTemplate(ctx, apiclient.TemplateCreation{Name: f.name("pumps"), Body: f.filled(factoryTemplate), RoleARN: role, Enabled: true}); err != nil {
 		return fmt.Errorf("create provisioning template: %w", err)
 	}

@@ -130,8 +130,10 @@ func TestBootstrapByCommand(t *testing.T) {
 	server.Kill()
 	server.Start()
 	var where struct {
-		Endpoint, ServerRoots, TemplateName string
-		Parameters                          map[string]string
+		Endpoint     string            `json:"endpoint"`
+		ServerRoots  string            `json:"serverRoots"`
+		TemplateName string            `json:"templateName"`
+		Parameters   map[string]string `json:"parameters"`
 	}
 	must(t, json.Unmarshal([]byte(c.run(append(try, "-o", "json"))), &where))
 	shown := c.run(words("bootstrap list --ca-id " + issuer + " --serial B7-0042"))
