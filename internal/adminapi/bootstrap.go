@@ -14,10 +14,10 @@ import (
 
 // Actions on where devices are sent that ask the bootstrap address, on resource "*".
 const (
-	ActionListBootstrapAssignments  = "ops:ListBootstrapAssignments" //nolint:gosec // the name of an action
-	ActionGetBootstrapAssignment    = "ops:GetBootstrapAssignment"   //nolint:gosec // the name of an action
-	ActionPutBootstrapAssignment    = "ops:PutBootstrapAssignment"   //nolint:gosec // the name of an action
-	ActionDeleteBootstrapAssignment = "ops:DeleteBootstrapAssignment"
+	ActionListBootstrapAssignments  = "ops:ListBootstrapAssignments"  //nolint:gosec // the name of an action
+	ActionGetBootstrapAssignment    = "ops:GetBootstrapAssignment"    //nolint:gosec // the name of an action
+	ActionPutBootstrapAssignment    = "ops:PutBootstrapAssignment"    //nolint:gosec // the name of an action
+	ActionDeleteBootstrapAssignment = "ops:DeleteBootstrapAssignment" //nolint:gosec // the name of an action
 	assignmentsPath                 = Prefix + "bootstrap/assignments"
 )
 

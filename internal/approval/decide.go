@@ -45,6 +45,9 @@ func (s *Service) decide(ctx context.Context, c provisioning.Candidate) (provisi
 	if err != nil {
 		return provisioning.Pass{}, err
 	}
+	if binding.version == 0 && c.Method == event.ProvisioningJITR {
+		return provisioning.Pass{}, nil // who activates it decides
+	}
 	if binding.version == 0 {
 		return provisioning.Pass{}, s.unbound(binding.target)
 	}
@@ -259,18 +262,25 @@ func evidence(binding *bindingRecord, listed []Listed, votes []Vote, request str
 	return all
 }
 
-// wait keeps a request, and its certificate for as long.
+// wait keeps a request, and its certificate for as long. A certificate that is not
+// registered until somebody has decided does not wait.
 func (s *Service) wait(ctx context.Context, c *provisioning.Candidate, r *Request) error {
+	keep := func(b *batch) error {
+		var of ofRecord
+		if _, err := b.load(ctx, ofKey(c.Account, c.CertificateID, r.Template), &of); err != nil {
+			return err
+		}
+		b.move(c.Account, r, Pending)
+		if err := b.save(c.Account, r, nil); err != nil {
+			return err
+		}
+		return b.put(ofKey(c.Account, c.CertificateID, r.Template), ofRecord{Schema: schemaVersion, ID: r.ID})
+	}
+	if c.Method == event.ProvisioningJITR {
+		return s.change(ctx, c.Account, keep)
+	}
 	b := &batch{reader: s.o.Store}
-	var of ofRecord
-	if _, err := b.load(ctx, ofKey(c.Account, c.CertificateID, r.Template), &of); err != nil {
-		return err
-	}
-	b.move(c.Account, r, Pending)
-	if err := b.save(c.Account, r, nil); err != nil {
-		return err
-	}
-	if err := b.put(ofKey(c.Account, c.CertificateID, r.Template), ofRecord{Schema: schemaVersion, ID: r.ID}); err != nil {
+	if err := keep(b); err != nil {
 		return err
 	}
 	return s.o.Certificates.Prolong(ctx, c.Account, c.CertificateID, r.Expires, b.Batch) //nolint:wrapcheck // coded

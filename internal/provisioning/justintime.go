@@ -12,6 +12,7 @@ import (
 	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/provtemplate"
 	"github.com/muster-iot/muster/internal/registry"
+	"github.com/muster-iot/muster/internal/store"
 )
 
 // JustInTime takes up a certificate that has connected and may not: it is
@@ -22,7 +23,19 @@ import (
 // afterwards. A refusal is logged and, for a certificate that is registered,
 // recorded.
 func (s *Service) JustInTime(ctx context.Context, account fleet.Account, n registry.Newcomer) (registry.Introduction, error) {
+	n.Admit = func(ctx context.Context, ca string) (func(context.Context) (store.Batch, error), error) {
+		id := registry.CertificateID(n.Certificate.Raw)
+		pass, err := s.decide(ctx, Candidate{
+			Account: account, Method: event.ProvisioningJITR, CertificateID: id, CertificatePEM: pemOf(n.Certificate), CA: ca,
+			Parameters: subjectParameters(id, n.Certificate),
+		})
+		return pass.Join, err
+	}
 	found, err := s.o.Registry.AutoRegister(ctx, account, n)
+	if found.CA != "" && found.Status == "" && err != nil && !transient(err) {
+		s.notAdmitted(ctx, account, &found, err)
+		return found, err //nolint:wrapcheck // it is a fault
+	}
 	if err != nil {
 		s.notRegistered(ctx, account, n, found, err)
 		return found, err //nolint:wrapcheck // it is a fault
@@ -55,9 +68,22 @@ func (s *Service) JustInTime(ctx context.Context, account fleet.Account, n regis
 	}
 	s.metrics.introductions.WithLabelValues(introducedRefused).Inc()
 	s.refusedOnce(ctx, account, event.ProvisioningRefused{
-		Method: report.Method, Template: report.Template, CertificateID: found.CertificateID, Code: code, Reason: reasonOf(err),
+		Method: report.Method, Template: report.Template, CertificateID: found.CertificateID, Code: code, Reason: reasonOf(err), Misuse: misuseOf(err),
 	})
 	return found, err
+}
+
+// notAdmitted reports a certificate that would be registered for somebody else's
+// decision, and that the gate has kept out or waiting.
+func (s *Service) notAdmitted(ctx context.Context, account fleet.Account, found *registry.Introduction, err error) {
+	if errors.Is(err, ErrPending) {
+		s.metrics.introductions.WithLabelValues(introducedWaiting).Inc()
+		return
+	}
+	s.metrics.introductions.WithLabelValues(introducedRefused).Inc()
+	s.refusedOnce(ctx, account, event.ProvisioningRefused{
+		Method: event.ProvisioningJITR, CertificateID: found.CertificateID, Code: codeOf(err), Reason: reasonOf(err), Misuse: misuseOf(err),
+	})
 }
 
 // runRegistration carries out an authority's template for one certificate and

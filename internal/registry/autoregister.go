@@ -31,6 +31,19 @@ type Newcomer struct {
 	// Named says that the peer has named one of this server's endpoints, and so
 	// has chosen the account: mode SNI_ONLY asks for that.
 	Named bool
+	// Admit, unless it is nil, is asked before a certificate is registered under an
+	// authority without a template, with the authority's id. Its error keeps the
+	// certificate out; what it returns is asked in each attempt for what has to be
+	// committed with the registration, and may be nil.
+	Admit func(ctx context.Context, ca string) (joined func(context.Context) (store.Batch, error), err error)
+}
+
+// admit asks who decides about a newcomer.
+func (n *Newcomer) admit(ctx context.Context, ca *caRecord, id string) (func(context.Context) (store.Batch, error), error) {
+	if n.Admit == nil || ca.Registration != nil {
+		return nil, nil //nolint:nilnil // nothing has to be committed beside it
+	}
+	return n.Admit(ctx, id)
 }
 
 // Introduction is what AutoRegister found.
@@ -95,6 +108,14 @@ func (s *Service) takeUp(ctx context.Context, account fleet.Account, id string, 
 	if len(text) > maxCertificateLength {
 		return Introduction{}, fault.New(fault.CertificateValidation, "the certificate must have at most %d characters", maxCertificateLength)
 	}
+	authority, err := s.automatic(ctx, s.attempt(ctx, account), issuer, n)
+	if err != nil {
+		return Introduction{}, err
+	}
+	joined, err := n.admit(ctx, authority, issuer)
+	if err != nil {
+		return Introduction{CertificateID: id, CA: issuer}, err
+	}
 	parsed := parsedCertificate{id: id, pem: text, x509: n.Certificate}
 	found := Introduction{CertificateID: id, CA: issuer, Status: StatusPendingActivation, Waiting: true, New: true, Announced: true}
 	var created Certificate
@@ -116,13 +137,20 @@ func (s *Service) takeUp(ctx context.Context, account fleet.Account, id string, 
 		if err != nil {
 			return err
 		}
+		if joined != nil {
+			more, err := joined(ctx)
+			if err != nil {
+				return err
+			}
+			a.add(more)
+		}
 		return announce(a, id, record)
 	})
 	if fault.CodeOf(err) == fault.ResourceAlreadyExists {
 		return Introduction{}, errKnown
 	}
 	if err != nil {
-		return Introduction{}, err
+		return Introduction{CertificateID: id, CA: issuer}, err
 	}
 	return found, nil
 }
