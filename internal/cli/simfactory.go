@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -32,7 +33,7 @@ func (*command) factoryFlags(cmd *cobra.Command) *factoryFlags {
 	flags.BoolVar(&f.on, "factory", false, "take devices from a signed list to active service, once, and report; needs allow-list.identity-file on the server")
 	flags.IntVar(&f.rogues, "rogues", 50, "devices that try to join and must not, with --factory")
 	flags.StringVar(&f.run, "run", "", "beginning of the names that --factory makes, new for each run (default f and the time)")
-	flags.StringVar(&f.out, "out", "", "folder for the documents of the plan and of one device, with --factory")
+	flags.StringVar(&f.out, "out", "", "folder for the documents of the plan, of one device and of its ledger, with --factory")
 	flags.BoolVar(&f.outputAsJSON, "json", false, "report of --factory as JSON")
 	return f
 }
@@ -58,7 +59,7 @@ func (c *command) factory(ctx context.Context, t *target, f *factoryFlags, api *
 	if err != nil {
 		return errors.Join(c.factoryReport(&report), err)
 	}
-	if err := f.save(&report); err != nil {
+	if err := f.save(&report, c.Now()); err != nil {
 		return err
 	}
 	if f.outputAsJSON {
@@ -75,15 +76,19 @@ func (c *command) factory(ctx context.Context, t *target, f *factoryFlags, api *
 }
 
 // save writes the documents.
-func (f *factoryFlags) save(r *sim.FactoryReport) error {
+func (f *factoryFlags) save(r *sim.FactoryReport, at time.Time) error {
 	if f.out == "" {
 		return nil
+	}
+	entries, err := decodeEntries(r.Ledger.Entries)
+	if err != nil {
+		return err
 	}
 	const folder, document = 0o755, 0o644
 	if err := os.MkdirAll(f.out, folder); err != nil {
 		return fmt.Errorf("--out: %w", err)
 	}
-	for name, text := range map[string]string{"plan.md": r.PlanDocument, "device.md": r.DeviceDocument} {
+	for name, text := range map[string]string{"plan.md": r.PlanDocument, "device.md": r.DeviceDocument, "ledger.md": ledgerDocument(&r.Ledger, entries, at)} {
 		if err := os.WriteFile(filepath.Join(f.out, name), []byte(text), document); err != nil {
 			return fmt.Errorf("--out: %w", err)
 		}

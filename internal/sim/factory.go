@@ -79,9 +79,12 @@ type FactoryReport struct {
 	// Problems are what is not as it should be, at most twenty.
 	Problems []string `json:"problems"`
 	// Seconds is how long each stage took.
-	Seconds        map[string]float64 `json:"seconds"`
-	PlanDocument   string             `json:"-"`
-	DeviceDocument string             `json:"-"`
+	Seconds map[string]float64 `json:"seconds"`
+	// PlanDocument and DeviceDocument are what an auditor reads, Ledger is that of the
+	// same device.
+	PlanDocument   string                 `json:"-"`
+	DeviceDocument string                 `json:"-"`
+	Ledger         apiclient.DeviceLedger `json:"-"`
 }
 
 // Factory takes devices from a signed list to active service.
