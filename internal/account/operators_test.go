@@ -274,7 +274,7 @@ func TestSeparationOfDuties(t *testing.T) {
 	// A denial on everything takes the one duty away.
 	r.user("bob", "MusterFleetAdmin")
 	_, err = r.CreatePolicy(ctx, acct, "no-supply", "", `{"Version":"2012-10-17","Statement":{"Effect":"Deny","Resource":"*",
-		"Action":["ops:PutAllowList","ops:DeleteAllowList","iot:*ProvisioningTemplate*"]}}`)
+		"Action":["ops:PutAllowList","ops:DeleteAllowList","ops:CreateAllowListLink","ops:PutSupplier","iot:*ProvisioningTemplate*"]}}`)
 	r.ok(err)
 	r.ok(r.AttachPolicy(ctx, acct, Owner{"user", "bob"}, "no-supply"))
 	r.ok(r.AttachPolicy(ctx, acct, Owner{"user", "bob"}, "MusterProvisioningApprover"))

@@ -296,9 +296,10 @@ func fails(err error) func(context.Context, []byte) ([]byte, error) {
 	return func(context.Context, []byte) ([]byte, error) { return nil, err }
 }
 
-// device is one that asks.
+// device is one that asks, by a custom authorizer: its claim is none that the registry
+// would have to know.
 func device(of fleet.Account) provisioning.Requester {
-	return provisioning.Requester{Account: of, Principal: fleet.Principal{Kind: fleet.PrincipalCertificate, ID: "c1a1"}, ClientID: "fac-1"}
+	return provisioning.Requester{Account: of, Principal: fleet.Principal{Kind: fleet.PrincipalCustom, ID: "c1a1"}, ClientID: "fac-1"}
 }
 
 func wantCode(t *testing.T, err error, want fault.Code) {
