@@ -64,7 +64,7 @@ func (s *Service) decide(ctx context.Context, c provisioning.Candidate) (provisi
 			return provisioning.Pass{}, err
 		}
 		if err == nil {
-			if pass, decided, err := s.remembered(&binding, &c, &earlier); decided {
+			if pass, decided, err := s.remembered(ctx, &binding, &c, &earlier); decided || err != nil {
 				return pass, err
 			}
 		}
@@ -146,7 +146,9 @@ func within(networks []string, address string) bool {
 
 // remembered goes by an earlier request of the same certificate; decided is false
 // when it says nothing any more.
-func (s *Service) remembered(binding *bindingRecord, c *provisioning.Candidate, r *Request) (pass provisioning.Pass, decided bool, err error) {
+func (s *Service) remembered(
+	ctx context.Context, binding *bindingRecord, c *provisioning.Candidate, r *Request,
+) (pass provisioning.Pass, decided bool, err error) {
 	if !s.o.Now().Before(r.Expires) || r.State == Expired || r.State == Used || r.Version != c.Version {
 		return pass, false, nil
 	}
@@ -158,12 +160,30 @@ func (s *Service) remembered(binding *bindingRecord, c *provisioning.Candidate, 
 	case Pending:
 		return pass, true, provisioning.Waits(r.ID)
 	case Approved:
+		// What was enough for an earlier binding may not be for this one, which is asked
+		// anew then.
+		if enough, err := s.enough(ctx, binding, c, r); err != nil || !enough {
+			return pass, false, err
+		}
 		return s.pass(binding, c, r.ID, r.Lists, evidence(binding, r.Lists, r.Votes, r.ID)), true, nil
 	case Denied:
 		return pass, true, refusal("request %s was denied", r.ID)
 	case Expired, Used:
 	}
 	return pass, false, nil
+}
+
+// enough reports whether the votes of a request let its device in by a binding.
+func (s *Service) enough(ctx context.Context, binding *bindingRecord, c *provisioning.Candidate, r *Request) (bool, error) {
+	asked, err := s.asked(ctx, c.Account, binding)
+	if err != nil {
+		return false, err
+	}
+	author, err := s.o.Templates.Author(ctx, c.Account, binding.target)
+	if err != nil {
+		return false, err //nolint:wrapcheck // coded
+	}
+	return tally(binding, r.Votes, people(asked), author) == Yes, nil
 }
 
 // ask collects the verdicts that come at once, and leaves a request when people have

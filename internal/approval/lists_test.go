@@ -249,3 +249,21 @@ func TestAuthorityIsBound(t *testing.T) {
 	r.bind(Binding{Rule: AllOf, Authorities: []string{"a"}})
 	r.wait(under(3, "T"))
 }
+
+// TestApprovedByAnEarlierBinding: a yes that was enough before the binding was made
+// stricter lets nobody in, neither past a list that is asked now nor without the people
+// who are; one that is enough still does.
+func TestApprovedByAnEarlierBinding(t *testing.T) {
+	r := newRig(t, true)
+	r.listed("acme", "w47", "2,true,")
+	r.bind(Binding{Rule: AnyOf, Authorities: []string{"a"}})
+	for n := range 3 {
+		r.vote("a-kim", r.wait(device(n+1)), Yes)
+	}
+	r.bind(Binding{Rule: AnyOf, Authorities: []string{"a"}, DailyQuota: 7})
+	r.in(device(3))
+	r.bind(Binding{Rule: AllOf, Authorities: []string{"lists", "a"}})
+	r.out(device(1), "on no accepted allow list")
+	r.vote("a-kim", r.wait(device(2)), Yes)
+	r.in(device(2))
+}
