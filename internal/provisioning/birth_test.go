@@ -1,6 +1,7 @@
 package provisioning
 
 import (
+	"context"
 	"strings"
 	"sync"
 	"testing"
@@ -316,4 +317,27 @@ func TestProvisionedInQuarantine(t *testing.T) {
 	if p, err := r.registry.CertificatePurpose(t.Context(), flowAccount, made.CertificateID); err != nil || !p.Quarantined || !p.Bound() {
 		t.Errorf("its new certificate is %+v, %v", p, err)
 	}
+}
+
+// revokingGate revokes a claim while somebody decides about its device.
+type revokingGate func()
+
+func (g revokingGate) Decide(context.Context, Candidate) (Pass, error) {
+	g()
+	return Pass{}, nil
+}
+
+// A claim that is revoked while authorities think provisions nobody.
+func TestClaimIsRevokedMeanwhile(t *testing.T) {
+	t.Parallel()
+	r := newFlowRig(t, Limits{})
+	r.template("pumps", flowBody)
+	claim := r.claim()
+	made := r.issued(claim)
+	r.o.Gate = revokingGate(func() {
+		r.need(r.registry.UpdateCertificate(t.Context(), flowAccount, claim.Principal.ID, registry.StatusRevoked))
+	})
+	_, err := r.join(claim, made.Token, "1")
+	wantCode(t, err, fault.Forbidden)
+	r.untouched(made.CertificateID, "pump-1")
 }
