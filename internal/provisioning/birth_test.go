@@ -341,3 +341,20 @@ func TestClaimIsRevokedMeanwhile(t *testing.T) {
 	wantCode(t, err, fault.Forbidden)
 	r.untouched(made.CertificateID, "pump-1")
 }
+
+// A certificate that is bound to a serial is not good for another one by a parameter that
+// the template does not have.
+func TestSerialInAParameterThatTheTemplateIgnores(t *testing.T) {
+	t.Parallel()
+	r := newFlowRig(t, Limits{})
+	r.template("pumps", strings.NewReplacer(`"SerialNumber"`, `"Serial"`, "${SerialNumber}", "${Serial}").Replace(flowBody))
+	bound := r.birth(func(c *registry.SetPurposeCommand) { c.Serial = "1" })
+	for _, parameters := range []map[string]string{
+		{"Serial": "2", "SerialNumber": "1"}, {"Serial": "2", "x": "1"},
+	} {
+		_, err := r.Provision(t.Context(), bound, ProvisionCommand{Template: "pumps", Token: r.issued(bound).Token, Parameters: parameters})
+		wantCode(t, err, fault.Forbidden)
+	}
+	_, err := r.Provision(t.Context(), bound, ProvisionCommand{Template: "pumps", Token: r.issued(bound).Token, Parameters: map[string]string{"Serial": "1"}})
+	r.need(err)
+}

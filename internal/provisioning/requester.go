@@ -233,6 +233,8 @@ func (s *Service) provision(ctx context.Context, r Requester, c ProvisionCommand
 	if err != nil {
 		return Provisioned{}, parametersFault(err)
 	}
+	// What the template ignores says nothing about the device.
+	parameters = declared(template.parsed, parameters)
 	if err := ownSerial(r.certificateID(), claim.Purpose.Serial, parameters); err != nil {
 		return Provisioned{}, err
 	}
@@ -292,6 +294,17 @@ func (s *Service) methodOf(ctx context.Context, r Requester, template string) (e
 		return method, claim, Misused(event.ClaimOtherTemplate, "The claim is for another template")
 	}
 	return method, claim, nil
+}
+
+// declared are the parameters that a template has.
+func declared(template *provtemplate.Template, given map[string]string) map[string]string {
+	all := map[string]string{}
+	for _, p := range template.Parameters() {
+		if value, ok := given[p.Name]; ok {
+			all[p.Name] = value
+		}
+	}
+	return all
 }
 
 // serialParameter is where a template is told a device's serial.
