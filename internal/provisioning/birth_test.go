@@ -9,6 +9,7 @@ import (
 
 	"github.com/muster-iot/muster/internal/event"
 	"github.com/muster-iot/muster/internal/fault"
+	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/registry"
 	"github.com/muster-iot/muster/internal/store"
 )
@@ -356,5 +357,25 @@ func TestSerialInAParameterThatTheTemplateIgnores(t *testing.T) {
 		wantCode(t, err, fault.Forbidden)
 	}
 	_, err := r.Provision(t.Context(), bound, ProvisionCommand{Template: "pumps", Token: r.issued(bound).Token, Parameters: map[string]string{"Serial": "1"}})
+	r.need(err)
+}
+
+// A device in quarantine is not provisioned as another thing, which would not be in
+// quarantine.
+func TestQuarantineIsNotLeftByAnotherName(t *testing.T) {
+	t.Parallel()
+	r := newFlowRig(t, Limits{})
+	r.template("pumps", strings.Replace(flowBody, `"site":{"Ref":"Site"}}}}`, `"site":{"Ref":"Site"}}},"OverrideSettings":{"AttributePayload":"MERGE"}}`, 1))
+	claim := r.claim()
+	own := r.issued(claim)
+	_, err := r.join(claim, own.Token, "1")
+	r.need(err)
+	_, err = r.registry.Quarantine(t.Context(), flowAccount, "pump-1", "x", "test")
+	r.need(err)
+	device := Requester{Account: flowAccount, Principal: fleet.Principal{Kind: fleet.PrincipalCertificate, ID: own.CertificateID}, ClientID: "pump-1"}
+	made := r.issued(device)
+	_, err = r.join(device, made.Token, "2")
+	wantCode(t, err, fault.Forbidden)
+	_, err = r.join(device, made.Token, "1")
 	r.need(err)
 }

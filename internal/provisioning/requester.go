@@ -238,7 +238,7 @@ func (s *Service) provision(ctx context.Context, r Requester, c ProvisionCommand
 	if err := ownSerial(r.certificateID(), claim.Purpose.Serial, parameters); err != nil {
 		return Provisioned{}, err
 	}
-	pass, err := s.admit(ctx, r, plan, Candidate{
+	pass, err := s.admit(ctx, r, plan, claim.Purpose.Quarantined, Candidate{
 		Account: r.Account, Method: report.Method, Template: template.Name, Version: template.DefaultVersion, CertificateID: owned.ID, CertificatePEM: owned.PEM,
 		ClaimID: r.certificateID(), ClaimPEM: claim.PEM, ClientID: r.ClientID, Address: r.RemoteAddr, Parameters: parameters,
 	})
@@ -257,14 +257,17 @@ func (s *Service) provision(ctx context.Context, r Requester, c ProvisionCommand
 }
 
 // admit asks the gate about a device, unless it asks with the certificate of the thing
-// that it is.
-func (s *Service) admit(ctx context.Context, r Requester, plan *provtemplate.Plan, c Candidate) (Pass, error) {
+// that it is. A device in quarantine can be nothing else.
+func (s *Service) admit(ctx context.Context, r Requester, plan *provtemplate.Plan, quarantined bool, c Candidate) (Pass, error) {
 	if plan.Thing != nil {
 		c.Thing = plan.Thing.Name
 		renews, err := s.o.Registry.ActsAs(ctx, r.Account, r.certificateID(), c.Thing)
 		if err != nil || renews {
 			return Pass{}, err
 		}
+	}
+	if quarantined {
+		return Pass{}, fault.New(fault.Forbidden, "The certificate %s is of a thing in quarantine, and of no other one", r.certificateID())
 	}
 	return s.decide(ctx, c)
 }
