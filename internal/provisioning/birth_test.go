@@ -379,3 +379,39 @@ func TestQuarantineIsNotLeftByAnotherName(t *testing.T) {
 	_, err = r.join(device, made.Token, "1")
 	r.need(err)
 }
+
+// strictGate lets nobody in, and counts who asks.
+type strictGate struct{ asked []Candidate }
+
+func (g *strictGate) Decide(_ context.Context, c Candidate) (Pass, error) {
+	g.asked = append(g.asked, c)
+	return Pass{}, fault.New(fault.Forbidden, "the gate is shut")
+}
+
+// A device renews its certificate by the template that has made it without the gate; by
+// another template, which may give it more, it goes through the gate.
+func TestRenewalByAnotherTemplate(t *testing.T) {
+	t.Parallel()
+	r := newFlowRig(t, Limits{})
+	body := strings.Replace(flowBody, `"site":{"Ref":"Site"}}}}`, `"site":{"Ref":"Site"}}},"OverrideSettings":{"AttributePayload":"MERGE"}}`, 1)
+	r.template("pumps", body)
+	r.template("supervisors", body)
+	claim := r.claim()
+	own := r.issued(claim)
+	_, err := r.join(claim, own.Token, "1")
+	r.need(err)
+	gate := &strictGate{}
+	r.o.Gate = gate
+	device := Requester{Account: flowAccount, Principal: fleet.Principal{Kind: fleet.PrincipalCertificate, ID: own.CertificateID}, ClientID: "pump-1"}
+	made := r.issued(device)
+	_, err = r.Provision(t.Context(), device, ProvisionCommand{Template: "supervisors", Token: made.Token, Parameters: map[string]string{"SerialNumber": "1"}})
+	wantCode(t, err, fault.Forbidden)
+	if len(gate.asked) != 1 {
+		t.Errorf("the gate was asked about %+v", gate.asked)
+	}
+	_, err = r.join(device, made.Token, "1")
+	r.need(err)
+	if len(gate.asked) != 1 {
+		t.Errorf("the gate was asked about %+v", gate.asked)
+	}
+}

@@ -257,16 +257,24 @@ func (s *Service) provision(ctx context.Context, r Requester, c ProvisionCommand
 }
 
 // admit asks the gate about a device, unless it asks with the certificate of the thing
-// that it is. A device in quarantine can be nothing else.
+// that it is, by the template that has made the thing: another one may give it more than
+// anybody has decided. A device in quarantine can be nothing else.
 func (s *Service) admit(ctx context.Context, r Requester, plan *provtemplate.Plan, quarantined bool, c Candidate) (Pass, error) {
+	acts := false
 	if plan.Thing != nil {
 		c.Thing = plan.Thing.Name
-		renews, err := s.o.Registry.ActsAs(ctx, r.Account, r.certificateID(), c.Thing)
-		if err != nil || renews {
+		var err error
+		if acts, err = s.o.Registry.ActsAs(ctx, r.Account, r.certificateID(), c.Thing); err != nil {
 			return Pass{}, err
 		}
 	}
-	if quarantined {
+	if acts {
+		template, err := s.o.Registry.MadeBy(ctx, r.Account, c.Thing)
+		if err != nil || template == c.Template {
+			return Pass{}, err
+		}
+	}
+	if quarantined && !acts {
 		return Pass{}, fault.New(fault.Forbidden, "The certificate %s is of a thing in quarantine, and of no other one", r.certificateID())
 	}
 	return s.decide(ctx, c)
