@@ -45,11 +45,16 @@ func (s *Service) decide(ctx context.Context, c provisioning.Candidate) (provisi
 	if err != nil {
 		return provisioning.Pass{}, err
 	}
-	if binding.version == 0 && c.Method == event.ProvisioningJITR {
-		return provisioning.Pass{}, nil // who activates it decides
-	}
 	if binding.version == 0 {
-		return provisioning.Pass{}, s.unbound(binding.target)
+		// Of one that is registered only, who activates it decides.
+		if err := s.unbound(binding.target); err != nil && c.Method != event.ProvisioningJITR {
+			return provisioning.Pass{}, err
+		}
+		return provisioning.Pass{Join: func(ctx context.Context) (store.Batch, error) {
+			b := &batch{reader: s.o.Store}
+			err := s.stillUnbound(ctx, b, c.Account, binding.unbound)
+			return b.Batch, err
+		}}, nil
 	}
 	if err := s.admissible(&binding, &c); err != nil {
 		return provisioning.Pass{}, err
@@ -87,11 +92,32 @@ func (s *Service) bound(ctx context.Context, c *provisioning.Candidate) (binding
 			binding.target = target
 			return binding, err
 		}
+		binding.unbound = append(binding.unbound, target)
 	}
 	if len(targets) > 0 {
 		binding.target = targets[0]
 	}
 	return binding, nil
+}
+
+// stillUnbound adds to a batch that targets have no binding, and refuses when one has.
+func (*Service) stillUnbound(ctx context.Context, b *batch, account fleet.Account, targets []string) error {
+	for _, target := range targets {
+		var r bindingRecord
+		found, err := b.load(ctx, bindingKey(account, target), &r)
+		if err != nil {
+			return err
+		}
+		if found {
+			return overtaken(target)
+		}
+	}
+	return nil
+}
+
+// overtaken is the fault for a device about which others decide by the time of the commit.
+func overtaken(target string) error {
+	return fault.New(fault.Throttling, "Others decide about the devices of %s now; try again", named(target))
 }
 
 // named is what a binding is of, in words.
@@ -318,7 +344,10 @@ func (s *Service) pass(
 			return store.Batch{}, err
 		}
 		if b.Expect[0].Version != binding.version {
-			return store.Batch{}, fault.New(fault.Throttling, "Others decide about the devices of %s now; try again", named(binding.target))
+			return store.Batch{}, overtaken(binding.target)
+		}
+		if err := s.stillUnbound(ctx, b, c.Account, binding.unbound); err != nil {
+			return store.Batch{}, err
 		}
 		if binding.Quota > 0 {
 			k := quotaKey(c.Account, binding.target, s.o.Now())

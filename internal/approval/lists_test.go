@@ -267,3 +267,19 @@ func TestApprovedByAnEarlierBinding(t *testing.T) {
 	r.vote("a-kim", r.wait(device(2)), Yes)
 	r.in(device(2))
 }
+
+// TestBoundMeanwhile: a device that nobody was bound to decide about does not join when
+// somebody is by the time of the commit.
+func TestBoundMeanwhile(t *testing.T) {
+	r := newRig(t, false)
+	pass, err := r.Decide(t.Context(), device(1))
+	r.need(err)
+	r.in(device(2))
+	r.bind(Binding{Rule: AllOf, Authorities: []string{"a"}})
+	if pass.Join == nil {
+		t.Fatal("nothing is committed with the registration")
+	}
+	if _, err := pass.Join(t.Context()); fault.CodeOf(err) != fault.Throttling {
+		t.Errorf("got %v", err)
+	}
+}
