@@ -223,12 +223,6 @@ func (s *Service) ask(ctx context.Context, binding *bindingRecord, c *provisioni
 	if err != nil {
 		return provisioning.Pass{}, err
 	}
-	// A list is a check and nobody's word: where all must say yes, no query says it in
-	// the place of one.
-	if binding.AutoIf != "" && (binding.Rule != AllOf || len(listed) == len(looked)) && holds(binding.AutoIf, c, listed) {
-		rule := event.ProvisioningEvidence{Kind: event.EvidenceRule, Ref: named(binding.target), Detail: "its rule lets the device in unasked"}
-		return s.pass(binding, c, "", listed, append(evidence(binding, listed, nil, ""), rule)), nil
-	}
 	request := Request{
 		ID: "apr_" + s.o.NewID(), Template: binding.target, Version: c.Version, Method: string(c.Method), CertificateID: c.CertificateID, ClaimID: c.ClaimID, ClientID: c.ClientID,
 		Address: c.Address, Thing: c.Thing, Parameters: c.Parameters, Received: s.o.Now(), Lists: listed,
@@ -239,8 +233,14 @@ func (s *Service) ask(ctx context.Context, binding *bindingRecord, c *provisioni
 		return provisioning.Pass{}, err //nolint:wrapcheck // coded
 	}
 	request.Votes = append([]Vote{}, looked...)
-	// Functions are not asked about a device that lists have refused whatever they say.
-	if tally(binding, request.Votes, notLists(asked), author) != No {
+	// Functions are not asked about a device that lists have refused whatever they say, and
+	// no query lets it in: a list is a check and nobody's word.
+	refused := tally(binding, request.Votes, notLists(asked), author) == No
+	if !refused && binding.AutoIf != "" && holds(binding.AutoIf, c, listed) {
+		rule := event.ProvisioningEvidence{Kind: event.EvidenceRule, Ref: named(binding.target), Detail: "its rule lets the device in unasked"}
+		return s.pass(binding, c, "", listed, append(evidence(binding, listed, nil, ""), rule)), nil
+	}
+	if !refused {
 		verdicts, err := s.verdicts(ctx, asked, c, &request)
 		if err != nil {
 			return provisioning.Pass{}, err

@@ -283,3 +283,18 @@ func TestBoundMeanwhile(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// TestQueryDoesNotReplaceANeededList: whatever the rule is called, a query does not let in
+// a device that the lists alone keep out.
+func TestQueryDoesNotReplaceANeededList(t *testing.T) {
+	r := newRig(t, true)
+	r.listed("acme", "w47", "1,true,")
+	for _, b := range []Binding{
+		{Rule: KOfN, K: 2, Authorities: []string{"lists", "a"}}, {Rule: AnyOf, Authorities: []string{"lists"}}, {Rule: KOfN, K: 1, Authorities: []string{"acme"}},
+	} {
+		b.AutoApproveIf = "thing:pump*"
+		r.bind(b)
+		r.out(device(9), "on no accepted allow list")
+	}
+	r.in(device(1))
+}
