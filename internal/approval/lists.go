@@ -43,6 +43,10 @@ var serialParameters = []string{"SerialNumber", "AWS::IoT::Certificate::SerialNu
 // query is what lists are asked about a candidate.
 func (a *Authority) query(c *provisioning.Candidate) allowlist.Query {
 	q := allowlist.Query{Template: c.Template, Supplier: a.Supplier, Thing: c.Thing, CertificateID: c.CertificateID}
+	if q.Template == "" && c.CA != "" {
+		// Without a template it joins by none that a supplier may be held to.
+		q.Template = CATarget + c.CA
+	}
 	names := serialParameters
 	if a.SerialParameter != "" {
 		names = []string{a.SerialParameter}

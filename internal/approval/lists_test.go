@@ -298,3 +298,22 @@ func TestQueryDoesNotReplaceANeededList(t *testing.T) {
 	}
 	r.in(device(1))
 }
+
+// TestSupplierOfOtherTemplates: a supplier's devices that may join by some templates only
+// do not join by none.
+func TestSupplierOfOtherTemplates(t *testing.T) {
+	r := newRig(t, true)
+	r.listed("acme", "w47", "1,true,")
+	_, err := r.lists.PutSupplier(r.as("boss"), account, allowlist.Supplier{ID: "acme", AcceptUnsigned: true, Templates: []string{"pumps"}})
+	r.need(err)
+	ca := strings.Repeat("a", 64)
+	_, err = r.PutAuthority(r.as("boss"), account, Authority{ID: "lists", Kind: AllowList})
+	r.need(err)
+	_, err = r.PutBinding(r.as("boss"), account, Binding{Template: CATarget + ca, Rule: AllOf, Authorities: []string{"lists"}})
+	r.need(err)
+	c := device(1)
+	c.Template, c.CA, c.ClaimID, c.Method = "", ca, "", event.ProvisioningJITP
+	r.out(c, "do not join by this template")
+	c.Template = "pumps"
+	r.in(c)
+}
