@@ -133,6 +133,11 @@ func refusal(format string, args ...any) error {
 	return fault.New(fault.Forbidden, format, args...)
 }
 
+// unwanted is the fault for a device that somebody says no to; the device is not told why.
+func unwanted(why string) error {
+	return fault.Wrap(fault.Forbidden, errors.New(why), "The authorities do not let the device in")
+}
+
 // admissible refuses what no authority can let in.
 func (s *Service) admissible(binding *bindingRecord, c *provisioning.Candidate) error {
 	if len(binding.Claims) > 0 && !slices.Contains(binding.Claims, c.ClaimID) {
@@ -251,7 +256,7 @@ func (s *Service) ask(ctx context.Context, binding *bindingRecord, c *provisioni
 	case Yes:
 		return s.pass(binding, c, "", listed, evidence(binding, listed, request.Votes, "")), nil
 	case No:
-		return provisioning.Pass{}, fault.Wrap(fault.Forbidden, errors.New(reasons(request.Votes)), "The authorities do not let the device in")
+		return provisioning.Pass{}, unwanted(reasons(request.Votes))
 	case Abstain:
 	}
 	if err := s.wait(ctx, c, &request); err != nil {

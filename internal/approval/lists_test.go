@@ -317,3 +317,31 @@ func TestSupplierOfOtherTemplates(t *testing.T) {
 	c.Template = "pumps"
 	r.in(c)
 }
+
+// TestDeviceIsToldNothingOfAList: neither the words of a list nor the names of those who
+// decide reach the device, also when they speak at the last moment.
+func TestDeviceIsToldNothingOfAList(t *testing.T) {
+	r := newRig(t, true)
+	r.listed("acme", "w47", "1,true,", "2,false,")
+	r.bind(Binding{Rule: AllOf, Authorities: []string{"lists", "a"}})
+	other := device(1)
+	other.CertificateID = fmt.Sprintf("%064d", 22)
+	for _, c := range []provisioning.Candidate{device(1), other} {
+		r.vote("a-kim", r.wait(c), Yes)
+	}
+	r.in(other)
+	quiet := func(err error) {
+		t.Helper()
+		if said := fault.From(err).Message; fault.CodeOf(err) != fault.Forbidden || said != "The authorities do not let the device in" {
+			t.Errorf("the device is told %q, %v", said, err)
+		}
+	}
+	_, err := r.joins(device(1))
+	quiet(err)
+	r.bind(Binding{Rule: AllOf, Authorities: []string{"lists"}})
+	_, err = r.Standing(t.Context(), device(2), true)
+	quiet(err)
+	if !strings.Contains(err.Error(), "not vetted") {
+		t.Errorf("the operator is told %v", err)
+	}
+}
