@@ -94,7 +94,7 @@ func (s *Service) lookUp(ctx context.Context, asked []Authority, c *provisioning
 		if err != nil {
 			return nil, nil, err //nolint:wrapcheck // coded
 		}
-		vote := Vote{Authority: a.ID, Verdict: Yes, At: s.o.Now(), Reason: m.Words()}
+		vote := Vote{Authority: a.ID, Verdict: Yes, At: s.o.Now(), Reason: m.Words(), Check: true}
 		if m.Reason != "" {
 			vote.Verdict = No
 			if err := m.RecordDuplicate(ctx); err != nil {

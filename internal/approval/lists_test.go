@@ -345,3 +345,20 @@ func TestDeviceIsToldNothingOfAList(t *testing.T) {
 		t.Errorf("the operator is told %v", err)
 	}
 }
+
+// TestAuthorIsNotAloneWithAList: a list beside the author of the template is not a second
+// person; where it is enough by itself it does not need one.
+func TestAuthorIsNotAloneWithAList(t *testing.T) {
+	r := newRig(t, true)
+	r.author = userARN("a-tom")
+	r.listed("acme", "w47", "1,true,", "2,true,", "3,true,")
+	r.bind(Binding{Rule: AllOf, Authorities: []string{"lists", "a"}})
+	if got := r.vote("a-tom", r.wait(device(1)), Yes); got == Approved {
+		t.Errorf("a list and the author: %s", got)
+	}
+	if got := r.vote("a-kim", r.wait(device(2)), Yes); got != Approved {
+		t.Errorf("a list and another: %s", got)
+	}
+	r.bind(Binding{Rule: AnyOf, Authorities: []string{"lists", "a"}})
+	r.in(device(3))
+}
