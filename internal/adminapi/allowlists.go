@@ -127,12 +127,13 @@ type listCheckInput struct {
 	Model       string               `json:"model,omitempty"`
 	Fingerprint string               `json:"fingerprint,omitempty"`
 	Template    string               `json:"templateName,omitempty"`
+	Supplier    string               `json:"supplierId,omitempty"`
 	State       allowlist.EntryState `json:"state,omitempty"`
 	Note        string               `json:"note,omitempty"`
 }
 
 func (in *listCheckInput) query() allowlist.Query {
-	q := allowlist.Query{Serial: in.Serial, Model: in.Model, Template: in.Template}
+	q := allowlist.Query{Serial: in.Serial, Model: in.Model, Template: in.Template, Supplier: in.Supplier}
 	if in.Fingerprint != "" {
 		q.Fingerprints = []string{in.Fingerprint}
 	}

@@ -412,7 +412,8 @@ func (s *Service) Check(ctx context.Context, account fleet.Account, q Query) (Ch
 }
 
 // SetEntry blocks an entry, or makes it good for one device again: UNUSED for a device
-// that was erased and joins anew, BLOCKED for one that must not.
+// that was erased and joins anew, BLOCKED for one that must not. A query that could mean
+// another device changes nothing.
 func (s *Service) SetEntry(ctx context.Context, account fleet.Account, q Query, to EntryState, note string) (Checked, error) {
 	switch {
 	case to != Unused && to != BlockedOne:
@@ -429,6 +430,10 @@ func (s *Service) SetEntry(ctx context.Context, account fleet.Account, q Query, 
 	}
 	if out.hash == "" {
 		return Checked{}, fault.New(fault.ResourceNotFound, "%s", words[Unknown])
+	}
+	switch out.Reason { //nolint:exhaustive // the others are about one entry
+	case Ambiguous, OtherKey, OtherSerial:
+		return Checked{}, fault.New(fault.InvalidRequest, "%s: supplierId, model, serial and fingerprint must be those of one entry", out.Words())
 	}
 	err = s.change(ctx, account, func(b *batch) error {
 		var use useRecord

@@ -83,6 +83,11 @@ func testReasons(t *testing.T, newRig func(*testing.T) *rig) {
 	model.Model = "pump-g2"
 	supplier := with("B7-bare")
 	supplier.Supplier = "bolt"
+	for name, q := range map[string]Query{"two suppliers": with("B7-bare"), "copied serial": with("B7-1", "mine"), "another's serial": with("B7-2", "B7-1")} {
+		if _, err := r.SetEntry(r.as("vic"), account, q, BlockedOne, "x"); fault.CodeOf(err) != fault.InvalidRequest {
+			t.Errorf("%s: an entry of somebody was blocked: %v", name, err)
+		}
+	}
 	for name, c := range map[string]struct {
 		q    Query
 		want Reason

@@ -45,11 +45,16 @@ func (s *Service) decide(ctx context.Context, c provisioning.Candidate) (provisi
 	if err != nil {
 		return provisioning.Pass{}, err
 	}
-	if binding.version == 0 && c.Method == event.ProvisioningJITR {
-		return provisioning.Pass{}, nil // who activates it decides
-	}
 	if binding.version == 0 {
-		return provisioning.Pass{}, s.unbound(binding.target)
+		// Of one that is registered only, who activates it decides.
+		if err := s.unbound(binding.target); err != nil && c.Method != event.ProvisioningJITR {
+			return provisioning.Pass{}, err
+		}
+		return provisioning.Pass{Join: func(ctx context.Context) (store.Batch, error) {
+			b := &batch{reader: s.o.Store}
+			err := s.stillUnbound(ctx, b, c.Account, binding.unbound)
+			return b.Batch, err
+		}}, nil
 	}
 	if err := s.admissible(&binding, &c); err != nil {
 		return provisioning.Pass{}, err
@@ -64,7 +69,7 @@ func (s *Service) decide(ctx context.Context, c provisioning.Candidate) (provisi
 			return provisioning.Pass{}, err
 		}
 		if err == nil {
-			if pass, decided, err := s.remembered(&binding, &c, &earlier); decided {
+			if pass, decided, err := s.remembered(ctx, &binding, &c, &earlier); decided || err != nil {
 				return pass, err
 			}
 		}
@@ -87,11 +92,32 @@ func (s *Service) bound(ctx context.Context, c *provisioning.Candidate) (binding
 			binding.target = target
 			return binding, err
 		}
+		binding.unbound = append(binding.unbound, target)
 	}
 	if len(targets) > 0 {
 		binding.target = targets[0]
 	}
 	return binding, nil
+}
+
+// stillUnbound adds to a batch that targets have no binding, and refuses when one has.
+func (*Service) stillUnbound(ctx context.Context, b *batch, account fleet.Account, targets []string) error {
+	for _, target := range targets {
+		var r bindingRecord
+		found, err := b.load(ctx, bindingKey(account, target), &r)
+		if err != nil {
+			return err
+		}
+		if found {
+			return overtaken(target)
+		}
+	}
+	return nil
+}
+
+// overtaken is the fault for a device about which others decide by the time of the commit.
+func overtaken(target string) error {
+	return fault.New(fault.Throttling, "Others decide about the devices of %s now; try again", named(target))
 }
 
 // named is what a binding is of, in words.
@@ -105,6 +131,11 @@ func named(target string) string {
 // refusal is the fault for a device that may not join.
 func refusal(format string, args ...any) error {
 	return fault.New(fault.Forbidden, format, args...)
+}
+
+// unwanted is the fault for a device that somebody says no to; the device is not told why.
+func unwanted(why string) error {
+	return fault.Wrap(fault.Forbidden, errors.New(why), "The authorities do not let the device in")
 }
 
 // admissible refuses what no authority can let in.
@@ -146,7 +177,9 @@ func within(networks []string, address string) bool {
 
 // remembered goes by an earlier request of the same certificate; decided is false
 // when it says nothing any more.
-func (s *Service) remembered(binding *bindingRecord, c *provisioning.Candidate, r *Request) (pass provisioning.Pass, decided bool, err error) {
+func (s *Service) remembered(
+	ctx context.Context, binding *bindingRecord, c *provisioning.Candidate, r *Request,
+) (pass provisioning.Pass, decided bool, err error) {
 	if !s.o.Now().Before(r.Expires) || r.State == Expired || r.State == Used || r.Version != c.Version {
 		return pass, false, nil
 	}
@@ -158,12 +191,30 @@ func (s *Service) remembered(binding *bindingRecord, c *provisioning.Candidate, 
 	case Pending:
 		return pass, true, provisioning.Waits(r.ID)
 	case Approved:
+		// What was enough for an earlier binding may not be for this one, which is asked
+		// anew then.
+		if enough, err := s.enough(ctx, binding, c, r); err != nil || !enough {
+			return pass, false, err
+		}
 		return s.pass(binding, c, r.ID, r.Lists, evidence(binding, r.Lists, r.Votes, r.ID)), true, nil
 	case Denied:
 		return pass, true, refusal("request %s was denied", r.ID)
 	case Expired, Used:
 	}
 	return pass, false, nil
+}
+
+// enough reports whether the votes of a request let its device in by a binding.
+func (s *Service) enough(ctx context.Context, binding *bindingRecord, c *provisioning.Candidate, r *Request) (bool, error) {
+	asked, err := s.asked(ctx, c.Account, binding)
+	if err != nil {
+		return false, err
+	}
+	author, err := s.o.Templates.Author(ctx, c.Account, binding.target)
+	if err != nil {
+		return false, err //nolint:wrapcheck // coded
+	}
+	return tally(binding, r.Votes, people(asked), author) == Yes, nil
 }
 
 // ask collects the verdicts that come at once, and leaves a request when people have
@@ -177,12 +228,6 @@ func (s *Service) ask(ctx context.Context, binding *bindingRecord, c *provisioni
 	if err != nil {
 		return provisioning.Pass{}, err
 	}
-	// A list is a check and nobody's word: where all must say yes, no query says it in
-	// the place of one.
-	if binding.AutoIf != "" && (binding.Rule != AllOf || len(listed) == len(looked)) && holds(binding.AutoIf, c, listed) {
-		rule := event.ProvisioningEvidence{Kind: event.EvidenceRule, Ref: named(binding.target), Detail: "its rule lets the device in unasked"}
-		return s.pass(binding, c, "", listed, append(evidence(binding, listed, nil, ""), rule)), nil
-	}
 	request := Request{
 		ID: "apr_" + s.o.NewID(), Template: binding.target, Version: c.Version, Method: string(c.Method), CertificateID: c.CertificateID, ClaimID: c.ClaimID, ClientID: c.ClientID,
 		Address: c.Address, Thing: c.Thing, Parameters: c.Parameters, Received: s.o.Now(), Lists: listed,
@@ -193,8 +238,14 @@ func (s *Service) ask(ctx context.Context, binding *bindingRecord, c *provisioni
 		return provisioning.Pass{}, err //nolint:wrapcheck // coded
 	}
 	request.Votes = append([]Vote{}, looked...)
-	// Functions are not asked about a device that lists have refused whatever they say.
-	if tally(binding, request.Votes, notLists(asked), author) != No {
+	// Functions are not asked about a device that lists have refused whatever they say, and
+	// no query lets it in: a list is a check and nobody's word.
+	refused := tally(binding, request.Votes, notLists(asked), author) == No
+	if !refused && binding.AutoIf != "" && holds(binding.AutoIf, c, listed) {
+		rule := event.ProvisioningEvidence{Kind: event.EvidenceRule, Ref: named(binding.target), Detail: "its rule lets the device in unasked"}
+		return s.pass(binding, c, "", listed, append(evidence(binding, listed, nil, ""), rule)), nil
+	}
+	if !refused {
 		verdicts, err := s.verdicts(ctx, asked, c, &request)
 		if err != nil {
 			return provisioning.Pass{}, err
@@ -205,7 +256,7 @@ func (s *Service) ask(ctx context.Context, binding *bindingRecord, c *provisioni
 	case Yes:
 		return s.pass(binding, c, "", listed, evidence(binding, listed, request.Votes, "")), nil
 	case No:
-		return provisioning.Pass{}, fault.Wrap(fault.Forbidden, errors.New(reasons(request.Votes)), "The authorities do not let the device in")
+		return provisioning.Pass{}, unwanted(reasons(request.Votes))
 	case Abstain:
 	}
 	if err := s.wait(ctx, c, &request); err != nil {
@@ -298,7 +349,10 @@ func (s *Service) pass(
 			return store.Batch{}, err
 		}
 		if b.Expect[0].Version != binding.version {
-			return store.Batch{}, fault.New(fault.Throttling, "Others decide about the devices of %s now; try again", named(binding.target))
+			return store.Batch{}, overtaken(binding.target)
+		}
+		if err := s.stillUnbound(ctx, b, c.Account, binding.unbound); err != nil {
+			return store.Batch{}, err
 		}
 		if binding.Quota > 0 {
 			k := quotaKey(c.Account, binding.target, s.o.Now())

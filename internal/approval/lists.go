@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
+	"fmt"
 	"slices"
 
 	"github.com/muster-iot/muster/internal/allowlist"
@@ -43,6 +44,10 @@ var serialParameters = []string{"SerialNumber", "AWS::IoT::Certificate::SerialNu
 // query is what lists are asked about a candidate.
 func (a *Authority) query(c *provisioning.Candidate) allowlist.Query {
 	q := allowlist.Query{Template: c.Template, Supplier: a.Supplier, Thing: c.Thing, CertificateID: c.CertificateID}
+	if q.Template == "" && c.CA != "" {
+		// Without a template it joins by none that a supplier may be held to.
+		q.Template = CATarget + c.CA
+	}
 	names := serialParameters
 	if a.SerialParameter != "" {
 		names = []string{a.SerialParameter}
@@ -89,7 +94,7 @@ func (s *Service) lookUp(ctx context.Context, asked []Authority, c *provisioning
 		if err != nil {
 			return nil, nil, err //nolint:wrapcheck // coded
 		}
-		vote := Vote{Authority: a.ID, Verdict: Yes, At: s.o.Now(), Reason: m.Words()}
+		vote := Vote{Authority: a.ID, Verdict: Yes, At: s.o.Now(), Reason: m.Words(), Check: true}
 		if m.Reason != "" {
 			vote.Verdict = No
 			if err := m.RecordDuplicate(ctx); err != nil {
@@ -108,10 +113,14 @@ func (s *Service) lookUp(ctx context.Context, asked []Authority, c *provisioning
 func (s *Service) claim(ctx context.Context, b *batch, c *provisioning.Candidate, found []Listed) error {
 	claimed := map[store.Key]bool{}
 	for _, listed := range found {
-		authority, err := s.Authority(ctx, c.Account, listed.Authority)
-		if err != nil {
+		// The authority must be the same one until the commit.
+		var r authorityRecord
+		if known, err := b.load(ctx, authorityKey(c.Account, listed.Authority), &r); err != nil {
 			return err
+		} else if !known || !r.Kind.isList() {
+			return fault.New(fault.Throttling, "Others decide about the device now; try again")
 		}
+		authority := authorityOf(listed.Authority, &r)
 		m, err := s.o.Lists.Match(ctx, c.Account, authority.query(c))
 		if err != nil {
 			return err //nolint:wrapcheck // coded
@@ -120,7 +129,7 @@ func (s *Service) claim(ctx context.Context, b *batch, c *provisioning.Candidate
 			if err := m.RecordDuplicate(ctx); err != nil {
 				return err //nolint:wrapcheck // coded
 			}
-			return refusal("authority %s: %s", authority.ID, m.Words())
+			return unwanted(fmt.Sprintf("authority %s: %s", listed.Authority, m.Words()))
 		}
 		batch, err := m.Claim(ctx)
 		if err != nil {

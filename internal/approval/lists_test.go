@@ -249,3 +249,116 @@ func TestAuthorityIsBound(t *testing.T) {
 	r.bind(Binding{Rule: AllOf, Authorities: []string{"a"}})
 	r.wait(under(3, "T"))
 }
+
+// TestApprovedByAnEarlierBinding: a yes that was enough before the binding was made
+// stricter lets nobody in, neither past a list that is asked now nor without the people
+// who are; one that is enough still does.
+func TestApprovedByAnEarlierBinding(t *testing.T) {
+	r := newRig(t, true)
+	r.listed("acme", "w47", "2,true,")
+	r.bind(Binding{Rule: AnyOf, Authorities: []string{"a"}})
+	for n := range 3 {
+		r.vote("a-kim", r.wait(device(n+1)), Yes)
+	}
+	r.bind(Binding{Rule: AnyOf, Authorities: []string{"a"}, DailyQuota: 7})
+	r.in(device(3))
+	r.bind(Binding{Rule: AllOf, Authorities: []string{"lists", "a"}})
+	r.out(device(1), "on no accepted allow list")
+	r.vote("a-kim", r.wait(device(2)), Yes)
+	r.in(device(2))
+}
+
+// TestBoundMeanwhile: a device that nobody was bound to decide about does not join when
+// somebody is by the time of the commit.
+func TestBoundMeanwhile(t *testing.T) {
+	r := newRig(t, false)
+	pass, err := r.Decide(t.Context(), device(1))
+	r.need(err)
+	r.in(device(2))
+	r.bind(Binding{Rule: AllOf, Authorities: []string{"a"}})
+	if pass.Join == nil {
+		t.Fatal("nothing is committed with the registration")
+	}
+	if _, err := pass.Join(t.Context()); fault.CodeOf(err) != fault.Throttling {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestQueryDoesNotReplaceANeededList: whatever the rule is called, a query does not let in
+// a device that the lists alone keep out.
+func TestQueryDoesNotReplaceANeededList(t *testing.T) {
+	r := newRig(t, true)
+	r.listed("acme", "w47", "1,true,")
+	for _, b := range []Binding{
+		{Rule: KOfN, K: 2, Authorities: []string{"lists", "a"}}, {Rule: AnyOf, Authorities: []string{"lists"}}, {Rule: KOfN, K: 1, Authorities: []string{"acme"}},
+	} {
+		b.AutoApproveIf = "thing:pump*"
+		r.bind(b)
+		r.out(device(9), "on no accepted allow list")
+	}
+	r.in(device(1))
+}
+
+// TestSupplierOfOtherTemplates: a supplier's devices that may join by some templates only
+// do not join by none.
+func TestSupplierOfOtherTemplates(t *testing.T) {
+	r := newRig(t, true)
+	r.listed("acme", "w47", "1,true,")
+	_, err := r.lists.PutSupplier(r.as("boss"), account, allowlist.Supplier{ID: "acme", AcceptUnsigned: true, Templates: []string{"pumps"}})
+	r.need(err)
+	ca := strings.Repeat("a", 64)
+	_, err = r.PutAuthority(r.as("boss"), account, Authority{ID: "lists", Kind: AllowList})
+	r.need(err)
+	_, err = r.PutBinding(r.as("boss"), account, Binding{Template: CATarget + ca, Rule: AllOf, Authorities: []string{"lists"}})
+	r.need(err)
+	c := device(1)
+	c.Template, c.CA, c.ClaimID, c.Method = "", ca, "", event.ProvisioningJITP
+	r.out(c, "do not join by this template")
+	c.Template = "pumps"
+	r.in(c)
+}
+
+// TestDeviceIsToldNothingOfAList: neither the words of a list nor the names of those who
+// decide reach the device, also when they speak at the last moment.
+func TestDeviceIsToldNothingOfAList(t *testing.T) {
+	r := newRig(t, true)
+	r.listed("acme", "w47", "1,true,", "2,false,")
+	r.bind(Binding{Rule: AllOf, Authorities: []string{"lists", "a"}})
+	other := device(1)
+	other.CertificateID = fmt.Sprintf("%064d", 22)
+	for _, c := range []provisioning.Candidate{device(1), other} {
+		r.vote("a-kim", r.wait(c), Yes)
+	}
+	r.in(other)
+	quiet := func(err error) {
+		t.Helper()
+		if said := fault.From(err).Message; fault.CodeOf(err) != fault.Forbidden || said != "The authorities do not let the device in" {
+			t.Errorf("the device is told %q, %v", said, err)
+		}
+	}
+	_, err := r.joins(device(1))
+	quiet(err)
+	r.bind(Binding{Rule: AllOf, Authorities: []string{"lists"}})
+	_, err = r.Standing(t.Context(), device(2), true)
+	quiet(err)
+	if !strings.Contains(err.Error(), "not vetted") {
+		t.Errorf("the operator is told %v", err)
+	}
+}
+
+// TestAuthorIsNotAloneWithAList: a list beside the author of the template is not a second
+// person; where it is enough by itself it does not need one.
+func TestAuthorIsNotAloneWithAList(t *testing.T) {
+	r := newRig(t, true)
+	r.author = userARN("a-tom")
+	r.listed("acme", "w47", "1,true,", "2,true,", "3,true,")
+	r.bind(Binding{Rule: AllOf, Authorities: []string{"lists", "a"}})
+	if got := r.vote("a-tom", r.wait(device(1)), Yes); got == Approved {
+		t.Errorf("a list and the author: %s", got)
+	}
+	if got := r.vote("a-kim", r.wait(device(2)), Yes); got != Approved {
+		t.Errorf("a list and another: %s", got)
+	}
+	r.bind(Binding{Rule: AnyOf, Authorities: []string{"lists", "a"}})
+	r.in(device(3))
+}

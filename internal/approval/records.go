@@ -66,9 +66,11 @@ type bindingRecord struct {
 	Created  int64       `json:"created"`
 	Modified int64       `json:"modified"`
 	By       fleet.Actor `json:"by"`
-	// version is the record's, target what it is of.
+	// version is the record's, target what it is of; unbound are those that would come
+	// before it and have none.
 	version uint64
 	target  string
+	unbound []string
 }
 
 // quotaRecord counts who has joined on a day.

@@ -53,6 +53,8 @@ type Vote struct {
 	By        string    `json:"by,omitempty"`
 	At        time.Time `json:"at"`
 	Reason    string    `json:"reason,omitempty"`
+	// Check says that it is a list's, which is nobody's word.
+	Check bool `json:"check,omitempty"`
 }
 
 // Request is a device that waits for people, or has waited.
@@ -258,16 +260,20 @@ func people(asked []Authority) []string {
 
 // tally counts votes: Yes or No when that is decided whatever else is said, else
 // Abstain. Only people can still speak. Of those who say yes one must be another
-// than the author of the template, unless nobody but functions is asked.
+// than the author of the template, and no list, unless it is enough without the author.
 func tally(binding *bindingRecord, votes []Vote, people []string, author string) Verdict {
-	yes, no, open := 0, 0, 0
+	yes, no, open, authors := 0, 0, 0, 0
 	others := false
 	for _, id := range binding.Asked {
 		i := slices.IndexFunc(votes, func(v Vote) bool { return v.Authority == id })
 		switch {
 		case i >= 0 && votes[i].Verdict == Yes:
 			yes++
-			others = others || votes[i].By == "" || votes[i].By != author
+			if votes[i].By != "" && votes[i].By == author {
+				authors++
+			} else if !votes[i].Check {
+				others = true
+			}
 		case i >= 0 && votes[i].Verdict == No:
 			no++
 		case slices.Contains(people, id):
@@ -283,7 +289,7 @@ func tally(binding *bindingRecord, votes []Vote, people []string, author string)
 	case AllOf:
 	}
 	switch {
-	case yes >= needed && others:
+	case yes >= needed && others, yes-authors >= needed:
 		return Yes
 	case yes+open < needed, yes >= needed && open == 0:
 		return No

@@ -81,7 +81,7 @@ func (s *Service) hopeless(ctx context.Context, binding *bindingRecord, c *provi
 		case "", allowlist.OtherKey, allowlist.KeyNeeded, allowlist.Used:
 		case allowlist.Unknown, allowlist.OtherSerial, allowlist.Ambiguous, allowlist.NotVetted, allowlist.TooLate, allowlist.Blocked,
 			allowlist.SupplierSuspended, allowlist.TemplateNotAllowed:
-			return refusal("%s", m.Words())
+			return unwanted(m.Words())
 		}
 	}
 	return nil

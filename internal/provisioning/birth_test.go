@@ -1,6 +1,7 @@
 package provisioning
 
 import (
+	"context"
 	"strings"
 	"sync"
 	"testing"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/muster-iot/muster/internal/event"
 	"github.com/muster-iot/muster/internal/fault"
+	"github.com/muster-iot/muster/internal/fleet"
 	"github.com/muster-iot/muster/internal/registry"
 	"github.com/muster-iot/muster/internal/store"
 )
@@ -315,5 +317,101 @@ func TestProvisionedInQuarantine(t *testing.T) {
 	}
 	if p, err := r.registry.CertificatePurpose(t.Context(), flowAccount, made.CertificateID); err != nil || !p.Quarantined || !p.Bound() {
 		t.Errorf("its new certificate is %+v, %v", p, err)
+	}
+}
+
+// revokingGate revokes a claim while somebody decides about its device.
+type revokingGate func()
+
+func (g revokingGate) Decide(context.Context, Candidate) (Pass, error) {
+	g()
+	return Pass{}, nil
+}
+
+// A claim that is revoked while authorities think provisions nobody.
+func TestClaimIsRevokedMeanwhile(t *testing.T) {
+	t.Parallel()
+	r := newFlowRig(t, Limits{})
+	r.template("pumps", flowBody)
+	claim := r.claim()
+	made := r.issued(claim)
+	r.o.Gate = revokingGate(func() {
+		r.need(r.registry.UpdateCertificate(t.Context(), flowAccount, claim.Principal.ID, registry.StatusRevoked))
+	})
+	_, err := r.join(claim, made.Token, "1")
+	wantCode(t, err, fault.Forbidden)
+	r.untouched(made.CertificateID, "pump-1")
+}
+
+// A certificate that is bound to a serial is not good for another one by a parameter that
+// the template does not have.
+func TestSerialInAParameterThatTheTemplateIgnores(t *testing.T) {
+	t.Parallel()
+	r := newFlowRig(t, Limits{})
+	r.template("pumps", strings.NewReplacer(`"SerialNumber"`, `"Serial"`, "${SerialNumber}", "${Serial}").Replace(flowBody))
+	bound := r.birth(func(c *registry.SetPurposeCommand) { c.Serial = "1" })
+	for _, parameters := range []map[string]string{
+		{"Serial": "2", "SerialNumber": "1"}, {"Serial": "2", "x": "1"},
+	} {
+		_, err := r.Provision(t.Context(), bound, ProvisionCommand{Template: "pumps", Token: r.issued(bound).Token, Parameters: parameters})
+		wantCode(t, err, fault.Forbidden)
+	}
+	_, err := r.Provision(t.Context(), bound, ProvisionCommand{Template: "pumps", Token: r.issued(bound).Token, Parameters: map[string]string{"Serial": "1"}})
+	r.need(err)
+}
+
+// A device in quarantine is not provisioned as another thing, which would not be in
+// quarantine.
+func TestQuarantineIsNotLeftByAnotherName(t *testing.T) {
+	t.Parallel()
+	r := newFlowRig(t, Limits{})
+	r.template("pumps", strings.Replace(flowBody, `"site":{"Ref":"Site"}}}}`, `"site":{"Ref":"Site"}}},"OverrideSettings":{"AttributePayload":"MERGE"}}`, 1))
+	claim := r.claim()
+	own := r.issued(claim)
+	_, err := r.join(claim, own.Token, "1")
+	r.need(err)
+	_, err = r.registry.Quarantine(t.Context(), flowAccount, "pump-1", "x", "test")
+	r.need(err)
+	device := Requester{Account: flowAccount, Principal: fleet.Principal{Kind: fleet.PrincipalCertificate, ID: own.CertificateID}, ClientID: "pump-1"}
+	made := r.issued(device)
+	_, err = r.join(device, made.Token, "2")
+	wantCode(t, err, fault.Forbidden)
+	_, err = r.join(device, made.Token, "1")
+	r.need(err)
+}
+
+// strictGate lets nobody in, and counts who asks.
+type strictGate struct{ asked []Candidate }
+
+func (g *strictGate) Decide(_ context.Context, c Candidate) (Pass, error) {
+	g.asked = append(g.asked, c)
+	return Pass{}, fault.New(fault.Forbidden, "the gate is shut")
+}
+
+// A device renews its certificate by the template that has made it without the gate; by
+// another template, which may give it more, it goes through the gate.
+func TestRenewalByAnotherTemplate(t *testing.T) {
+	t.Parallel()
+	r := newFlowRig(t, Limits{})
+	body := strings.Replace(flowBody, `"site":{"Ref":"Site"}}}}`, `"site":{"Ref":"Site"}}},"OverrideSettings":{"AttributePayload":"MERGE"}}`, 1)
+	r.template("pumps", body)
+	r.template("supervisors", body)
+	claim := r.claim()
+	own := r.issued(claim)
+	_, err := r.join(claim, own.Token, "1")
+	r.need(err)
+	gate := &strictGate{}
+	r.o.Gate = gate
+	device := Requester{Account: flowAccount, Principal: fleet.Principal{Kind: fleet.PrincipalCertificate, ID: own.CertificateID}, ClientID: "pump-1"}
+	made := r.issued(device)
+	_, err = r.Provision(t.Context(), device, ProvisionCommand{Template: "supervisors", Token: made.Token, Parameters: map[string]string{"SerialNumber": "1"}})
+	wantCode(t, err, fault.Forbidden)
+	if len(gate.asked) != 1 {
+		t.Errorf("the gate was asked about %+v", gate.asked)
+	}
+	_, err = r.join(device, made.Token, "1")
+	r.need(err)
+	if len(gate.asked) != 1 {
+		t.Errorf("the gate was asked about %+v", gate.asked)
 	}
 }

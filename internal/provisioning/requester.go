@@ -233,10 +233,12 @@ func (s *Service) provision(ctx context.Context, r Requester, c ProvisionCommand
 	if err != nil {
 		return Provisioned{}, parametersFault(err)
 	}
+	// What the template ignores says nothing about the device.
+	parameters = declared(template.parsed, parameters)
 	if err := ownSerial(r.certificateID(), claim.Purpose.Serial, parameters); err != nil {
 		return Provisioned{}, err
 	}
-	pass, err := s.admit(ctx, r, plan, Candidate{
+	pass, err := s.admit(ctx, r, plan, claim.Purpose.Quarantined, Candidate{
 		Account: r.Account, Method: report.Method, Template: template.Name, Version: template.DefaultVersion, CertificateID: owned.ID, CertificatePEM: owned.PEM,
 		ClaimID: r.certificateID(), ClaimPEM: claim.PEM, ClientID: r.ClientID, Address: r.RemoteAddr, Parameters: parameters,
 	})
@@ -255,14 +257,25 @@ func (s *Service) provision(ctx context.Context, r Requester, c ProvisionCommand
 }
 
 // admit asks the gate about a device, unless it asks with the certificate of the thing
-// that it is.
-func (s *Service) admit(ctx context.Context, r Requester, plan *provtemplate.Plan, c Candidate) (Pass, error) {
+// that it is, by the template that has made the thing: another one may give it more than
+// anybody has decided. A device in quarantine can be nothing else.
+func (s *Service) admit(ctx context.Context, r Requester, plan *provtemplate.Plan, quarantined bool, c Candidate) (Pass, error) {
+	acts := false
 	if plan.Thing != nil {
 		c.Thing = plan.Thing.Name
-		renews, err := s.o.Registry.ActsAs(ctx, r.Account, r.certificateID(), c.Thing)
-		if err != nil || renews {
+		var err error
+		if acts, err = s.o.Registry.ActsAs(ctx, r.Account, r.certificateID(), c.Thing); err != nil {
 			return Pass{}, err
 		}
+	}
+	if acts {
+		template, err := s.o.Registry.MadeBy(ctx, r.Account, c.Thing)
+		if err != nil || template == c.Template {
+			return Pass{}, err
+		}
+	}
+	if quarantined && !acts {
+		return Pass{}, fault.New(fault.Forbidden, "The certificate %s is of a thing in quarantine, and of no other one", r.certificateID())
 	}
 	return s.decide(ctx, c)
 }
@@ -292,6 +305,17 @@ func (s *Service) methodOf(ctx context.Context, r Requester, template string) (e
 		return method, claim, Misused(event.ClaimOtherTemplate, "The claim is for another template")
 	}
 	return method, claim, nil
+}
+
+// declared are the parameters that a template has.
+func declared(template *provtemplate.Template, given map[string]string) map[string]string {
+	all := map[string]string{}
+	for _, p := range template.Parameters() {
+		if value, ok := given[p.Name]; ok {
+			all[p.Name] = value
+		}
+	}
+	return all
 }
 
 // serialParameter is where a template is told a device's serial.

@@ -47,14 +47,15 @@ func (s *Service) Apply(ctx context.Context, events []event.Envelope) (store.Bat
 					e.Stage, e.Plan, e.PlanVersion, e.Within, e.Predicate),
 			})
 		case event.DuplicateSerial:
-			// Which of the two is the right one nobody knows. The second one was not let in;
-			// what it calls itself may be a thing all the same, often the first one.
-			reason := fmt.Sprintf("two devices came with one entry of allow list %s, revision %d: certificates %s and %s", e.ListID, e.Revision, e.OtherCertificateID, e.CertificateID)
-			for _, thing := range []string{e.OtherThing, e.Thing} {
-				if thing != "" {
-					orders = append(orders, registry.QuarantineOrder{Account: env.Account, Thing: thing, By: byAllowLists, Reason: reason})
-				}
+			// Which of the two is the right one nobody knows. The second one was not let in,
+			// and what it calls itself is what it likes: no thing is held for that.
+			if e.OtherThing == "" {
+				continue
 			}
+			orders = append(orders, registry.QuarantineOrder{
+				Account: env.Account, Thing: e.OtherThing, By: byAllowLists,
+				Reason: fmt.Sprintf("two devices came with one entry of allow list %s, revision %d: certificates %s and %s", e.ListID, e.Revision, e.OtherCertificateID, e.CertificateID),
+			})
 		default:
 			// The rest is no reason.
 		}

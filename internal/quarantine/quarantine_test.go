@@ -63,3 +63,17 @@ func TestFindingsBecomeOrders(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// Who comes second with an entry names any thing that he likes: it is not put into
+// quarantine for that.
+func TestSecondUseNamesAnotherThing(t *testing.T) {
+	t.Parallel()
+	b := &book{}
+	_, err := quarantine.New(b).Apply(t.Context(), []event.Envelope{
+		{Account: "000000000001", Event: event.DuplicateSerial{Thing: "somebody-else", CertificateID: "2", OtherThing: "pump-1", OtherCertificateID: "1"}},
+		{Account: "000000000001", Event: event.DuplicateSerial{Thing: "pump-3", CertificateID: "4", OtherCertificateID: "3"}},
+	})
+	if err != nil || len(b.orders) != 1 || b.orders[0].Thing != "pump-1" || b.orders[0].By != "allow lists" {
+		t.Errorf("ordered %+v, %v", b.orders, err)
+	}
+}

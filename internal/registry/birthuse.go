@@ -57,16 +57,34 @@ func askingPurpose(ctx context.Context, a *attempt, id string) (*certificateReco
 	return record, &p, nil
 }
 
+// stillInForce refuses a certificate that is not good for asking any more: those who
+// decide about its device may have taken their time.
+func stillInForce(ctx context.Context, a *attempt, id string) error {
+	if id == "" {
+		return nil
+	}
+	record, err := load[certificateRecord](ctx, a, key(kindCertificate, a.account, id))
+	switch {
+	case err != nil:
+		return err
+	case record == nil:
+		return fault.New(fault.Forbidden, "The certificate %s is not registered any more", id)
+	case record.Status != StatusActive:
+		return fault.New(fault.Forbidden, "The certificate %s is %s", id, record.Status)
+	}
+	return nil
+}
+
 // useBirth counts what a certificate for provisioning was used for, in the commit
 // of that use. One that has done all that it may becomes INACTIVE and keeps what
 // it was replaced by.
 func useBirth(ctx context.Context, a *attempt, id string, made *Provisioned) error {
+	if err := stillInForce(ctx, a, id); err != nil {
+		return err
+	}
 	record, p, err := askingPurpose(ctx, a, id)
 	if err != nil || p == nil || p.maxUses() == 0 || made.CertificateID == id {
 		return err
-	}
-	if record.Status != StatusActive {
-		return fault.New(fault.Forbidden, "The certificate %s is %s", id, record.Status)
 	}
 	open := !p.ReopenedUntil.IsZero() && a.now.Before(p.ReopenedUntil)
 	switch {

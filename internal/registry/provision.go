@@ -142,6 +142,20 @@ func (s *Service) ActsAs(ctx context.Context, account fleet.Account, certificate
 	return purpose == nil, store.Fault(err)
 }
 
+// MadeBy is the template by which a thing was provisioned last; empty for a thing that no
+// named template has made.
+func (s *Service) MadeBy(ctx context.Context, account fleet.Account, thing string) (template string, err error) {
+	promise, _, err := get[promiseRecord](ctx, s.store, key(kindThingPromise, account, thing))
+	if err != nil || promise == nil {
+		return "", store.Fault(err)
+	}
+	present, _, err := get[thingRecord](ctx, s.store, key(kindThing, account, thing))
+	if err != nil || present == nil || present.ID != promise.ThingID {
+		return "", store.Fault(err)
+	}
+	return promise.Template, nil
+}
+
 // add takes the batch of another domain into the attempt's own.
 func (a *attempt) add(more store.Batch) {
 	for _, e := range more.Expect {
