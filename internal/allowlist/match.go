@@ -363,6 +363,13 @@ func (m *Match) RecordDuplicate(ctx context.Context) error {
 		if use.State != Claimed || slices.Contains(use.Doubles, m.query.CertificateID) {
 			return nil
 		}
+		// A certificate raises one duplicate: who goes through serial numbers with it has
+		// one device, not as many as there are.
+		var known struct{}
+		if again, err := b.load(ctx, doubleKey(m.account, m.query.CertificateID), &known); err != nil || again {
+			return err
+		}
+		b.row(doubleKey(m.account, m.query.CertificateID))
 		if use.Doubles = append(use.Doubles, m.query.CertificateID); len(use.Doubles) > maxDoubles {
 			use.Doubles = use.Doubles[1:]
 		}

@@ -578,3 +578,37 @@ func TestRandomLists(t *testing.T) {
 		}
 	}
 }
+
+// TestOneCertificateRaisesOnce: who goes through serial numbers with one certificate
+// raises one duplicate, and is refused for each.
+func TestOneCertificateRaisesOnce(t *testing.T) {
+	r := newRig(t)
+	f := newFactory(t, Ed25519, "line-1")
+	r.acme(f, nil)
+	entries := make([]Entry, 20)
+	for i := range entries {
+		entries[i] = Entry{Serial: fmt.Sprintf("B7-%d", i), Vetted: true}
+	}
+	r.accepted("w", f.seal(written(t, "w", r.now, entries...)))
+	for i := range entries {
+		if reason, err := r.claim(Query{Serial: entries[i].Serial, Thing: entries[i].Serial, CertificateID: fingerprint(entries[i].Serial)}); err != nil || reason != "" {
+			t.Fatalf("%q, %v", reason, err)
+		}
+	}
+	for range 2 {
+		for i := range entries {
+			if reason, err := r.claim(Query{Serial: entries[i].Serial, Thing: "x", CertificateID: fingerprint("thief")}); err != nil || reason != Used {
+				t.Fatalf("%q, %v", reason, err)
+			}
+		}
+	}
+	raised := 0
+	for _, e := range r.events() {
+		if _, ok := e.(event.DuplicateSerial); ok {
+			raised++
+		}
+	}
+	if raised != 1 {
+		t.Errorf("raised %d times", raised)
+	}
+}

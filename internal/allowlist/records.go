@@ -25,6 +25,7 @@ import (
 //	allow-serial/A/H/<list>/<rev>/<n>       row: entries by serial number
 //	allow-print/A/H/<list>/<rev>/<n>        row: entries by key fingerprint
 //	allow-use/A/H                           record: what became of a supplier's device, in whichever revision it is
+//	allow-double/A/<certificate>            row of a certificate that has raised a duplicate
 //	allow-digest/A/<digest>                 row: value is list and revision that had these bytes
 //	allow-work/A/<list>/<rev>               row of a revision that is being accepted, or of a list that is being deleted (rev 0)
 //	allow-link/A/<id>                       record of an upload link
@@ -39,6 +40,7 @@ const (
 	kindSerial   = "allow-serial"
 	kindPrint    = "allow-print"
 	kindUse      = "allow-use"
+	kindDouble   = "allow-double"
 	kindDigest   = "allow-digest"
 	kindWork     = "allow-work"
 	kindLink     = "allow-link"
@@ -167,6 +169,10 @@ func foundKey(kind string, account fleet.Account, hash, list string, number int6
 
 func useKey(account fleet.Account, hash string) store.Key {
 	return store.K(kindUse, string(account), hash)
+}
+
+func doubleKey(account fleet.Account, certificate string) store.Key {
+	return store.K(kindDouble, string(account), certificate)
 }
 
 func digestKey(account fleet.Account, digest string) store.Key {
