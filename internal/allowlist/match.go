@@ -93,6 +93,8 @@ type Match struct {
 	account fleet.Account
 	query   Query
 	hash    string
+	// blocked is under what a block of the device is kept.
+	blocked string
 	use     useRecord
 	// expects are what the match has relied upon.
 	expects []store.Expect
@@ -180,6 +182,17 @@ func (s *Service) match(ctx context.Context, account fleet.Account, q Query) (*M
 		return nil, err
 	}
 	m.expects = append(m.expects, store.Expect{Key: useKey(account, m.hash), Version: version})
+	// What is blocked stays so when a revision writes it otherwise: by its key, or by
+	// its serial number where the list has no key.
+	if m.blocked = v.hash("blocked serial", m.Supplier, at.entry.Serial); at.entry.Fingerprint != "" {
+		m.blocked = v.hash("blocked key", m.Supplier, at.entry.Fingerprint)
+	}
+	var row struct{}
+	blocked, err := read(ctx, s.o.Store, blockedKey(account, m.blocked), &row)
+	if err != nil {
+		return nil, err
+	}
+	m.expects = append(m.expects, store.Expect{Key: blockedKey(account, m.blocked), Version: blocked})
 	ends, err := at.entry.expires()
 	if err != nil {
 		return nil, fmt.Errorf("entry of list %s: %w", at.list, err)
@@ -190,7 +203,7 @@ func (s *Service) match(ctx context.Context, account fleet.Account, q Query) (*M
 		m.Reason = SupplierSuspended
 	case q.Template != "" && len(supplier.Templates) > 0 && !slices.Contains(supplier.Templates, q.Template):
 		m.Reason = TemplateNotAllowed
-	case m.use.State == BlockedOne:
+	case m.use.State == BlockedOne, blocked != 0:
 		m.Reason = Blocked
 	case !at.entry.Vetted:
 		m.Reason = NotVetted
@@ -449,7 +462,10 @@ func (s *Service) SetEntry(ctx context.Context, account fleet.Account, q Query, 
 		}
 		was := use
 		use.Schema, use.State, use.Note, use.At, use.List, use.Revision = schemaVersion, to, note, s.o.Now().UnixMilli(), out.List, out.Revision
-		if to == Unused {
+		if to == BlockedOne {
+			b.row(blockedKey(account, out.blocked))
+		} else {
+			b.remove(blockedKey(account, out.blocked))
 			use.State, use.Thing, use.CertificateID, use.Doubles = "", "", "", nil
 		}
 		out.State, out.Thing, out.CertificateID, out.Note = to, use.Thing, use.CertificateID, note

@@ -612,3 +612,34 @@ func TestOneCertificateRaisesOnce(t *testing.T) {
 		t.Errorf("raised %d times", raised)
 	}
 }
+
+// TestBlockedStaysBlocked: a device that is blocked stays so in a revision that has
+// another model for it, by its key or, without one, by its serial number, until it is
+// set free.
+func TestBlockedStaysBlocked(t *testing.T) {
+	r := newRig(t)
+	f := newFactory(t, Ed25519, "line-1")
+	r.acme(f, nil)
+	keyed, bare := pump("B7-1"), Entry{Serial: "B7-2", Vetted: true}
+	r.accepted("w", f.seal(written(t, "w", r.now, keyed, bare)))
+	queries := []Query{{Serial: "B7-1", Fingerprints: []string{keyed.Fingerprint}}, {Serial: "B7-2"}}
+	for _, q := range queries {
+		if _, err := r.SetEntry(r.as("vic"), account, q, BlockedOne, "stolen"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	keyed.Model, bare.Model = "pump-g3", "pump-g3"
+	r.accepted("w", f.seal(written(t, "w", r.now.Add(time.Minute), keyed, bare)))
+	for _, want := range []Reason{Blocked, ""} {
+		for _, q := range queries {
+			if m, err := r.Match(t.Context(), account, q); err != nil || m.Reason != want || m.Revision != 2 {
+				t.Errorf("%s: %+v, %v, want %q", q.Serial, m, err, want)
+			}
+			if want == Blocked {
+				if _, err := r.SetEntry(r.as("vic"), account, q, Unused, "found again"); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+}

@@ -25,6 +25,7 @@ import (
 //	allow-serial/A/H/<list>/<rev>/<n>       row: entries by serial number
 //	allow-print/A/H/<list>/<rev>/<n>        row: entries by key fingerprint
 //	allow-use/A/H                           record: what became of a supplier's device, in whichever revision it is
+//	allow-blocked/A/H                       row of a device that is blocked, by key or serial number
 //	allow-double/A/<certificate>            row of a certificate that has raised a duplicate
 //	allow-digest/A/<digest>                 row: value is list and revision that had these bytes
 //	allow-work/A/<list>/<rev>               row of a revision that is being accepted, or of a list that is being deleted (rev 0)
@@ -40,6 +41,7 @@ const (
 	kindSerial   = "allow-serial"
 	kindPrint    = "allow-print"
 	kindUse      = "allow-use"
+	kindBlocked  = "allow-blocked"
 	kindDouble   = "allow-double"
 	kindDigest   = "allow-digest"
 	kindWork     = "allow-work"
@@ -169,6 +171,10 @@ func foundKey(kind string, account fleet.Account, hash, list string, number int6
 
 func useKey(account fleet.Account, hash string) store.Key {
 	return store.K(kindUse, string(account), hash)
+}
+
+func blockedKey(account fleet.Account, hash string) store.Key {
+	return store.K(kindBlocked, string(account), hash)
 }
 
 func doubleKey(account fleet.Account, certificate string) store.Key {
