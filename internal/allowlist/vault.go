@@ -169,7 +169,7 @@ func (o *openKeys) put(k store.Key, key []byte) {
 
 // errNoIdentity is an installation that cannot open lists.
 func errNoIdentity() error {
-	return fault.New(fault.InvalidRequest, "allow lists need the setting allow-list.identity-file: a file made by age-keygen")
+	return fault.New(fault.InvalidRequest, "allow lists need the setting allow-list.identity-file: a file made by muster allowlist identity or by age-keygen")
 }
 
 // vault opens the account's hash key, and makes it at first use.
